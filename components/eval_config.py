@@ -1,0 +1,78 @@
+"""TFMA's configuration for an integer model and its float parent."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import tensorflow_model_analysis as tfma
+
+from components import prediction_agreement
+from components.evaluation.gates import Gate
+from components.paired_predictions import FLOAT, INTEGER
+
+EXAMPLE_COUNT = "example_count"
+
+
+def eval_config(
+    label_key: str, metrics: Mapping[str, str], gates: Iterable[Gate], slices: Iterable[Sequence[str]] = ()
+) -> tfma.EvalConfig:
+    """Returns TFMA's configuration for an integer model and its float parent.
+
+    Args:
+      label_key: The transformed feature that is the label.
+      metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
+        always there.
+      gates: Bounds on metrics over all examples.
+      slices: Features, or groups of features, by which the metrics are sliced.
+
+    Raises:
+      ValueError: If there is no gate, or one is on a metric that is not computed.
+    """
+    gates = list(gates)
+    names = [*metrics, prediction_agreement.NAME, EXAMPLE_COUNT]
+    unknown = sorted({gate.metric for gate in gates} - set(names))
+    if not gates:
+        raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
+    if unknown:
+        raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(name=INTEGER, label_key=label_key),
+            tfma.ModelSpec(name=FLOAT, label_key=label_key, is_baseline=True),
+        ],
+        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=list(keys)) for keys in slices)],
+        metrics_specs=[tfma.MetricsSpec(metrics=_metric_configs(metrics, _thresholds(gates)))],
+    )
+
+
+def _metric_configs(
+    metrics: Mapping[str, str], thresholds: Mapping[str, tfma.MetricThreshold]
+) -> Iterator[tfma.MetricConfig]:
+    modules = {EXAMPLE_COUNT: "", prediction_agreement.NAME: prediction_agreement.__name__}
+    classes = {**metrics, EXAMPLE_COUNT: "ExampleCount", prediction_agreement.NAME: "Agreement"}
+    for name, class_name in classes.items():
+        metric = tfma.MetricConfig(
+            class_name=class_name, module=modules.get(name, ""), config=json.dumps({"name": name})
+        )
+        if name in thresholds:
+            # A threshold without slices would be held against every slice.
+            overall = tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=thresholds[name])
+            metric.per_slice_thresholds.append(overall)
+        yield metric
+
+
+def _thresholds(gates: Iterable[Gate]) -> dict[str, tfma.MetricThreshold]:
+    thresholds: dict[str, tfma.MetricThreshold] = {}
+    for gate in gates:
+        threshold = thresholds.setdefault(gate.metric, tfma.MetricThreshold())
+        if gate.kind == "at_least":
+            threshold.value_threshold.lower_bound.value = gate.bound
+        elif gate.kind == "at_most":
+            threshold.value_threshold.upper_bound.value = gate.bound
+        elif gate.kind == "drop_at_most":
+            threshold.change_threshold.absolute.value = -gate.bound
+            threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+        else:
+            threshold.change_threshold.absolute.value = gate.bound
+            threshold.change_threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
+    return thresholds
+

@@ -1,0 +1,76 @@
+"""Gates: bounds that an integer model must keep to be blessed, absolute or against its float parent."""
+
+import dataclasses
+import re
+from typing import Literal
+
+Kind = Literal["at_least", "at_most", "drop_at_most", "rise_at_most"]
+
+_PHRASES: dict[Kind, str] = {
+    "at_least": "{} >= {:g}",
+    "at_most": "{} <= {:g}",
+    "drop_at_most": "{} drop <= {:g}",
+    "rise_at_most": "{} rise <= {:g}",
+}
+_KINDS: dict[tuple[str, str], Kind] = {
+    ("", ">="): "at_least",
+    ("", "<="): "at_most",
+    ("drop", "<="): "drop_at_most",
+    ("rise", "<="): "rise_at_most",
+}
+_PATTERN = re.compile(r"\s*(\w+)\s+(?:(drop|rise)\s+)?(>=|<=)\s*(\S+)\s*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """One bound on one metric.
+
+    Attributes:
+      metric: Name of the metric.
+      kind: "at_least" and "at_most" bound the integer model's value; "drop_at_most" and "rise_at_most" bound how far it
+        lies below or above the float model's.
+      bound: The bound, in the metric's unit.
+    """
+
+    metric: str
+    kind: Kind
+    bound: float
+
+    def __str__(self) -> str:
+        """The gate as `parse` reads it."""
+        return _PHRASES[self.kind].format(self.metric, self.bound)
+
+    @classmethod
+    def parse(cls, text: str) -> "Gate":
+        """Reads a gate.
+
+        Raises:
+          ValueError: If the text is no gate.
+
+        >>> Gate.parse("accuracy >= 0.97")
+        Gate(metric='accuracy', kind='at_least', bound=0.97)
+        >>> str(Gate.parse("accuracy drop <= 0.01"))
+        'accuracy drop <= 0.01'
+        """
+        match = _PATTERN.fullmatch(text)
+        kind = _KINDS.get((match.group(2) or "", match.group(3))) if match else None
+        try:
+            if match is None or kind is None:
+                raise ValueError(text)
+            return cls(metric=match.group(1), kind=kind, bound=float(match.group(4)))
+        except ValueError as error:
+            raise ValueError(
+                f"not a gate: {text!r}; write 'metric >= x', 'metric <= x', 'metric drop <= x' or 'metric rise <= x'"
+            ) from error
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether it is held against the float model."""
+        return self.kind in ("drop_at_most", "rise_at_most")
+
+    def reason(self, value: float, parent: float) -> str:
+        """The gate with the figures that it was held against."""
+        figures = f"{self.metric} is {value:.4f}"
+        if self.is_relative:
+            figures += f", float {parent:.4f}"
+        return f"{self} ({figures})"

@@ -1,0 +1,103 @@
+"""Runs an integer TFLite model on float features, exactly as a device that quantizes its input would."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+_SIGNATURE = "serving_default"
+
+
+def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Quantizes float values as TFLite's QUANTIZE kernel: round to nearest even, then clip to the type's range.
+
+    Args:
+      values: Float values of any shape.
+      scale: Real value of one step.
+      zero_point: The integer that stands for 0.0.
+      dtype: The integer type of the result.
+
+    >>> quantize([-9.0, 0.24, 0.5, 9.0], scale=0.5, zero_point=0, dtype="int8").tolist()
+    [-18, 0, 1, 18]
+    >>> quantize([-99.0, 99.0], scale=0.5, zero_point=0, dtype="int8").tolist()
+    [-128, 127]
+    """
+    limits = np.iinfo(np.dtype(dtype))
+    steps = np.asarray(values, np.float32) * (np.float32(1.0) / np.float32(scale))
+    return np.clip(np.rint(steps) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    """Returns the real values of integers, in float32 as TFLite's DEQUANTIZE kernel.
+
+    >>> dequantize(np.array([-128, 0, 127], "int8"), scale=0.5, zero_point=-128).tolist()
+    [0.0, 64.0, 127.5]
+    """
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+class IntegerModel:
+    """A TFLite model behind float inputs and outputs. Not thread-safe: one per worker."""
+
+    def __init__(self, tflite: bytes) -> None:
+        """Loads the model with TFLite's default kernels for this CPU.
+
+        Args:
+          tflite: A TFLite flatbuffer with signature "serving_default".
+
+        Raises:
+          ValueError: If it cannot be loaded or has no such signature.
+        """
+        self._interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
+        if _SIGNATURE not in self._interpreter.get_signature_list():
+            raise ValueError(f"the TFLite model has no signature {_SIGNATURE!r}; convert it with TFLiteIntConverter")
+        self._interpreter.allocate_tensors()
+        runner = self._interpreter.get_signature_runner(_SIGNATURE)
+        self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
+        self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(self._inputs)
+
+    def predict(self, features: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+        """Runs the model on each example in turn, as a device does.
+
+        Args:
+          features: Float arrays of shape (batch, ...) by input name; others are ignored.
+
+        Returns:
+          Float32 arrays of shape (batch, ...) by output name.
+
+        Raises:
+          ValueError: If an input is missing, has another shape than the model's, or is not a number.
+        """
+        quantized = {name: self._quantized(name, detail, features) for name, detail in self._inputs.items()}
+        count = len(next(iter(quantized.values())))
+        results: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self._outputs}
+        for row in range(count):
+            for name, detail in self._inputs.items():
+                self._interpreter.set_tensor(detail["index"], quantized[name][row : row + 1])
+            self._interpreter.invoke()
+            for name, detail in self._outputs.items():
+                results[name].append(self._interpreter.get_tensor(detail["index"]))
+        return {
+            name: dequantize(np.concatenate(results[name]), *detail["quantization"])
+            for name, detail in self._outputs.items()
+        }
+
+    def _quantized(
+        self, name: str, detail: dict[str, Any], features: Mapping[str, npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        if name not in features:
+            raise ValueError(f"the model's input {name!r} is no feature; there are {', '.join(sorted(features))}")
+        values = np.asarray(features[name], np.float32)
+        expected = tuple(detail["shape"][1:])
+        if values.shape[1:] != expected:
+            raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
+        if np.isnan(values).any():
+            raise ValueError(f"input {name!r} has values that are not numbers; mend them in the preprocessing_fn")
+        return quantize(values, *detail["quantization"], detail["dtype"])

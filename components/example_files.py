@@ -1,0 +1,72 @@
+"""Reads splits of Examples artifacts. URI code: any file system that TensorFlow can read."""
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+from tfx import types
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+
+from components.quantization import records
+
+_LOGGER = logging.getLogger(__name__)
+
+# Splits up to this size are sorted in memory; larger ones keep the order of their files.
+_SORTED_BYTES = 2 * 1024**3
+
+
+def read_split(artifacts: list[types.Artifact], split: str) -> Iterator[bytes]:
+    """Yields the serialized tf.Examples of a split.
+
+    Raises:
+      ValueError: If an artifact has no such split.
+    """
+    for artifact in artifacts:
+        splits = artifact_utils.decode_split_names(artifact.split_names)
+        if split not in splits:
+            raise ValueError(f"examples have no split {split!r}, only {', '.join(splits)}; name one of those")
+    for uri in artifact_utils.get_split_uris(artifacts, split):
+        files = sorted(os.path.join(uri, name) for name in fileio.listdir(uri))
+        compressed = [name for name in files if name.endswith(".gz")]
+        for group, compression in ((compressed, "GZIP"), ([f for f in files if f not in compressed], "")):
+            if group:
+                yield from tf.data.TFRecordDataset(group, compression_type=compression).as_numpy_iterator()
+
+
+def stage_split(artifacts: list[types.Artifact], split: str, seed: int, directory: Path) -> Path:
+    """Writes a split as one uncompressed local TFRecord file, in an order that only content and seed decide.
+
+    A split above 2 GiB keeps the order of its files; then two runs train the same model only if the files are the same.
+
+    Returns:
+      The file.
+    """
+    unread = read_split(artifacts, split)
+    taken = records.read_up_to(unread, _SORTED_BYTES)
+    beyond = next(unread, None)
+    if beyond is None:
+        ordered: Iterable[bytes] = records.shuffled(taken, seed)
+    else:
+        _LOGGER.warning("split %s is above %d bytes and keeps the order of its files", split, _SORTED_BYTES)
+        ordered = itertools.chain(taken, [beyond], unread)
+    path = directory / f"{split}.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in ordered:
+            writer.write(record)
+    return path
+
+
+def sample_split(artifacts: list[types.Artifact], split: str, count: int, seed: int) -> list[bytes]:
+    """Returns a uniform sample of a split's serialized tf.Examples.
+
+    Raises:
+      ValueError: If the split is empty or does not exist.
+    """
+    sample = records.sampled(read_split(artifacts, split), count, seed)
+    if not sample:
+        raise ValueError(f"split {split!r} has no examples; check the input of the ExampleGen")
+    return sample

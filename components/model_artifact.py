@@ -1,0 +1,100 @@
+"""Where files lie inside a Model artifact, and how they get in and out. The only code that handles model URIs.
+
+    {uri}/
+      Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`
+      facts.json              what is known of the model; the same as the artifact's custom properties
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tfx import types
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils, path_utils
+
+SERVING_DIR = path_utils.serving_model_dir("").strip("/")
+TFLITE_FILE = "tflite"  # the name that TFX's rewriter writes and TFMA's loader reads
+FACTS_FILE = "facts.json"
+_PARTIAL_DIR = ".partial"
+
+Fact = str | int | float
+
+
+def serving_path(artifact: types.Artifact) -> str:
+    """Returns the URI of the directory that holds the SavedModel or the TFLite file."""
+    return path_utils.serving_model_path(artifact.uri, path_utils.is_old_model_artifact(artifact))
+
+
+def read_tflite(artifact: types.Artifact) -> bytes:
+    """Returns the TFLite flatbuffer of a Model artifact.
+
+    Raises:
+      ValueError: If it holds none.
+    """
+    path = os.path.join(serving_path(artifact), TFLITE_FILE)
+    if not fileio.exists(path):
+        raise ValueError(f"model artifact {artifact.uri} has no {SERVING_DIR}/{TFLITE_FILE}; connect a TFLite model")
+    with fileio.open(path, "rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+@contextlib.contextmanager
+def local_saved_model(artifact: types.Artifact) -> Iterator[Path]:
+    """Gives the local path of the artifact's SavedModel, copied if its URI is remote.
+
+    Raises:
+      ValueError: If it holds none.
+    """
+    uri = serving_path(artifact)
+    if not fileio.exists(os.path.join(uri, "saved_model.pb")):
+        raise ValueError(f"model artifact {artifact.uri} has no {SERVING_DIR}/saved_model.pb; connect a SavedModel")
+    if "://" not in uri:
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
+        io_utils.copy_dir(uri, directory)
+        yield Path(directory)
+
+
+@contextlib.contextmanager
+def staged_output(artifact: types.Artifact) -> Iterator[Path]:
+    """Gives a local directory whose content becomes the artifact's when the block ends well, and never else.
+
+    What an earlier attempt left at the URI is removed. The content is first copied beside its place, then renamed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
+        yield Path(directory)
+        if fileio.exists(artifact.uri):
+            fileio.rmtree(artifact.uri)
+        partial = os.path.join(artifact.uri, _PARTIAL_DIR)
+        io_utils.copy_dir(directory, partial)
+        for name in fileio.listdir(partial):
+            name = name.rstrip("/")  # object stores list folders so
+            fileio.rename(os.path.join(partial, name), os.path.join(artifact.uri, name))
+        fileio.rmtree(partial)
+
+
+def record_facts(artifact: types.Artifact, directory: Path, facts: Mapping[str, Fact]) -> None:
+    """Writes facts beside the model, in its staged directory, and into the artifact's custom properties."""
+    (directory / FACTS_FILE).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    for name, value in facts.items():
+        if isinstance(value, str):
+            artifact.set_string_custom_property(name, value)
+        elif isinstance(value, float):
+            artifact.set_float_custom_property(name, value)
+        else:
+            artifact.set_int_custom_property(name, value)
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes; of a directory, of its files' relative paths and digests, sorted."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256("\n".join(f"{name} {sha256(path / name)}" for name in files).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Quantization-aware training: planning, fake quantization, the training loops and the export."""

@@ -1,0 +1,93 @@
+"""Export of a trained model as a SavedModel with the signatures that serving, evaluation and conversion need."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
+
+from components.quantization.conversion.convert import DENSE_SIGNATURE
+from components.quantization.qat.autograph import leave_libraries_alone
+
+# The name that TFMA's preprocessing_function_names looks for by convention.
+TRANSFORM_SIGNATURE = "transform_features"
+
+FeatureSpec = Mapping[str, Any]
+
+
+def export_saved_model(
+    model: tf_keras.Model,
+    directory: Path,
+    *,
+    transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    raw_feature_spec: FeatureSpec,
+    serving_features: frozenset[str],
+    output_names: tuple[str, ...],
+) -> None:
+    """Writes a Keras SavedModel, without optimizer state, with three signatures.
+
+    `serving_default` takes `examples`, serialized tf.Examples (string, shape (batch,)); `serving_dense` takes the
+    model's own inputs, float32 features already transformed; `transform_features` takes `examples` and returns all
+    transformed features, labels included.
+
+    Args:
+      model: The trained model.
+      directory: Where to write; must not exist.
+      transform: Trackable preprocessing from raw to transformed features, such as a TransformFeaturesLayer.
+      raw_feature_spec: How to parse a tf.Example, labels included.
+      serving_features: Names of the raw features that are there at serving time: all but labels.
+      output_names: Names of the model's outputs in the signatures, in the model's order.
+    """
+    leave_libraries_alone()
+    names = tuple(model.input_names)
+    model.transform_layer = transform  # tracked by Keras, so that its tables and constants are saved too
+
+    def outputs_of(features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        inputs = {name: features[name] for name in names}
+        outputs = model(inputs if len(names) > 1 else inputs[names[0]], training=False)
+        return dict(zip(output_names, tf.nest.flatten(outputs), strict=True))
+
+    serialized = tf.TensorSpec([None], tf.string, name="examples")
+
+    @tf.function(input_signature=[serialized])
+    def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {name: value for name, value in raw_feature_spec.items() if name in serving_features}
+        return outputs_of(model.transform_layer(tf.io.parse_example(examples, spec)))
+
+    @tf.function(input_signature=[serialized])
+    def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(model.transform_layer(tf.io.parse_example(examples, dict(raw_feature_spec))))
+
+    dense = {n: tf.TensorSpec([None, *i.shape[1:]], i.dtype, name=n) for n, i in zip(names, model.inputs, strict=True)}
+
+    @tf.function
+    def serving_dense(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        return outputs_of(features)
+
+    signatures = {
+        "serving_default": serving_default,
+        DENSE_SIGNATURE: serving_dense.get_concrete_function(**dense),
+        TRANSFORM_SIGNATURE: transform_features,
+    }
+    model.save(directory, save_format="tf", include_optimizer=False, signatures=signatures, save_traces=False)
+
+
+def load_float_model(directory: Path) -> tf_keras.Model:
+    """Loads a float Keras model from a SavedModel, to quantize it.
+
+    Raises:
+      ValueError: If the directory holds no tf_keras SavedModel.
+    """
+    try:
+        with tfmot.quantization.keras.quantize_scope():
+            model = tf_keras.models.load_model(directory, compile=False)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"base model {directory} cannot be loaded by tf_keras: {error}; save it with tf_keras (Keras 2) as a"
+            " SavedModel"
+        ) from error
+    if not isinstance(model, tf_keras.Model):
+        raise ValueError(f"base model {directory} is no Keras model; save it with tf_keras.Model.save")
+    return model

@@ -1,0 +1,227 @@
+"""QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis import constants
+from tfx import types
+from tfx.components.evaluator import constants as blessing_constants
+from tfx.components.util import tfxio_utils
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils, proto_utils
+
+from components import model_artifact
+from components.eval_config import EXAMPLE_COUNT, eval_config
+from components.evaluation.gates import Gate
+from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
+from components.quantization import toolchain
+
+VERDICT_FILE = "verdict.json"
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Evaluates both models in one Beam pipeline."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Runs TFMA, then turns its validation into a blessing with reasons."""
+        models = {
+            INTEGER: artifact_utils.get_single_instance(input_dict["model"]),
+            FLOAT: artifact_utils.get_single_instance(input_dict["baseline_model"]),
+        }
+        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
+        config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        gates = [Gate.parse(text) for text in json.loads(exec_properties["gates"])]
+        with model_artifact.staged_output(evaluation) as directory:
+            with self._make_beam_pipeline() as pipeline:
+                _evaluate(pipeline, input_dict, exec_properties["split"], config, models, str(directory))
+            metrics = {name: _overall(str(directory), name) for name in models}
+            failed = _failed_metrics(str(directory))
+        if not metrics[INTEGER].get(EXAMPLE_COUNT):
+            raise ValueError(f"split {exec_properties['split']!r} has no examples to evaluate")
+        for name, values in metrics.items():
+            for metric, value in values.items():
+                evaluation.set_float_custom_property(f"{name}_{metric}", value)
+        reasons = [
+            ("fails: " if (gate.metric, gate.is_relative) in failed else "holds: ")
+            + gate.reason(metrics[INTEGER][gate.metric], metrics[FLOAT].get(gate.metric, float("nan")))
+            for gate in gates
+        ]
+        _bless(blessing, not failed, reasons, models)
+
+
+def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
+    """What is pushed must be made from what is evaluated."""
+    for artifact in compiled or []:
+        parent = artifact.get_string_custom_property("parent_sha256")
+        evaluated = model.get_string_custom_property("sha256")
+        if parent != evaluated:
+            raise ValueError(
+                f"compiled_model was made from the model {parent[:12]}, but {evaluated[:12]} is evaluated; connect the"
+                " model that the compiler was given"
+            )
+
+
+def _evaluate(
+    pipeline: beam.Pipeline,
+    input_dict: Mapping[str, list[types.Artifact]],
+    split: str,
+    config: tfma.EvalConfig,
+    models: Mapping[str, types.Artifact],
+    output_path: str,
+) -> None:
+    examples = input_dict["examples"]
+    factory = tfxio_utils.get_tfxio_factory_from_artifact(
+        examples=examples, telemetry_descriptors=["QuantizedEvaluator"], raw_record_column_name=tfma.ARROW_INPUT_COLUMN
+    )
+    batches = [
+        pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource()
+        for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
+    ]
+    paths = {name: model_artifact.serving_path(artifact) for name, artifact in models.items()}
+    extractors = [
+        tfma.extractors.FeaturesExtractor(config),
+        paired_predictions_extractor(paths[FLOAT], model_artifact.read_tflite(models[INTEGER]), _kept(config)),
+        tfma.extractors.LabelsExtractor(config),
+        tfma.extractors.ExampleWeightsExtractor(config),
+        tfma.extractors.UnbatchExtractor(),
+        tfma.extractors.SliceKeyExtractor(eval_config=config),
+    ]
+    # Never loaded by TFMA, whose predictions are not used; it wants two models where there is a baseline.
+    shared = [
+        tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC) for name, path in paths.items()
+    ]
+    _ = (
+        batches
+        | beam.Flatten()
+        | tfma.ExtractEvaluateAndWriteResults(
+            eval_shared_model=shared, eval_config=config, extractors=extractors, output_path=output_path
+        )
+    )
+
+
+def _kept(config: tfma.EvalConfig) -> frozenset[str]:
+    """The features that labels, weights and slices need."""
+    keys = {key for spec in config.model_specs for key in (spec.label_key, spec.example_weight_key)}
+    for slicing in config.slicing_specs:
+        keys |= {*slicing.feature_keys, *slicing.feature_values}
+    return frozenset(keys - {""})
+
+
+def _overall(output_path: str, model: str) -> dict[str, float]:
+    """Scalar metrics of a model over all examples."""
+    result = tfma.load_eval_result(output_path, model_name=model)
+    values = result.get_metrics_for_slice(slice_name=()) if result.slicing_metrics else {}
+    return {name: float(value["doubleValue"]) for name, value in (values or {}).items() if "doubleValue" in value}
+
+
+def _failed_metrics(output_path: str) -> set[tuple[str, bool]]:
+    """Names of the metrics that broke a threshold, with whether it was one of change."""
+    result = tfma.load_validation_result(output_path)
+    failures = [failure for one in result.metric_validations_per_slice for failure in one.failures]
+    failed = {(failure.metric_key.name, failure.metric_key.is_diff) for failure in failures}
+    if not result.validation_ok and not failed:
+        failed.add((EXAMPLE_COUNT, False))  # a slice with thresholds had no examples
+    return failed
+
+
+def _bless(blessing: types.Artifact, blessed: bool, reasons: Sequence[str], models: Mapping[str, types.Artifact]) -> None:
+    """Writes the blessing as the stock Evaluator does, with reasons."""
+    with model_artifact.staged_output(blessing) as directory:
+        name = blessing_constants.BLESSED_FILE_NAME if blessed else blessing_constants.NOT_BLESSED_FILE_NAME
+        (directory / name).touch()
+        verdict = {"blessed": blessed, "reasons": list(reasons)}
+        (directory / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n")
+    value = blessing_constants.BLESSED_VALUE if blessed else blessing_constants.NOT_BLESSED_VALUE
+    blessing.set_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+    blessing.set_string_custom_property("reasons", json.dumps(list(reasons)))
+    for key, model in (("current_model", models[INTEGER]), ("baseline_model", models[FLOAT])):
+        blessing.set_string_custom_property(key, model.uri)
+        blessing.set_int_custom_property(f"{key}_id", model.id)
+
+
+class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of QuantizedEvaluator."""
+
+    PARAMETERS = {
+        "eval_config": component_spec.ExecutionParameter(type=str),
+        "gates": component_spec.ExecutionParameter(type=str),
+        "split": component_spec.ExecutionParameter(type=str),
+        "toolchain": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "compiled_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
+    """Evaluates an integer TFLite model and its float parent on the same examples, and blesses by gates.
+
+    Outputs: `evaluation`, which `tfma.load_eval_result` reads for model_name "integer" and "float"; `blessing`, which
+    the stock Pusher honours: always blessed or not, with reasons.
+    """
+
+    SPEC_CLASS = QuantizedEvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        baseline_model: types.BaseChannel,
+        label_key: str,
+        metrics: Mapping[str, str],
+        gates: Sequence[Gate],
+        slices: Sequence[Sequence[str]] = (),
+        compiled_model: types.BaseChannel | None = None,
+        split: str = "eval",
+    ) -> None:
+        """Declares the component.
+
+        Args:
+          examples: Raw examples; the float model's own transform feeds both models.
+          model: The integer model, as TFLiteIntConverter made it.
+          baseline_model: Its float parent, as QuantizeTrainer exported it.
+          label_key: The transformed feature that is the label.
+          metrics: Class names of TFMA or Keras metrics by the names that gates use.
+          gates: Bounds on metrics over all examples.
+          slices: Features, or groups of features, by which the metrics are sliced.
+          compiled_model: What will be pushed; must have been made from `model`.
+          split: The split to evaluate on.
+
+        Raises:
+          ValueError: If there is no gate, or one is on a metric that is not computed.
+        """
+        config = eval_config(label_key, metrics, gates, slices)
+        super().__init__(
+            QuantizedEvaluatorSpec(
+                examples=examples,
+                model=model,
+                baseline_model=baseline_model,
+                compiled_model=compiled_model,
+                eval_config=proto_utils.proto_to_json(config),
+                gates=json.dumps([str(gate) for gate in gates]),
+                split=split,
+                toolchain=toolchain.versions_json(),
+                evaluation=channel_utils.as_channel([standard_artifacts.ModelEvaluation()]),
+                blessing=channel_utils.as_channel([standard_artifacts.ModelBlessing()]),
+            )
+        )

@@ -1,0 +1,178 @@
+"""TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
+
+import hashlib
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform.tf_metadata import schema_utils
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils
+
+from components import example_files, model_artifact
+from components.quantization import toolchain
+from components.quantization.conversion import convert as conversion
+from components.quantization.conversion.profiles import load_profile
+from components.quantization.schemes import QuantizationScheme, load_scheme
+
+_CALIBRATION_BATCH = 100
+
+
+class Executor(base_executor.BaseExecutor):
+    """Converts in this process; publishes only what passed the proof."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Samples the representative dataset, converts and proves."""
+        source = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_instance(output_dict["tflite_model"])
+        scheme = QuantizationScheme.from_json(exec_properties["scheme"])
+        sample = example_files.sample_split(
+            input_dict["examples"],
+            exec_properties["split"],
+            exec_properties["representative_examples"],
+            exec_properties["seed"],
+        )
+        with model_artifact.local_saved_model(source) as saved_model:
+            tflite = conversion.convert(
+                saved_model,
+                scheme,
+                representative_dataset=_batches(sample, _feature_spec(input_dict)),
+                profile=exec_properties["profile"],
+                io_dtype=exec_properties["io_dtype"],
+            )
+        with model_artifact.staged_output(output) as directory:
+            (directory / model_artifact.SERVING_DIR).mkdir()
+            (directory / model_artifact.SERVING_DIR / model_artifact.TFLITE_FILE).write_bytes(tflite)
+            model_artifact.record_facts(output, directory, _facts(tflite, source, exec_properties))
+
+
+def _feature_spec(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
+    """How the examples are parsed: as the transform graph writes them, or as the schema says."""
+    if input_dict.get("transform_graph"):
+        uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
+        spec: dict[str, Any] = tft.TFTransformOutput(uri).transformed_feature_spec()
+        return spec
+    schema = io_utils.SchemaReader().read(
+        io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+    )
+    spec = schema_utils.schema_as_feature_spec(schema).feature_spec
+    return spec
+
+
+def _batches(records: list[bytes], feature_spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Dense features by name, in batches."""
+    parsed = [
+        tf.io.parse_example(records[start : start + _CALIBRATION_BATCH], feature_spec)
+        for start in range(0, len(records), _CALIBRATION_BATCH)
+    ]
+    return [{name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)} for batch in parsed]
+
+
+def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any]) -> dict[str, model_artifact.Fact]:
+    versions = {name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()}
+    return {
+        "kind": "int8",
+        "scheme": exec_properties["scheme"],
+        "profile": exec_properties["profile"],
+        "io_dtype": exec_properties["io_dtype"],
+        "integer_only": 1,
+        "sha256": hashlib.sha256(tflite).hexdigest(),
+        "parent_sha256": source.get_string_custom_property("sha256"),
+        "size_bytes": len(tflite),
+        **versions,
+    }
+
+
+class TFLiteIntConverterSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of TFLiteIntConverter."""
+
+    PARAMETERS = {
+        "scheme": component_spec.ExecutionParameter(type=str),
+        "profile": component_spec.ExecutionParameter(type=str),
+        "io_dtype": component_spec.ExecutionParameter(type=str),
+        "split": component_spec.ExecutionParameter(type=str),
+        "representative_examples": component_spec.ExecutionParameter(type=int),
+        "seed": component_spec.ExecutionParameter(type=int),
+        "toolchain": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
+    }
+    OUTPUTS = {"tflite_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
+
+
+class TFLiteIntConverter(base_component.BaseComponent):
+    """Converts a SavedModel to a TFLite model for batches of one, and proves that it computes no float tensor.
+
+    A quantization-aware-trained model carries its ranges. A float one is calibrated with a sample of the examples
+    (post-training quantization). Output `tflite_model`: a Model with the file `Format-Serving/tflite`.
+    """
+
+    SPEC_CLASS = TFLiteIntConverterSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        model: types.BaseChannel,
+        examples: types.BaseChannel,
+        transform_graph: types.BaseChannel | None = None,
+        schema: types.BaseChannel | None = None,
+        scheme: str | QuantizationScheme = "full_int8",
+        profile: str = "edge_tpu",
+        io_dtype: str = "int8",
+        split: str = "train",
+        representative_examples: int = 300,
+        seed: int = 1,
+    ) -> None:
+        """Declares the component.
+
+        Args:
+          model: A SavedModel with signature `serving_dense`, as QuantizeTrainer exports it.
+          examples: Examples with the model's inputs as features; transformed ones.
+          transform_graph: The graph that made the examples; says how to parse them.
+          schema: Says how to parse the examples where there is no transform graph.
+          scheme: A quantization scheme or its name.
+          profile: Name of the target whose needs the converter respects.
+          io_dtype: Type of the inputs and outputs: "int8" or "uint8".
+          split: The split that a float model is calibrated with.
+          representative_examples: How many examples of it.
+          seed: Decides which.
+
+        Raises:
+          ValueError: If an argument is wrong or scheme and profile do not fit.
+        """
+        scheme = load_scheme(scheme)
+        load_profile(profile).check(scheme)
+        if io_dtype not in conversion.IO_DTYPES:
+            raise ValueError(f"io_dtype: got {io_dtype!r}, expected one of {', '.join(conversion.IO_DTYPES)}")
+        if representative_examples < 1:
+            raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
+        if transform_graph is None and schema is None:
+            raise ValueError("neither transform_graph nor schema given; one must say how to parse the examples")
+        super().__init__(
+            TFLiteIntConverterSpec(
+                model=model,
+                examples=examples,
+                transform_graph=transform_graph,
+                schema=schema,
+                scheme=scheme.to_json(),
+                profile=profile,
+                io_dtype=io_dtype,
+                split=split,
+                representative_examples=representative_examples,
+                seed=seed,
+                toolchain=toolchain.versions_json(),
+                tflite_model=channel_utils.as_channel([standard_artifacts.Model()]),
+            )
+        )

@@ -1,0 +1,128 @@
+"""The command line: `python -m pipelines`."""
+
+import dataclasses
+import os
+import re
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+_STARTED_S = time.monotonic()
+
+import click  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+NOT_BLESSED_STATUS = 3
+
+# Beam adds where it was to the message of an exception that passes through it.
+_BEAM_SUFFIX = re.compile(r" \[while running '[^']*'\]")
+
+
+class _Commands(click.Group):
+    """Turns a user's mistake into one sentence and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise click.UsageError(_BEAM_SUFFIX.sub("", str(error))) from error
+
+
+@click.group(cls=_Commands)
+def main() -> None:
+    """Takes examples to a fully-integer, gated and traceable TFLite model."""
+
+
+@main.command()
+@click.argument("config_name", metavar="CONFIG")
+@click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
+@click.option("--root", help="Directory for everything the run keeps; default: as the config says.")
+@click.option("--examples", help="Directory of TFRecord files of tf.Examples to use instead of the config's.")
+@click.option("--gate", "gates", multiple=True, help="A gate to add or replace, such as 'accuracy >= 0.98'.")
+def run(config_name: str, runner: str, root: str | None, examples: str | None, gates: tuple[str, ...]) -> None:
+    """Runs the pipeline CONFIG, a file in pipelines/configs.
+
+    Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
+    component failed.
+    """
+    from pipelines import runners
+    from pipelines.configs import load_config
+
+    runners.require_runner(runner)
+    config = load_config(config_name).with_gates(gates)
+    changes = {"root": root, "examples_dir": examples}
+    config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    sys.exit(_run(config, runner, custom_root=root is not None))
+
+
+def _run(config: Any, runner: str, *, custom_root: bool) -> int:
+    """Runs a config and shows the result; returns the exit status."""
+    from pipelines import progress
+
+    log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with progress.quiet(log_file) as console:
+        shown = progress.Progress(console)
+        try:
+            with console.status("loading TensorFlow and TFX"):
+                from pipelines.inputs import prepare_examples
+                from pipelines.metadata import MetadataReader
+                from pipelines.pipeline import create_pipeline
+                from pipelines.runners import load_runner
+                from pipelines.summary import cache_line, lineage_command, summarize, summary_table
+
+                pipeline = create_pipeline(config)
+                count = prepare_examples(config)
+            console.print(f"{config.name}: {count:,} examples, {runner} runner, log in {log_file}", highlight=False)
+            progress.watch(shown)
+            load_runner(runner).run(pipeline)
+        except ValueError:
+            traceback.print_exc()  # into the log
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            console.print(f"[red]failed[/red] {shown.current}: {_first_line(error)}\nThe log: {log_file}", soft_wrap=True)
+            return 1
+        finally:
+            shown.stop()
+        summary = summarize(MetadataReader(config.metadata_path), config)
+        metadata = config.metadata_path if custom_root else ""
+        console.print(summary_table(summary, lineage_command(summary, sys.executable, metadata)))
+        console.print(cache_line(summary) or "Nothing came from the cache", highlight=False)
+        console.print(f"Ran in {time.monotonic() - _STARTED_S:.1f} s, imports included", highlight=False)
+        if not summary.blessed:
+            console.print("[red]Not blessed, not pushed[/red]: " + "; ".join(summary.reasons), soft_wrap=True)
+    return 0 if summary.blessed else NOT_BLESSED_STATUS
+
+
+def _first_line(error: Exception) -> str:
+    message = _BEAM_SUFFIX.sub("", str(error)).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {message[0]}"
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--metadata", help="SQLite file of ML Metadata; default: those of all configs.")
+def lineage(file: Path, metadata: str | None) -> None:
+    """Shows what produced the model FILE, back to the examples, and what became of it."""
+    from pipelines.configs import config_names, load_config
+    from pipelines.lineage import file_sha256
+    from pipelines.lineage import lineage as trace
+    from pipelines.metadata import MetadataReader
+
+    sha256 = file_sha256(file)
+    paths = [metadata] if metadata else [load_config(name).metadata_path for name in config_names()]
+    paths = [path for path in paths if metadata or Path(path).exists()]
+    if not paths:
+        raise ValueError("no pipeline has run here; run one, or pass --metadata with the SQLite file of ML Metadata")
+    readers = [MetadataReader(path) for path in paths]
+    reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
+    Console(soft_wrap=True).print(trace(reader, sha256))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.simplefilter("ignore")  # of libraries; tests run with warnings as errors
+    main(prog_name="python -m pipelines")

@@ -1,0 +1,99 @@
+"""PipelineConfig: every knob of a run."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from components import targets
+from components.evaluation.gates import Gate
+from components.quantization.conversion.profiles import load_profile
+from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.schemes import load_scheme
+from pipelines import tasks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """What a pipeline does and where it keeps things.
+
+    Attributes:
+      name: Name of the pipeline; the name of its file in pipelines/configs.
+      task: Name of a task in pipelines/tasks, or the dotted path of a module like those.
+      label_key: The raw and transformed feature that is the label.
+      root: Directory or URI under which everything is kept, unless told otherwise below.
+      examples_dir: Directory of raw TFRecord files of tf.Examples; "" for `examples` under the root, where a task that
+        can write its own examples puts them.
+      push_dir: Where blessed models go; "" for `pushed` under the root.
+      eval_buckets: The eval split is about one in this many examples.
+      scheme: Quantization scheme.
+      target: Where the model will run.
+      io_dtype: Type of the model's inputs and outputs: "int8" or "uint8".
+      representative_examples: Examples that a float model would be calibrated with.
+      when_missing: Without the target's compiler: "analyze" or "fail".
+      training: Epochs, rates, seed and so on.
+      metrics: Class names of TFMA or Keras metrics by the names that gates use.
+      gates: What a model must keep to be pushed.
+      slices: Features, or groups of features, by which metrics are sliced.
+      beam_pipeline_args: Arguments of the Beam pipelines inside components.
+    """
+
+    name: str
+    task: str
+    label_key: str
+    root: str
+    examples_dir: str = ""
+    push_dir: str = ""
+    eval_buckets: int = 5
+    scheme: str = "full_int8"
+    target: str = "edge_tpu"
+    io_dtype: str = "int8"
+    representative_examples: int = 300
+    when_missing: str = "analyze"
+    training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
+    metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
+    gates: tuple[Gate, ...] = (Gate.parse("accuracy drop <= 0.01"),)
+    slices: tuple[tuple[str, ...], ...] = ()
+    # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
+    # need none: without one TFX packs itself into a source distribution for each component.
+    beam_pipeline_args: tuple[str, ...] = (
+        "--sdk_container_image=none",
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+        "--direct_running_mode=in_memory",
+    )
+
+    def __post_init__(self) -> None:
+        """Checks everything that can be known before a run; raises ValueError at the first that is wrong."""
+        tasks.task_path(self.task)
+        targets.require_target(self.target)
+        load_profile(self.target).check(load_scheme(self.scheme))
+        if self.eval_buckets < 2:
+            raise ValueError(f"eval_buckets: got {self.eval_buckets}, expected at least 2, one of them for the eval split")
+
+    @property
+    def examples_uri(self) -> str:
+        """Where the raw examples are."""
+        return self.examples_dir or os.path.join(self.root, "examples")
+
+    @property
+    def pipeline_root(self) -> str:
+        """Where artifacts go."""
+        return os.path.join(self.root, "artifacts")
+
+    @property
+    def push_uri(self) -> str:
+        """Where blessed models go."""
+        return self.push_dir or os.path.join(self.root, "pushed")
+
+    @property
+    def metadata_path(self) -> str:
+        """The SQLite file of ML Metadata, for local runs."""
+        return os.path.join(self.root, "metadata.sqlite")
+
+    def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
+        """Returns a copy with gates added; one of the same metric and kind is replaced.
+
+        Raises:
+          ValueError: If a text is no gate.
+        """
+        gates = {(gate.metric, gate.kind): gate for gate in (*self.gates, *map(Gate.parse, texts))}
+        return dataclasses.replace(self, gates=tuple(gates.values()))

@@ -1,0 +1,115 @@
+"""The raw examples of a run: written where the task can, and checked before anything starts."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from pipelines import tasks
+from pipelines.config import PipelineConfig
+
+# Larger data is checked up to here; what lies beyond fails in its component.
+_CHECKED_BYTES = 256 * 1024**2
+_BATCH = 1024
+
+
+def prepare_examples(config: PipelineConfig) -> int:
+    """Makes sure that a run has examples that its task can parse.
+
+    Returns:
+      The number of examples that were checked.
+
+    Raises:
+      ValueError: If there are none, a file is corrupt, or a feature is missing or has another type or shape.
+    """
+    task = tasks.load_task(config.task)
+    if not config.examples_dir and not tf.io.gfile.exists(config.examples_uri) and hasattr(task, "write_examples"):
+        _write_examples(task, config.examples_uri)
+    files = _files(config.examples_uri)
+    checked = sum(_check_file(file, task.RAW_FEATURE_SPEC) for file in files)
+    if not checked:
+        raise ValueError(f"the TFRecord files in {config.examples_uri} are empty; put tf.Examples there")
+    return checked
+
+
+def _write_examples(task: ModuleType, directory: str) -> None:
+    """Lets the task write into a temporary directory, which then takes its name."""
+    parent = Path(directory).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as scratch:
+        written = Path(scratch) / "examples"
+        written.mkdir()
+        task.write_examples(written)
+        written.rename(directory)
+
+
+def _files(directory: str) -> list[str]:
+    """The files that ImportExampleGen will read, those first that fit into what is checked."""
+    if not tf.io.gfile.isdir(directory):
+        raise ValueError(f"no directory {directory} with examples; put TFRecord files of tf.Examples there")
+    paths = [os.path.join(directory, name) for name in sorted(tf.io.gfile.listdir(directory))]
+    files = [path for path in paths if not tf.io.gfile.isdir(path)]
+    if not files:
+        raise ValueError(f"no files in {directory}; put TFRecord files of tf.Examples there")
+    return files
+
+
+def _check_file(file: str, spec: dict[str, Any]) -> int:
+    """Reads records up to the limit and parses them; returns their number."""
+    count = 0
+    for batch in _batches(file):
+        try:
+            tf.io.parse_example(batch, spec)
+        except tf.errors.InvalidArgumentError as error:
+            index = next(i for i, record in enumerate(batch) if _wrong(record, spec))
+            raise ValueError(f"{file}, record {count + index}: {_wrong(batch[index], spec)}") from error
+        count += len(batch)
+    return count
+
+
+def _batches(file: str) -> Iterator[list[bytes]]:
+    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+    batch: list[bytes] = []
+    count = size = 0
+    try:
+        for record in records.as_numpy_iterator():
+            batch.append(record)
+            count += 1
+            size += len(record)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+            if size > _CHECKED_BYTES:
+                break
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            f"{file} is corrupt after record {count}: not a TFRecord file or cut short; write it anew"
+        ) from error
+    if batch:
+        yield batch
+
+
+def _wrong(record: bytes, spec: dict[str, Any]) -> str:
+    """Says what keeps a record from being parsed, empty if nothing does."""
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except Exception:  # protobuf 3 and 6 raise different errors
+        return "not a serialized tf.Example; write tf.train.Examples"
+    kinds = {tf.float32: "float_list", tf.int64: "int64_list", tf.string: "bytes_list"}
+    for name, feature in spec.items():
+        there = features[name].WhichOneof("kind") if name in features else None
+        expected = kinds[feature.dtype]
+        if there is None and isinstance(feature, tf.io.FixedLenFeature):
+            return f"feature {name!r} is missing; there are {', '.join(sorted(features)) or 'none'}"
+        if there is not None and there != expected:
+            return f"feature {name!r} is a {there}, expected a {expected}"
+        if isinstance(feature, tf.io.FixedLenFeature):
+            values = len(getattr(features[name], expected).value)
+            wanted = tf.TensorShape(feature.shape).num_elements()
+            if values != wanted:
+                return f"feature {name!r} has {values} values, expected {wanted} for shape {list(feature.shape)}"
+    return ""

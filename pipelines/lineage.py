@@ -1,0 +1,91 @@
+"""From a model file back to everything that made it."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataReader, Value
+
+# Properties of TFX's own that say nothing about the artifact's content.
+_PLUMBING = frozenset({"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external", "__is_null__"})
+_SHORT_HASH = 12
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes.
+
+    Raises:
+      ValueError: If there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {path}; give the path of a .tflite file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lineage(reader: MetadataReader, sha256: str) -> Tree:
+    """Returns the ancestry of the model file with this sha256, back to the examples, and what became of it.
+
+    Raises:
+      ValueError: If no model in the store has it.
+    """
+    models = reader.models_with_sha256(sha256)
+    if not models:
+        raise ValueError(
+            f"no model with sha256 {sha256[:_SHORT_HASH]} is in this ML Metadata; was the file changed, or made by"
+            " another pipeline? Pass --metadata for another store"
+        )
+    model = models[-1]  # the last that has these bytes: the one that was pushed
+    tree = Tree(f"[bold]sha256 {sha256}[/bold]")
+    _add_verdicts(reader, model, tree)
+    _add_artifact(reader, model, tree.add("[bold]made by[/bold]"), shown=set())
+    return tree
+
+
+def _add_verdicts(reader: MetadataReader, model: ArtifactRecord, tree: Tree) -> None:
+    for execution in reader.consumers(model):
+        for artifacts in execution.outputs.values():
+            for artifact in artifacts:
+                branch = tree.add(_title(artifact, execution))
+                _add_facts(branch, artifact)
+
+
+def _add_artifact(reader: MetadataReader, artifact: ArtifactRecord, branch: Tree, shown: set[int]) -> None:
+    execution = reader.producer(artifact)
+    node = branch.add(_title(artifact, execution))
+    if artifact.id in shown:
+        node.label = f"{node.label} (above)"
+        return
+    shown.add(artifact.id)
+    _add_facts(node, artifact)
+    if execution is not None:
+        for artifacts in reader.inputs(execution).values():
+            for source in artifacts:
+                _add_artifact(reader, source, node, shown)
+
+
+def _title(artifact: ArtifactRecord, execution: ExecutionRecord | None) -> str:
+    title = f"[cyan]{escape(artifact.type)}[/cyan] #{artifact.id}"
+    if execution is not None:
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(execution.started_s))
+        title += f" by [green]{escape(execution.component)}[/green], {started}, {execution.seconds:.1f} s"
+    return title
+
+
+def _add_facts(branch: Tree, artifact: ArtifactRecord) -> None:
+    branch.add(escape(artifact.uri), style="dim")
+    facts = {name: value for name, value in artifact.properties.items() if name not in _PLUMBING and value != ""}
+    if facts:
+        branch.add("\n".join(f"{escape(name)}: {escape(_shown(value))}" for name, value in sorted(facts.items())))
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}".rstrip("0").rstrip(".")
+    text = str(value)
+    if text.startswith("["):
+        return "; ".join(str(item) for item in json.loads(text))
+    return text

@@ -1,0 +1,158 @@
+"""Reads ML Metadata with plain calls by id: works with every build and back end of it."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+_OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
+_CACHED = mlmd.Execution.CACHED
+_COMPLETE = mlmd.Execution.COMPLETE
+
+Value = str | int | float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactRecord:
+    """One artifact.
+
+    Attributes:
+      id: Its id in the store.
+      type: Name of its type, for example "Model".
+      uri: Where its files are.
+      properties: Its properties and custom properties.
+    """
+
+    id: int
+    type: str
+    uri: str
+    properties: dict[str, Value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutionRecord:
+    """One execution of a component.
+
+    Attributes:
+      id: Its id in the store.
+      component: Id of the component in its pipeline.
+      cached: Whether outputs of an earlier execution were taken over.
+      complete: Whether it succeeded.
+      seconds: How long it took.
+      started_s: When it began, in seconds since the epoch.
+      outputs: Output artifacts by key.
+    """
+
+    id: int
+    component: str
+    cached: bool
+    complete: bool
+    seconds: float
+    started_s: float
+    outputs: dict[str, list[ArtifactRecord]]
+
+
+class MetadataReader:
+    """A reader over one SQLite store."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the store.
+
+        Args:
+          path: The SQLite file.
+
+        Raises:
+          ValueError: If there is no such file.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"no ML Metadata at {path}; run a pipeline first, or pass --metadata")
+        config = mlmd.ConnectionConfig()
+        config.sqlite.filename_uri = path
+        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
+        self._store = metadata_store.MetadataStore(config)
+
+    def last_run(self, pipeline: str) -> list[ExecutionRecord]:
+        """Returns the executions of a pipeline's last run, in the order in which they began; empty without one."""
+        runs = [run for run in self._store.get_contexts_by_type("pipeline_run") if run.name.startswith(f"{pipeline}.")]
+        runs = runs or self._store.get_contexts_by_type("pipeline_run")
+        if not runs:
+            return []
+        last = max(runs, key=lambda run: (run.create_time_since_epoch, run.id))
+        return self._execution_records(self._store.get_executions_by_context(last.id))
+
+    def models_with_sha256(self, sha256: str) -> list[ArtifactRecord]:
+        """Returns the models whose file has this sha256, oldest first."""
+        models = [self._artifact_record(model) for model in self._store.get_artifacts_by_type("Model")]
+        return [model for model in models if model.properties.get("sha256") == sha256]
+
+    def producer(self, artifact: ArtifactRecord) -> ExecutionRecord | None:
+        """Returns the execution that made an artifact, not those that took it from the cache."""
+        events = self._store.get_events_by_artifact_ids([artifact.id])
+        ids = [event.execution_id for event in events if event.type in _OUTPUT_EVENTS]
+        made = [e for e in self._store.get_executions_by_id(ids) if e.last_known_state == _COMPLETE] if ids else []
+        records = self._execution_records(made)
+        return records[0] if records else None
+
+    def inputs(self, execution: ExecutionRecord) -> dict[str, list[ArtifactRecord]]:
+        """Returns the input artifacts of an execution, by key."""
+        return self._artifacts_of(execution.id, outputs=False)
+
+    def consumers(self, artifact: ArtifactRecord) -> list[ExecutionRecord]:
+        """Returns the executions that took an artifact as input, without those that used the cache."""
+        events = self._store.get_events_by_artifact_ids([artifact.id])
+        ids = [event.execution_id for event in events if event.type not in _OUTPUT_EVENTS]
+        found = self._store.get_executions_by_id(sorted(set(ids))) if ids else []
+        return self._execution_records(e for e in found if e.last_known_state == _COMPLETE)
+
+    def _execution_records(self, executions: Iterable[Any]) -> list[ExecutionRecord]:
+        records = []
+        for execution in executions:
+            contexts = self._store.get_contexts_by_execution(execution.id)
+            nodes = [context.name for context in contexts if context.type == "node"]
+            begun, ended = execution.create_time_since_epoch, execution.last_update_time_since_epoch
+            records.append(
+                ExecutionRecord(
+                    id=execution.id,
+                    component=nodes[0].rsplit(".", 1)[-1] if nodes else execution.type,
+                    cached=execution.last_known_state == _CACHED,
+                    complete=execution.last_known_state in (_CACHED, _COMPLETE),
+                    seconds=(ended - begun) / 1000,
+                    started_s=begun / 1000,
+                    outputs=self._artifacts_of(execution.id, outputs=True),
+                )
+            )
+        return sorted(records, key=lambda record: record.id)
+
+    def _artifacts_of(self, execution_id: int, *, outputs: bool) -> dict[str, list[ArtifactRecord]]:
+        events = self._store.get_events_by_execution_ids([execution_id])
+        wanted = [event for event in events if (event.type in _OUTPUT_EVENTS) == outputs]
+        if not wanted:
+            return {}
+        ids = sorted({event.artifact_id for event in wanted})
+        artifacts = {artifact.id: artifact for artifact in self._store.get_artifacts_by_id(ids)}
+        by_key: dict[str, list[ArtifactRecord]] = collections.defaultdict(list)
+        for event in wanted:
+            key = next((step.key for step in event.path.steps if step.key), "")
+            by_key[key].append(self._artifact_record(artifacts[event.artifact_id]))
+        return dict(by_key)
+
+    def _artifact_record(self, artifact: Any) -> ArtifactRecord:
+        values = [*artifact.properties.items(), *artifact.custom_properties.items()]
+        return ArtifactRecord(
+            id=artifact.id,
+            type=artifact.type,
+            uri=artifact.uri,
+            properties={name: _value(value) for name, value in values},
+        )
+
+
+def _value(value: Any) -> Value:
+    kind = value.WhichOneof("value")
+    if kind in ("string_value", "int_value", "double_value"):
+        plain: Value = getattr(value, kind)
+        return plain
+    return str(getattr(value, kind)) if kind else ""

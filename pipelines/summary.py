@@ -1,0 +1,143 @@
+"""What a run came to, as a table."""
+
+import dataclasses
+import json
+import os
+import shlex
+
+from rich.table import Table
+
+from pipelines.config import PipelineConfig
+from pipelines.metadata import ArtifactRecord, MetadataReader
+
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+      float_accuracy: Accuracy of the float model on the eval split, by the first configured metric, 0..1.
+      qat_accuracy: The same of the quantization-aware-trained model, with fake quantization.
+      int8_accuracy: The same of the integer model.
+      agreement: Share of the eval split for which integer and float model predict the same.
+      float_bytes: Size of the float SavedModel's variables.
+      int8_bytes: Size of the TFLite file.
+      ops_on_target: Ops that run on the target.
+      ops_on_cpu: Ops that do not.
+      target: Name of the target.
+      compiled: Whether the target's compiler made the file.
+      compiler: The compiler, or "static analysis".
+      blessed: Whether all gates hold.
+      reasons: The gates with their figures.
+      pushed_to: The pushed file; empty if none was pushed.
+      metric: Name of the metric that the accuracies are.
+      components: Number of components that ran or were cached.
+      cached: Names of the components whose results came from the cache.
+    """
+
+    float_accuracy: float
+    qat_accuracy: float
+    int8_accuracy: float
+    agreement: float
+    float_bytes: int
+    int8_bytes: int
+    ops_on_target: int
+    ops_on_cpu: int
+    target: str
+    compiled: bool
+    compiler: str
+    blessed: bool
+    reasons: tuple[str, ...]
+    pushed_to: str
+    metric: str
+    components: int
+    cached: tuple[str, ...]
+
+
+def summarize(reader: MetadataReader, config: PipelineConfig) -> RunSummary:
+    """Reads the last run of a config's pipeline.
+
+    Raises:
+      ValueError: If that run did not end with every component.
+    """
+    executions = reader.last_run(config.name)
+    outputs = {key: artifacts[0] for execution in executions for key, artifacts in execution.outputs.items()}
+    needed = {"float_model", "model", "tflite_model", "compiled_model", "evaluation", "blessing", "pushed_model"}
+    missing = sorted(needed - set(outputs))
+    if missing:
+        raise ValueError(f"the last run of {config.name} has no {', '.join(missing)}; run it again")
+    metric = next(iter(config.metrics))
+    compiled, blessing, pushed = outputs["compiled_model"], outputs["blessing"], outputs["pushed_model"]
+    destination = str(pushed.properties.get("pushed_destination", ""))
+    return RunSummary(
+        float_accuracy=_number(outputs["evaluation"], f"float_{metric}"),
+        qat_accuracy=_number(outputs["model"], f"eval_{metric}"),
+        int8_accuracy=_number(outputs["evaluation"], f"integer_{metric}"),
+        agreement=_number(outputs["evaluation"], "integer_agreement"),
+        float_bytes=int(_number(outputs["float_model"], "size_bytes")),
+        int8_bytes=int(_number(outputs["tflite_model"], "size_bytes")),
+        ops_on_target=int(_number(compiled, "ops_on_target")),
+        ops_on_cpu=int(_number(compiled, "ops_on_cpu")),
+        target=str(compiled.properties["target"]),
+        compiled=bool(compiled.properties["compiled"]),
+        compiler=str(compiled.properties["compiler"]),
+        blessed=blessing.properties["blessed"] == 1,
+        reasons=tuple(json.loads(str(blessing.properties["reasons"]))),
+        pushed_to=os.path.join(destination, "tflite") if pushed.properties.get("pushed") == 1 else "",
+        metric=metric,
+        components=len(executions),
+        cached=tuple(execution.component for execution in executions if execution.cached),
+    )
+
+
+def _number(artifact: ArtifactRecord, name: str) -> float:
+    value = artifact.properties.get(name, float("nan"))
+    return value if isinstance(value, int | float) else float("nan")
+
+
+def summary_table(summary: RunSummary, lineage_command: str) -> Table:
+    """Returns the table that ends a run."""
+    table = Table(show_header=False, title="Result", title_justify="left", pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = [
+        (f"float {summary.metric}", f"{summary.float_accuracy:.4f}"),
+        (f"QAT {summary.metric}", f"{summary.qat_accuracy:.4f} (fake quantization)"),
+        (f"int8 {summary.metric}", f"{summary.int8_accuracy:.4f}"),
+        ("agreement float/int8", f"{summary.agreement:.4f}"),
+        ("model bytes float/int8", _sizes(summary)),
+        (f"ops on {summary.target}/CPU", f"{summary.ops_on_target} / {summary.ops_on_cpu}, {_compiled(summary)}"),
+        ("blessed", "\n".join([f"{'yes' if summary.blessed else 'no'}", *summary.reasons])),
+        ("pushed to", summary.pushed_to or "nowhere: the model is not blessed"),
+        ("lineage", lineage_command or "none: nothing was pushed"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def lineage_command(summary: RunSummary, python: str, metadata: str) -> str:
+    """Returns the command that shows where the pushed file came from; empty if none was pushed."""
+    if not summary.pushed_to:
+        return ""
+    return shlex.join([python, "-m", "pipelines", "lineage", summary.pushed_to, *(["--metadata", metadata] if metadata else [])])
+
+
+def cache_line(summary: RunSummary) -> str:
+    """Says what came from the cache; empty if nothing did."""
+    if not summary.cached:
+        return ""
+    what = "all" if len(summary.cached) == summary.components else ", ".join(summary.cached)
+    return f"From TFX's cache: {len(summary.cached)} of {summary.components} components ({what})"
+
+
+def _sizes(summary: RunSummary) -> str:
+    ratio = summary.int8_bytes / summary.float_bytes if summary.float_bytes else float("nan")
+    return f"{summary.float_bytes:,} / {summary.int8_bytes:,} ({ratio:.2f})"
+
+
+def _compiled(summary: RunSummary) -> str:
+    if summary.compiled:
+        return f"compiled by {summary.compiler}"
+    return f"predicted by {summary.compiler}; not compiled"
