@@ -1,0 +1,1 @@
+"""Steps of a pipeline: TFX wiring in files, plain Python in folders."""

@@ -75,4 +75,3 @@ def _thresholds(gates: Iterable[Gate]) -> dict[str, tfma.MetricThreshold]:
             threshold.change_threshold.absolute.value = gate.bound
             threshold.change_threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
     return thresholds
-

@@ -1,8 +1,8 @@
 """Where files lie inside a Model artifact, and how they get in and out. The only code that handles model URIs.
 
-    {uri}/
-      Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`
-      facts.json              what is known of the model; the same as the artifact's custom properties
+{uri}/
+  Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`
+  facts.json              what is known of the model; the same as the artifact's custom properties
 """
 
 import contextlib

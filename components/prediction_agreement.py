@@ -43,9 +43,7 @@ def _computations(
 ) -> list[metric_types.MetricComputation]:
     baseline = model_util.get_baseline_model_spec(eval_config).name
     keys = [
-        metric_types.MetricKey(
-            name=name, model_name=model, output_name=output, example_weighted=example_weighted
-        )
+        metric_types.MetricKey(name=name, model_name=model, output_name=output, example_weighted=example_weighted)
         for model in model_names or [""]
         if model != baseline
         for output in output_names or [""]

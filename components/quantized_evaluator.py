@@ -99,7 +99,8 @@ def _evaluate(
     ]
     # Never loaded by TFMA, whose predictions are not used; it wants two models where there is a baseline.
     shared = [
-        tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC) for name, path in paths.items()
+        tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
+        for name, path in paths.items()
     ]
     _ = (
         batches
@@ -135,7 +136,9 @@ def _failed_metrics(output_path: str) -> set[tuple[str, bool]]:
     return failed
 
 
-def _bless(blessing: types.Artifact, blessed: bool, reasons: Sequence[str], models: Mapping[str, types.Artifact]) -> None:
+def _bless(
+    blessing: types.Artifact, blessed: bool, reasons: Sequence[str], models: Mapping[str, types.Artifact]
+) -> None:
     """Writes the blessing as the stock Evaluator does, with reasons."""
     with model_artifact.staged_output(blessing) as directory:
         name = blessing_constants.BLESSED_FILE_NAME if blessed else blessing_constants.NOT_BLESSED_FILE_NAME

@@ -50,12 +50,15 @@ def run(config_name: str, runner: str, root: str | None, examples: str | None, g
     """
     from pipelines import runners
     from pipelines.configs import load_config
+    from pipelines.exclusive import exclusive_root
 
     runners.require_runner(runner)
     config = load_config(config_name).with_gates(gates)
     changes = {"root": root, "examples_dir": examples}
     config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
-    sys.exit(_run(config, runner, custom_root=root is not None))
+    with exclusive_root(config):
+        status = _run(config, runner, custom_root=root is not None)
+    sys.exit(status)
 
 
 def _run(config: Any, runner: str, *, custom_root: bool) -> int:
@@ -68,7 +71,7 @@ def _run(config: Any, runner: str, *, custom_root: bool) -> int:
         try:
             with console.status("loading TensorFlow and TFX"):
                 from pipelines.inputs import prepare_examples
-                from pipelines.metadata import MetadataReader
+                from pipelines.metadata import MetadataStore
                 from pipelines.pipeline import create_pipeline
                 from pipelines.runners import load_runner
                 from pipelines.summary import cache_line, lineage_command, summarize, summary_table
@@ -83,11 +86,13 @@ def _run(config: Any, runner: str, *, custom_root: bool) -> int:
             raise
         except Exception as error:
             traceback.print_exc()
-            console.print(f"[red]failed[/red] {shown.current}: {_first_line(error)}\nThe log: {log_file}", soft_wrap=True)
+            console.print(
+                f"[red]failed[/red] {shown.current}: {_first_line(error)}\nThe log: {log_file}", soft_wrap=True
+            )
             return 1
         finally:
             shown.stop()
-        summary = summarize(MetadataReader(config.metadata_path), config)
+        summary = summarize(MetadataStore(config.metadata_path), config)
         metadata = config.metadata_path if custom_root else ""
         console.print(summary_table(summary, lineage_command(summary, sys.executable, metadata)))
         console.print(cache_line(summary) or "Nothing came from the cache", highlight=False)
@@ -110,14 +115,14 @@ def lineage(file: Path, metadata: str | None) -> None:
     from pipelines.configs import config_names, load_config
     from pipelines.lineage import file_sha256
     from pipelines.lineage import lineage as trace
-    from pipelines.metadata import MetadataReader
+    from pipelines.metadata import MetadataStore
 
     sha256 = file_sha256(file)
     paths = [metadata] if metadata else [load_config(name).metadata_path for name in config_names()]
     paths = [path for path in paths if metadata or Path(path).exists()]
     if not paths:
         raise ValueError("no pipeline has run here; run one, or pass --metadata with the SQLite file of ML Metadata")
-    readers = [MetadataReader(path) for path in paths]
+    readers = [MetadataStore(path) for path in paths]
     reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
     Console(soft_wrap=True).print(trace(reader, sha256))
 

@@ -67,7 +67,9 @@ class PipelineConfig:
         targets.require_target(self.target)
         load_profile(self.target).check(load_scheme(self.scheme))
         if self.eval_buckets < 2:
-            raise ValueError(f"eval_buckets: got {self.eval_buckets}, expected at least 2, one of them for the eval split")
+            raise ValueError(
+                f"eval_buckets: got {self.eval_buckets}, expected at least 2, one of them for the eval split"
+            )
 
     @property
     def examples_uri(self) -> str:

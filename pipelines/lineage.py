@@ -8,10 +8,12 @@ from pathlib import Path
 from rich.markup import escape
 from rich.tree import Tree
 
-from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataReader, Value
+from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataStore, Value
 
 # Properties of TFX's own that say nothing about the artifact's content.
-_PLUMBING = frozenset({"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external", "__is_null__"})
+_PLUMBING = frozenset(
+    {"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external", "__is_null__"}
+)
 _SHORT_HASH = 12
 
 
@@ -26,7 +28,7 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def lineage(reader: MetadataReader, sha256: str) -> Tree:
+def lineage(reader: MetadataStore, sha256: str) -> Tree:
     """Returns the ancestry of the model file with this sha256, back to the examples, and what became of it.
 
     Raises:
@@ -45,7 +47,7 @@ def lineage(reader: MetadataReader, sha256: str) -> Tree:
     return tree
 
 
-def _add_verdicts(reader: MetadataReader, model: ArtifactRecord, tree: Tree) -> None:
+def _add_verdicts(reader: MetadataStore, model: ArtifactRecord, tree: Tree) -> None:
     for execution in reader.consumers(model):
         for artifacts in execution.outputs.values():
             for artifact in artifacts:
@@ -53,7 +55,7 @@ def _add_verdicts(reader: MetadataReader, model: ArtifactRecord, tree: Tree) -> 
                 _add_facts(branch, artifact)
 
 
-def _add_artifact(reader: MetadataReader, artifact: ArtifactRecord, branch: Tree, shown: set[int]) -> None:
+def _add_artifact(reader: MetadataStore, artifact: ArtifactRecord, branch: Tree, shown: set[int]) -> None:
     execution = reader.producer(artifact)
     node = branch.add(_title(artifact, execution))
     if artifact.id in shown:

@@ -1,4 +1,4 @@
-"""Reads ML Metadata with plain calls by id: works with every build and back end of it."""
+"""ML Metadata by plain calls by id, which work with every build and back end of it."""
 
 import collections
 import dataclasses
@@ -56,8 +56,8 @@ class ExecutionRecord:
     outputs: dict[str, list[ArtifactRecord]]
 
 
-class MetadataReader:
-    """A reader over one SQLite store."""
+class MetadataStore:
+    """One SQLite store."""
 
     def __init__(self, path: str) -> None:
         """Opens the store.
@@ -107,6 +107,16 @@ class MetadataReader:
         ids = [event.execution_id for event in events if event.type not in _OUTPUT_EVENTS]
         found = self._store.get_executions_by_id(sorted(set(ids))) if ids else []
         return self._execution_records(e for e in found if e.last_known_state == _COMPLETE)
+
+    def end_abandoned_executions(self) -> list[ExecutionRecord]:
+        """Marks executions that are still said to run as failed; returns them. Only safe where nothing runs."""
+        abandoned = [e for e in self._store.get_executions() if e.last_known_state == mlmd.Execution.RUNNING]
+        records = self._execution_records(abandoned)
+        for execution in abandoned:
+            execution.last_known_state = mlmd.Execution.FAILED
+        if abandoned:
+            self._store.put_executions(abandoned)
+        return records
 
     def _execution_records(self, executions: Iterable[Any]) -> list[ExecutionRecord]:
         records = []

@@ -8,8 +8,7 @@ import shlex
 from rich.table import Table
 
 from pipelines.config import PipelineConfig
-from pipelines.metadata import ArtifactRecord, MetadataReader
-
+from pipelines.metadata import ArtifactRecord, MetadataStore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,7 @@ class RunSummary:
     cached: tuple[str, ...]
 
 
-def summarize(reader: MetadataReader, config: PipelineConfig) -> RunSummary:
+def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
     """Reads the last run of a config's pipeline.
 
     Raises:
@@ -121,7 +120,9 @@ def lineage_command(summary: RunSummary, python: str, metadata: str) -> str:
     """Returns the command that shows where the pushed file came from; empty if none was pushed."""
     if not summary.pushed_to:
         return ""
-    return shlex.join([python, "-m", "pipelines", "lineage", summary.pushed_to, *(["--metadata", metadata] if metadata else [])])
+    return shlex.join(
+        [python, "-m", "pipelines", "lineage", summary.pushed_to, *(["--metadata", metadata] if metadata else [])]
+    )
 
 
 def cache_line(summary: RunSummary) -> str:

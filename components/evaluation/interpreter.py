@@ -26,7 +26,8 @@ def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DT
     """
     limits = np.iinfo(np.dtype(dtype))
     steps = np.asarray(values, np.float32) * (np.float32(1.0) / np.float32(scale))
-    return np.clip(np.rint(steps) + zero_point, limits.min, limits.max).astype(dtype)
+    quantized: npt.NDArray[Any] = np.clip(np.rint(steps) + zero_point, limits.min, limits.max).astype(dtype)
+    return quantized
 
 
 def dequantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
@@ -100,4 +101,5 @@ class IntegerModel:
             raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
         if np.isnan(values).any():
             raise ValueError(f"input {name!r} has values that are not numbers; mend them in the preprocessing_fn")
-        return quantize(values, *detail["quantization"], detail["dtype"])
+        scale, zero_point = detail["quantization"]
+        return quantize(values, scale, zero_point, detail["dtype"])

@@ -24,7 +24,7 @@ class MappedOp(NamedTuple):
       status: Why, in the words of the target's compiler where it has any.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # of the op, not the method of tuples
     op: str
     on_target: bool
     status: str

@@ -16,7 +16,9 @@ class Cpu:
         """Counts every builtin op as on the target."""
         ops = flatbuffer.read_subgraphs(tflite)[0].ops
         statuses = [_CUSTOM if op.code == "CUSTOM" else _BUILTIN for op in ops]
-        mapped = (MappedOp(op.index, op.name, status == _BUILTIN, status) for op, status in zip(ops, statuses, strict=True))
+        mapped = (
+            MappedOp(op.index, op.name, status == _BUILTIN, status) for op, status in zip(ops, statuses, strict=True)
+        )
         return Mapping(target=self.name, ops=tuple(mapped))
 
     def compiler_version(self) -> str:

@@ -35,10 +35,49 @@ _BATCH_SPLIT = "For example, a fully-connected or softmax layer with 2D output"
 
 # https://coral.ai/docs/edgetpu/models-intro/#supported-operations
 _SUPPORTED = frozenset(
-    """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC
-    MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PADV2 PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1
-    RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE SQUEEZE
-    STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM""".split()
+    [
+        "ADD",
+        "AVERAGE_POOL_2D",
+        "CONCATENATION",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "EXPAND_DIMS",
+        "FULLY_CONNECTED",
+        "L2_NORMALIZATION",
+        "LOGISTIC",
+        "MAXIMUM",
+        "MAX_POOL_2D",
+        "MEAN",
+        "MINIMUM",
+        "MUL",
+        "PACK",
+        "PAD",
+        "PADV2",
+        "PRELU",
+        "QUANTIZE",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+        "RELU",
+        "RELU6",
+        "RELU_N1_TO_1",
+        "RESHAPE",
+        "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "RSQRT",
+        "SLICE",
+        "SOFTMAX",
+        "SPACE_TO_DEPTH",
+        "SPLIT",
+        "SQUARED_DIFFERENCE",
+        "SQUEEZE",
+        "STRIDED_SLICE",
+        "SUB",
+        "SUM",
+        "TANH",
+        "TRANSPOSE",
+        "TRANSPOSE_CONV",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    ]
 )
 # The highest op versions of TensorFlow 2.6, when compiler 16.0 was built:
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc
@@ -76,7 +115,9 @@ class EdgeTpu:
         ops = []
         for op, reason in zip(graph.ops, reasons, strict=True):
             on_target = op.index in kept
-            ops.append(MappedOp(op.index, op.name, on_target, MAPPED if on_target else reason or _MORE_THAN_ONE_SUBGRAPH))
+            ops.append(
+                MappedOp(op.index, op.name, on_target, MAPPED if on_target else reason or _MORE_THAN_ONE_SUBGRAPH)
+            )
         return Mapping(target=self.name, ops=tuple(ops))
 
     def compiler_version(self) -> str:
@@ -143,7 +184,8 @@ def _splits_batch(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> bool:
 def _first_supported_part(graph: flatbuffer.Subgraph, supported: list[bool]) -> frozenset[int]:
     """Returns the ops of the first supported part, as TFLite's delegate partitioner cuts the graph.
 
-    It grows parts of one kind in turn, each by all ops whose inputs are known; the compiler keeps the first supported one.
+    It grows parts of one kind in turn, each by all ops whose inputs are known; the compiler keeps the first that is
+    supported.
     https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/graph_info.cc
     """
     made = {i: op.index for op in graph.ops for i in op.outputs}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import audit as auditing
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
@@ -66,6 +67,7 @@ def convert(
     profile.check(scheme)
     if io_dtype not in IO_DTYPES:
         raise ValueError(f"io_dtype: got {io_dtype!r}, expected one of {', '.join(IO_DTYPES)}")
+    leave_libraries_alone()
     function, signature, trackable = _dense_function(model)
     concrete, fixed = _fixed_batch(function, signature)
     if not _has_fake_quantization(concrete) and representative_dataset is None:
@@ -94,6 +96,8 @@ def convert(
 def _dense_function(model: tf_keras.Model | str | Path) -> tuple[Callable[..., Any], _Signature, Any]:
     """Returns a function on named dense inputs, the specs of those inputs, and what must be saved with it."""
     if isinstance(model, str | Path):
+        if not tf.saved_model.contains_saved_model(str(model)):
+            raise ValueError(f"no SavedModel at {model}; give the path of a directory with a saved_model.pb")
         loaded = tf.saved_model.load(str(model))
         key = DENSE_SIGNATURE if DENSE_SIGNATURE in loaded.signatures else "serving_default"
         if key not in loaded.signatures:
@@ -105,6 +109,8 @@ def _dense_function(model: tf_keras.Model | str | Path) -> tuple[Callable[..., A
             f"model: got {type(model).__module__}.{type(model).__name__}, expected a tf_keras.Model or the path of a"
             " SavedModel; build the model with tf_keras, not with Keras 3"
         )
+    if not model.inputs:
+        raise ValueError(f"model {model.name!r} has no known inputs; begin it with a tf_keras.Input")
     names = list(model.input_names)
     inputs = {n: tf.TensorSpec(i.shape, i.dtype, name=n) for n, i in zip(names, model.inputs, strict=True)}
 
@@ -120,7 +126,9 @@ def _fixed_batch(function: Callable[..., Any], signature: _Signature) -> tuple[A
     fixed = {name: tf.TensorSpec([1, *spec.shape[1:]], spec.dtype, name=name) for name, spec in signature.items()}
     unknown = [f"{name} {tuple(spec.shape)}" for name, spec in fixed.items() if None in tuple(spec.shape)]
     if unknown:
-        raise ValueError(f"inputs with an unknown dimension: {', '.join(unknown)}; give the model's inputs static shapes")
+        raise ValueError(
+            f"inputs with an unknown dimension: {', '.join(unknown)}; give the model's inputs static shapes"
+        )
     traced = tf.function(lambda **features: function(**features)).get_concrete_function(**fixed)
     return traced, fixed
 
@@ -131,9 +139,7 @@ def _has_fake_quantization(concrete: Any) -> bool:
     return any(node.op.startswith("FakeQuantWithMinMaxVars") for node in nodes)
 
 
-def _configure(
-    converter: Any, scheme: QuantizationScheme, profile: ConversionProfile, io_dtype: str
-) -> None:
+def _configure(converter: Any, scheme: QuantizationScheme, profile: ConversionProfile, io_dtype: str) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io_dtype)
     converter._experimental_disable_per_channel = not scheme.per_axis_weights
@@ -164,7 +170,8 @@ def _named_arrays(batch: Batch, signature: _Signature) -> dict[str, npt.NDArray[
         named = {next(iter(signature)): batch}
     else:
         raise ValueError(
-            f"representative_dataset: got an array for a model with inputs {', '.join(signature)}, expected a dict by name"
+            f"representative_dataset: got an array for a model with inputs {', '.join(signature)}, expected a dict by"
+            " name"
         )
     missing = sorted(set(signature) - set(named))
     if missing:

@@ -9,7 +9,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from components.quantization.conversion.convert import DENSE_SIGNATURE
-from components.quantization.qat.autograph import leave_libraries_alone
+from components.quantization.autograph import leave_libraries_alone
 
 # The name that TFMA's preprocessing_function_names looks for by convention.
 TRANSFORM_SIGNATURE = "transform_features"
@@ -51,18 +51,18 @@ def export_saved_model(
 
     serialized = tf.TensorSpec([None], tf.string, name="examples")
 
-    @tf.function(input_signature=[serialized])
+    @tf.function(input_signature=[serialized])  # type: ignore[untyped-decorator]
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {name: value for name, value in raw_feature_spec.items() if name in serving_features}
         return outputs_of(model.transform_layer(tf.io.parse_example(examples, spec)))
 
-    @tf.function(input_signature=[serialized])
+    @tf.function(input_signature=[serialized])  # type: ignore[untyped-decorator]
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(model.transform_layer(tf.io.parse_example(examples, dict(raw_feature_spec))))
 
     dense = {n: tf.TensorSpec([None, *i.shape[1:]], i.dtype, name=n) for n, i in zip(names, model.inputs, strict=True)}
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def serving_dense(**features: tf.Tensor) -> dict[str, tf.Tensor]:
         return outputs_of(features)
 

@@ -55,7 +55,7 @@ class TrainingParameters:
         Raises:
           ValueError: If a name is no parameter or a value is out of range.
         """
-        known = {field.name: type(field.default) for field in dataclasses.fields(self)}
+        known = {name: type(getattr(self, name)) for name in self.names()}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"no training parameters: {', '.join(unknown)}; there are {', '.join(known)}")

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from components.quantization.qat.autograph import leave_libraries_alone
+from components.quantization.autograph import leave_libraries_alone
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.quantize import quantize_model
 from components.quantization.schemes import QuantizationScheme
@@ -81,14 +81,16 @@ class QuantizationAwareTraining:
         tf_keras.utils.set_random_seed(self._parameters.seed)
         model = build_model()
         if not isinstance(model, tf_keras.Model) or not getattr(model, "_is_compiled", False):
-            raise ValueError("build_model: expected a compiled tf_keras.Model; call model.compile(loss=..., metrics=...)")
+            raise ValueError(
+                "build_model: expected a compiled tf_keras.Model; call model.compile(loss=..., metrics=...)"
+            )
         compile_config = model.get_compile_config()
-        self._check_splits(base_model or model)
-        if base_model is None:
-            self._fit("float", model, self._parameters.float_learning_rate, self._parameters.float_epochs)
-        else:
+        if base_model is not None:
             model = base_model
             model.compile_from_config(compile_config)
+        self._check_splits(model)
+        if base_model is None:
+            self._fit("float", model, self._parameters.float_learning_rate, self._parameters.float_epochs)
         quantized = quantize_model(model, scheme)
         quantized.compile_from_config(compile_config)
         self._fit("qat", quantized, self._parameters.qat_learning_rate, self._parameters.qat_epochs)
@@ -107,14 +109,16 @@ class QuantizationAwareTraining:
             for features, label in dataset_fn(None).as_numpy_iterator():
                 if not examples:
                     _check_features(model, features)
-                examples += len(label)
-                lowest, highest = min(lowest, np.min(label)), max(highest, np.max(label))
+                labels = tf.nest.flatten(label)
+                examples += len(labels[0])
+                lowest = min(lowest, *(np.min(values) for values in labels))
+                highest = max(highest, *(np.max(values) for values in labels))
             if not examples:
                 raise ValueError(f"the {split} split has no examples; check the input of the ExampleGen")
             if classes is not None and (lowest < 0 or highest >= classes):
                 raise ValueError(
                     f"labels of the {split} split run from {lowest:g} to {highest:g}, but the model has {classes}"
-                    f" outputs, for labels 0 to {classes - 1}; build the model with as many outputs as there are classes"
+                    f" outputs, for labels 0 to {classes - 1}; build the model with one output per class"
                 )
             _LOGGER.info("%s split: %d examples", split, examples)
 
@@ -124,9 +128,7 @@ class QuantizationAwareTraining:
         callbacks = [tf_keras.callbacks.TerminateOnNaN()]
         patience = self._parameters.early_stopping_patience
         if patience:
-            callbacks.append(
-                tf_keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True, verbose=0)
-            )
+            callbacks.append(tf_keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True, verbose=0))
         if self._log_dir is not None:
             callbacks.append(tf_keras.callbacks.TensorBoard(self._log_dir / phase, write_graph=False))
         history = model.fit(
