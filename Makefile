@@ -21,7 +21,7 @@ $(READY): pyproject.toml uv.lock .python-version infra/setup.sh
 
 demo: ## Runs the digits pipeline and shows its result
 	@started=$$SECONDS; \
-	$(MAKE) --no-print-directory setup; \
+	$(MAKE) --silent --no-print-directory setup; \
 	$(PYTHON) -m pipelines run digits; \
 	echo "make demo took $$((SECONDS - started)) s, setup included"
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components import prediction_agreement
 from components.evaluation.gates import Gate
@@ -14,7 +14,7 @@ EXAMPLE_COUNT = "example_count"
 
 def eval_config(
     label_key: str, metrics: Mapping[str, str], gates: Iterable[Gate], slices: Iterable[Sequence[str]] = ()
-) -> tfma.EvalConfig:
+) -> config_pb2.EvalConfig:
     """Returns TFMA's configuration for an integer model and its float parent.
 
     Args:
@@ -34,44 +34,46 @@ def eval_config(
         raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
     if unknown:
         raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(name=INTEGER, label_key=label_key),
-            tfma.ModelSpec(name=FLOAT, label_key=label_key, is_baseline=True),
+            config_pb2.ModelSpec(name=INTEGER, label_key=label_key),
+            config_pb2.ModelSpec(name=FLOAT, label_key=label_key, is_baseline=True),
         ],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=list(keys)) for keys in slices)],
-        metrics_specs=[tfma.MetricsSpec(metrics=_metric_configs(metrics, _thresholds(gates)))],
+        slicing_specs=[config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=list(keys)) for keys in slices)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=_metric_configs(metrics, _thresholds(gates)))],
     )
 
 
 def _metric_configs(
-    metrics: Mapping[str, str], thresholds: Mapping[str, tfma.MetricThreshold]
-) -> Iterator[tfma.MetricConfig]:
+    metrics: Mapping[str, str], thresholds: Mapping[str, config_pb2.MetricThreshold]
+) -> Iterator[config_pb2.MetricConfig]:
     modules = {EXAMPLE_COUNT: "", prediction_agreement.NAME: prediction_agreement.__name__}
     classes = {**metrics, EXAMPLE_COUNT: "ExampleCount", prediction_agreement.NAME: "Agreement"}
     for name, class_name in classes.items():
-        metric = tfma.MetricConfig(
+        metric = config_pb2.MetricConfig(
             class_name=class_name, module=modules.get(name, ""), config=json.dumps({"name": name})
         )
         if name in thresholds:
             # A threshold without slices would be held against every slice.
-            overall = tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=thresholds[name])
+            overall = config_pb2.PerSliceMetricThreshold(
+                slicing_specs=[config_pb2.SlicingSpec()], threshold=thresholds[name]
+            )
             metric.per_slice_thresholds.append(overall)
         yield metric
 
 
-def _thresholds(gates: Iterable[Gate]) -> dict[str, tfma.MetricThreshold]:
-    thresholds: dict[str, tfma.MetricThreshold] = {}
+def _thresholds(gates: Iterable[Gate]) -> dict[str, config_pb2.MetricThreshold]:
+    thresholds: dict[str, config_pb2.MetricThreshold] = {}
     for gate in gates:
-        threshold = thresholds.setdefault(gate.metric, tfma.MetricThreshold())
+        threshold = thresholds.setdefault(gate.metric, config_pb2.MetricThreshold())
         if gate.kind == "at_least":
             threshold.value_threshold.lower_bound.value = gate.bound
         elif gate.kind == "at_most":
             threshold.value_threshold.upper_bound.value = gate.bound
         elif gate.kind == "drop_at_most":
             threshold.change_threshold.absolute.value = -gate.bound
-            threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+            threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
         else:
             threshold.change_threshold.absolute.value = gate.bound
-            threshold.change_threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
+            threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
     return thresholds

@@ -87,7 +87,8 @@ def _run(config: Any, runner: str, *, custom_root: bool) -> int:
         except Exception as error:
             traceback.print_exc()
             console.print(
-                f"[red]failed[/red] {shown.current}: {_first_line(error)}\nThe log: {log_file}", soft_wrap=True
+                f"[red]failed[/red] {shown.current or 'to start'}: {_first_line(error)}\nThe log: {log_file}",
+                soft_wrap=True,
             )
             return 1
         finally:

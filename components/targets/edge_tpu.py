@@ -235,5 +235,5 @@ def _run_compiler(compiler: str, tflite: bytes, directory: Path) -> CompiledMode
 
 def parse_operations(log: str) -> tuple[OpCount, ...]:
     """Returns the rows of the operation table in the compiler's output or log file."""
-    rows = re.findall(r"^([A-Z][A-Z0-9_]*|CUSTOM)[ ]+(\d+)[ ]+(\S.*?)\s*$", log, re.MULTILINE)
+    rows = re.findall(r"^[ \t]*([A-Z][A-Z0-9_]*)[ ]+(\d+)[ ]+(\S.*?)\s*$", log, re.MULTILINE)
     return tuple(OpCount(op=op, count=int(n), on_target=status == MAPPED, status=status) for op, n, status in rows)

@@ -122,8 +122,6 @@ def test_convert_raises_when_an_argument_is_wrong(arguments: dict[str, object], 
 
 
 def test_convert_gives_one_scale_per_tensor_when_the_scheme_says_so() -> None:
-    tflite = convert(
-        models.convolutional(), scheme="full_int8_per_tensor", representative_dataset=[models.images(10)]
-    )
+    tflite = convert(models.convolutional(), scheme="full_int8_per_tensor", representative_dataset=[models.images(10)])
     graph = flatbuffer.read_subgraphs(tflite)[0]
     assert {len(tensor.scale) for tensor in graph.tensors if tensor.scale} == {1}

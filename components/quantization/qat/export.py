@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.autograph import leave_libraries_alone
+from components.quantization.conversion.convert import DENSE_SIGNATURE
 
 # The name that TFMA's preprocessing_function_names looks for by convention.
 TRANSFORM_SIGNATURE = "transform_features"

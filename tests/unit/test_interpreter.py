@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import small_models as models
+import tensorflow as tf
+
+from components.evaluation.interpreter import IntegerModel, quantize
+from components.quantization import convert
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def integer_model() -> bytes:
+    return convert(models.trained_with_fake_quantization())
+
+
+def _kernel_quantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """What TFLite's own QUANTIZE kernel makes of float values, by a model that only quantizes."""
+    low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
+    function = tf.function(lambda x: tf.quantization.fake_quant_with_min_max_vars(x, low, high) + 0.0)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function(tf.TensorSpec([len(values)]))], tf.Module()
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_output_type = tf.int8
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
+    interpreter.invoke()
+    result: np.ndarray = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return result
+
+
+@pytest.mark.parametrize(("scale", "zero_point"), [(1 / 255, -128), (0.0513, -5), (1.0, 0), (0.3, 127)])
+def test_quantize_equals_the_kernel_inside_on_and_beyond_the_range(scale: float, zero_point: int) -> None:
+    scale = float(np.float32(scale))
+    rng = np.random.default_rng(1)
+    steps = np.concatenate(
+        [
+            rng.uniform(-200, 200, 500),  # inside and beyond
+            np.arange(-140, 140),  # on a step
+            np.arange(-140, 140) + 0.5,  # between two steps
+        ]
+    )
+    values = (steps * scale).astype(np.float32)
+    ours = quantize(values, scale, zero_point, np.int8)
+    np.testing.assert_array_equal(ours, _kernel_quantize(values, scale, zero_point))
+
+
+def test_stock_tfma_formula_differs_when_values_lie_between_steps_or_beyond() -> None:
+    values = np.array([0.6, -0.6, 1.0 + 1 / 255], np.float32)
+    scale, zero_point = 1 / 255, -128
+    stock = (values / scale + zero_point).astype(np.int32).astype(np.int8)
+    ours = quantize(values, scale, zero_point, np.int8)
+    assert ours.tolist() == [25, -128, 127]
+    assert stock[2] == -128  # wraps: white becomes black
+    assert not np.array_equal(stock, ours)
+
+
+def test_predict_equals_the_float_io_twin_bit_for_bit() -> None:
+    model = models.trained_with_fake_quantization()
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    twin = tf.lite.Interpreter(model_content=converter.convert())
+    twin.allocate_tensors()
+    images = models.images(64) * 3 - 1  # inside and beyond the trained range 0..1
+    ours = IntegerModel(convert(model)).predict({"image": images})["quant_probabilities"]
+    for image, scores in zip(images, ours, strict=True):
+        twin.set_tensor(twin.get_input_details()[0]["index"], image[None])
+        twin.invoke()
+        np.testing.assert_array_equal(twin.get_tensor(twin.get_output_details()[0]["index"])[0], scores)
+
+
+def test_predict_gives_one_row_per_example(integer_model: bytes) -> None:
+    model = IntegerModel(integer_model)
+    assert model.input_names == ("image",)
+    together = model.predict({"image": models.images(5)})["quant_probabilities"]
+    assert together.shape == (5, 3)
+    assert together.dtype == np.float32
+    alone = model.predict({"image": models.images(5)[3:4]})["quant_probabilities"]
+    np.testing.assert_array_equal(together[3:4], alone)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"picture": models.images(1)}, "input 'image' is no feature; there are picture"),
+        ({"image": np.zeros((2, 8, 8))}, r"got shape \(2, 8, 8\), expected \(batch, 8, 8, 1\)"),
+        ({"image": np.full((1, 8, 8, 1), np.nan)}, "not numbers"),
+    ],
+)
+def test_predict_raises_when_an_input_is_wrong(integer_model: bytes, features: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IntegerModel(integer_model).predict(features)
