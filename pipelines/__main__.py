@@ -14,6 +14,7 @@ _STARTED_S = time.monotonic()
 
 import click  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
 
 NOT_BLESSED_STATUS = 3
 
