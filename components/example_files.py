@@ -28,7 +28,7 @@ def read_split(artifacts: list[types.Artifact], split: str) -> Iterator[bytes]:
     for artifact in artifacts:
         splits = artifact_utils.decode_split_names(artifact.split_names)
         if split not in splits:
-            raise ValueError(f"examples have no split {split!r}, only {', '.join(splits)}; name one of those")
+            raise ValueError(f"examples have no split {split!r}, only {', '.join(sorted(splits))}; name one of those")
     for uri in artifact_utils.get_split_uris(artifacts, split):
         files = sorted(os.path.join(uri, name) for name in fileio.listdir(uri))
         compressed = [name for name in files if name.endswith(".gz")]

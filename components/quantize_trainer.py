@@ -1,5 +1,6 @@
 """QuantizeTrainer: transformed examples -> a float model and its quantization-aware-trained copy."""
 
+import contextlib
 import functools
 import json
 import tempfile
@@ -39,32 +40,36 @@ class Executor(base_executor.BaseExecutor):
         hyperparameters = _read_hyperparameters(input_dict.get("hyperparameters"))
         parameters = _training_parameters(exec_properties["training"], hyperparameters)
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
-        outputs = {key: artifact_utils.get_single_instance(output_dict[key]) for key in output_dict}
-        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as scratch:
+        serving_features = _serving_features(input_dict, transform, exec_properties["label_key"])
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tfx-qat-")))
             datasets = [
                 functools.partial(
                     user.input_fn,
-                    [str(example_files.stage_split(input_dict["examples"], split, parameters.seed, Path(scratch)))],
+                    [str(example_files.stage_split(input_dict["examples"], split, parameters.seed, scratch))],
                     transform.transformed_feature_spec(),
                     parameters.batch_size,
                 )
                 for split in (exec_properties["train_split"], exec_properties["eval_split"])
             ]
-            with model_artifact.staged_output(outputs["model_run"]) as log_dir:
-                trained = QuantizationAwareTraining(*datasets, parameters, log_dir).run(
-                    functools.partial(user.build_model, hyperparameters), scheme, _load_base(input_dict)
-                )
-        serving = _serving_features(input_dict, transform, exec_properties["label_key"])
-        _publish(trained, scheme, transform, serving, outputs)
+            outputs = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in output_dict.items()}
+            # Published together when this block ends well, and not at all else.
+            staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
+            trained = QuantizationAwareTraining(*datasets, parameters, staged["model_run"]).run(
+                functools.partial(user.build_model, hyperparameters), scheme, _load_base(input_dict)
+            )
+            _export(trained, scheme, transform, serving_features, staged, outputs)
 
 
-def _publish(
+def _export(
     trained: TrainedModels,
     scheme: QuantizationScheme,
     transform: tft.TFTransformOutput,
     serving_features: frozenset[str],
+    staged: dict[str, Path],
     outputs: dict[str, types.Artifact],
 ) -> None:
+    """Writes both models and their facts."""
     versions = {name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()}
     transform_layer = transform.transform_features_layer()
     parent = ""
@@ -72,27 +77,26 @@ def _publish(
         ("float_model", "float", trained.float_model, trained.float_metrics),
         ("model", "qat", trained.qat_model, trained.qat_metrics),
     ):
-        with model_artifact.staged_output(outputs[key]) as directory:
-            saved = directory / model_artifact.SERVING_DIR
-            export.export_saved_model(
-                model,
-                saved,
-                transform=transform_layer,
-                raw_feature_spec=transform.raw_feature_spec(),
-                serving_features=serving_features,
-                output_names=tuple(trained.float_model.output_names),
-            )
-            facts: dict[str, model_artifact.Fact] = {
-                "kind": kind,
-                "scheme": scheme.to_json(),
-                "sha256": model_artifact.sha256(saved),
-                "parent_sha256": parent,
-                "size_bytes": sum(file.stat().st_size for file in (saved / "variables").glob("*.data*")),
-                **{f"eval_{name}": value for name, value in metrics.items()},
-                **versions,
-            }
-            model_artifact.record_facts(outputs[key], directory, facts)
-            parent = str(facts["sha256"])
+        saved = staged[key] / model_artifact.SERVING_DIR
+        export.export_saved_model(
+            model,
+            saved,
+            transform=transform_layer,
+            raw_feature_spec=transform.raw_feature_spec(),
+            serving_features=serving_features,
+            output_names=tuple(trained.float_model.output_names),
+        )
+        facts: dict[str, model_artifact.Fact] = {
+            "kind": kind,
+            "scheme": scheme.to_json(),
+            "sha256": model_artifact.sha256(saved),
+            "parent_sha256": parent,
+            "size_bytes": sum(file.stat().st_size for file in (saved / "variables").glob("*.data*")),
+            **{f"eval_{name}": value for name, value in metrics.items()},
+            **versions,
+        }
+        model_artifact.record_facts(outputs[key], staged[key], facts)
+        parent = str(facts["sha256"])
 
 
 def _read_hyperparameters(artifacts: list[types.Artifact] | None) -> dict[str, Any]:

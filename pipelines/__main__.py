@@ -2,10 +2,8 @@
 
 import dataclasses
 import os
-import re
 import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,6 @@ _STARTED_S = time.monotonic()
 
 import click  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.markup import escape  # noqa: E402
-
-NOT_BLESSED_STATUS = 3
-
-# Beam adds where it was to the message of an exception that passes through it.
-_BEAM_SUFFIX = re.compile(r" \[while running '[^']*'\]")
 
 
 class _Commands(click.Group):
@@ -29,7 +21,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            raise click.UsageError(_BEAM_SUFFIX.sub("", str(error))) from error
+            raise click.UsageError(str(error)) from error
 
 
 @click.group(cls=_Commands)
@@ -58,55 +50,10 @@ def run(config_name: str, runner: str, root: str | None, examples: str | None, g
     changes = {"root": root, "examples_dir": examples}
     config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
     with exclusive_root(config):
-        status = _run(config, runner, custom_root=root is not None)
+        from pipelines.local_run import run_and_show
+
+        status = run_and_show(config, runner, metadata=config.metadata_path if root else "", started_s=_STARTED_S)
     sys.exit(status)
-
-
-def _run(config: Any, runner: str, *, custom_root: bool) -> int:
-    """Runs a config and shows the result; returns the exit status."""
-    from pipelines import progress
-
-    log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
-    with progress.quiet(log_file) as console:
-        shown = progress.Progress(console)
-        try:
-            with console.status("loading TensorFlow and TFX"):
-                from pipelines.inputs import prepare_examples
-                from pipelines.metadata import MetadataStore
-                from pipelines.pipeline import create_pipeline
-                from pipelines.runners import load_runner
-                from pipelines.summary import cache_line, lineage_command, summarize, summary_table
-
-                pipeline = create_pipeline(config)
-                count = prepare_examples(config)
-            console.print(f"{config.name}: {count:,} examples, {runner} runner, log in {log_file}", highlight=False)
-            progress.watch(shown)
-            load_runner(runner).run(pipeline)
-        except ValueError:
-            traceback.print_exc()  # into the log
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            console.print(
-                f"[red]failed[/red] {shown.current or 'to start'}: {_first_line(error)}\nThe log: {log_file}",
-                soft_wrap=True,
-            )
-            return 1
-        finally:
-            shown.stop()
-        summary = summarize(MetadataStore(config.metadata_path), config)
-        metadata = config.metadata_path if custom_root else ""
-        console.print(summary_table(summary, lineage_command(summary, sys.executable, metadata)))
-        console.print(cache_line(summary) or "Nothing came from the cache", highlight=False)
-        console.print(f"Ran in {time.monotonic() - _STARTED_S:.1f} s, imports included", highlight=False)
-        if not summary.blessed:
-            console.print("[red]Not blessed, not pushed[/red]: " + "; ".join(summary.reasons), soft_wrap=True)
-    return 0 if summary.blessed else NOT_BLESSED_STATUS
-
-
-def _first_line(error: Exception) -> str:
-    message = _BEAM_SUFFIX.sub("", str(error)).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {message[0]}"
 
 
 @main.command()

@@ -64,7 +64,7 @@ def _check_file(file: str, spec: dict[str, Any]) -> int:
     for batch in _batches(file):
         try:
             tf.io.parse_example(batch, spec)
-        except tf.errors.InvalidArgumentError as error:
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # the second by TensorFlow's message
             index = next(i for i, record in enumerate(batch) if _wrong(record, spec))
             raise ValueError(f"{file}, record {count + index}: {_wrong(batch[index], spec)}") from error
         count += len(batch)

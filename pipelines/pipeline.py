@@ -4,6 +4,7 @@ import os
 
 # Not tfx.v1: that imports the whole of Google's Vertex client, which takes longer than TensorFlow.
 from tfx import components as standard
+from tfx import types
 from tfx.dsl.components.base import base_component
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -24,52 +25,63 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     Raises:
       ValueError: If the config's task, scheme, gates and so on are wrong; nothing is run or written.
     """
+    tasks.load_task(config.task)
+    data = data_components(config)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=_components(config),
+        components=[*data, *model_components(config, data)],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_path),
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
 
 
-def _components(config: PipelineConfig) -> list[base_component.BaseComponent]:
-    task = tasks.task_path(config.task)
-    tasks.load_task(config.task)
-    split = example_gen_pb2.SplitConfig
+def data_components(config: PipelineConfig) -> list[base_component.BaseComponent]:
+    """Returns ImportExampleGen, StatisticsGen, SchemaGen, ExampleValidator and Transform, in this order."""
+    split = example_gen_pb2.SplitConfig.Split
+    splits = [split(name="train", hash_buckets=config.eval_buckets - 1), split(name="eval", hash_buckets=1)]
+    local = "://" not in config.examples_uri
     example_gen = standard.ImportExampleGen(
-        input_base=os.path.abspath(config.examples_uri) if "://" not in config.examples_uri else config.examples_uri,
-        output_config=example_gen_pb2.Output(
-            split_config=split(
-                splits=[
-                    split.Split(name="train", hash_buckets=config.eval_buckets - 1),
-                    split.Split(name="eval", hash_buckets=1),
-                ]
-            )
-        ),
+        input_base=os.path.abspath(config.examples_uri) if local else config.examples_uri,
+        output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
     )
     examples = example_gen.outputs["examples"]
-    statistics = standard.StatisticsGen(examples=examples)
-    schema_gen = standard.SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
+    statistics_gen = standard.StatisticsGen(examples=examples)
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = standard.SchemaGen(statistics=statistics, infer_feature_shape=True)
     schema = schema_gen.outputs["schema"]
-    validator = standard.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
+    validator = standard.ExampleValidator(statistics=statistics, schema=schema)
     transform = standard.Transform(
-        examples=examples, schema=schema, preprocessing_fn=f"{task}.preprocessing_fn", disable_statistics=True
-    )
-    trainer = QuantizeTrainer(
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
+        examples=examples,
         schema=schema,
-        module=task,
+        preprocessing_fn=f"{tasks.task_path(config.task)}.preprocessing_fn",
+        disable_statistics=True,
+    )
+    return [example_gen, statistics_gen, schema_gen, validator, transform]
+
+
+def model_components(
+    config: PipelineConfig, data: list[base_component.BaseComponent]
+) -> list[base_component.BaseComponent]:
+    """Returns the components that train, convert, compile, evaluate and push, on those of `data_components`."""
+    example_gen, _, schema_gen, _, transform = data
+    schema = schema_gen.outputs["schema"]
+    transformed = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+    }
+    trainer = QuantizeTrainer(
+        **transformed,
+        schema=schema,
+        module=tasks.task_path(config.task),
         label_key=config.label_key,
         scheme=config.scheme,
         training=config.training,
     )
     converter = TFLiteIntConverter(
+        **transformed,
         model=trainer.outputs["model"],
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
         schema=schema,
         scheme=config.scheme,
         profile=config.target,
@@ -77,15 +89,10 @@ def _components(config: PipelineConfig) -> list[base_component.BaseComponent]:
         representative_examples=config.representative_examples,
         seed=config.training.seed,
     )
-    tflite_model = converter.outputs["tflite_model"]
-    compiler: TargetCompiler = (
-        EdgeTPUCompiler(model=tflite_model, when_missing=config.when_missing)
-        if config.target == "edge_tpu"
-        else TargetCompiler(model=tflite_model, target=config.target, when_missing=config.when_missing)
-    )
+    compiler = _compiler(config, converter.outputs["tflite_model"])
     evaluator = QuantizedEvaluator(
-        examples=examples,
-        model=tflite_model,
+        examples=example_gen.outputs["examples"],
+        model=converter.outputs["tflite_model"],
         baseline_model=trainer.outputs["float_model"],
         compiled_model=compiler.outputs["compiled_model"],
         label_key=config.label_key,
@@ -93,13 +100,16 @@ def _components(config: PipelineConfig) -> list[base_component.BaseComponent]:
         gates=config.gates,
         slices=config.slices,
     )
+    destination = pusher_pb2.PushDestination.Filesystem(base_directory=config.push_uri)
     pusher = standard.Pusher(
         model=compiler.outputs["compiled_model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=config.push_uri)
-        ),
+        push_destination=pusher_pb2.PushDestination(filesystem=destination),
     )
-    return [
-        example_gen, statistics, schema_gen, validator, transform, trainer, converter, compiler, evaluator, pusher,
-    ]  # fmt: skip
+    return [trainer, converter, compiler, evaluator, pusher]
+
+
+def _compiler(config: PipelineConfig, model: types.BaseChannel) -> TargetCompiler:
+    if config.target == "edge_tpu":
+        return EdgeTPUCompiler(model=model, when_missing=config.when_missing)
+    return TargetCompiler(model=model, target=config.target, when_missing=config.when_missing)

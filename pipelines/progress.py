@@ -82,8 +82,10 @@ def quiet(log_file: Path) -> Iterator[Console]:
 
 
 def watch(progress: Progress) -> None:
-    """Lets a progress see what TFX logs."""
+    """Lets a progress see what TFX logs, by absl, whose own handler would write every line a second time."""
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.INFO)
-    logging.getLogger("absl").addHandler(progress)
+    logger = absl.logging.get_absl_logger()
+    logger.removeHandler(absl.logging.get_absl_handler())
+    logger.addHandler(progress)

@@ -1,11 +1,10 @@
-"""What a run came to, as a table."""
+"""What a run came to."""
 
 import dataclasses
 import json
 import os
 import shlex
-
-from rich.table import Table
+import sys
 
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, MetadataStore
@@ -95,34 +94,36 @@ def _number(artifact: ArtifactRecord, name: str) -> float:
     return value if isinstance(value, int | float) else float("nan")
 
 
-def summary_table(summary: RunSummary, lineage_command: str) -> Table:
-    """Returns the table that ends a run."""
-    table = Table(show_header=False, title="Result", title_justify="left", pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = [
+def summary_rows(summary: RunSummary, lineage: str) -> list[tuple[str, str]]:
+    """Returns the table that ends a run, as rows of a name and a value; `lineage` is the command that shows it."""
+    verdict = "yes" if summary.blessed else "no"
+    return [
         (f"float {summary.metric}", f"{summary.float_accuracy:.4f}"),
         (f"QAT {summary.metric}", f"{summary.qat_accuracy:.4f} (fake quantization)"),
         (f"int8 {summary.metric}", f"{summary.int8_accuracy:.4f}"),
         ("agreement float/int8", f"{summary.agreement:.4f}"),
         ("model bytes float/int8", _sizes(summary)),
         (f"ops on {summary.target}/CPU", f"{summary.ops_on_target} / {summary.ops_on_cpu}, {_compiled(summary)}"),
-        ("blessed", "\n".join([f"{'yes' if summary.blessed else 'no'}", *summary.reasons])),
+        *zip(["blessed", *[""] * len(summary.reasons)], [verdict, *summary.reasons], strict=True),
         ("pushed to", summary.pushed_to or "nowhere: the model is not blessed"),
-        ("lineage", lineage_command or "none: nothing was pushed"),
+        ("lineage", lineage or "none: nothing was pushed"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
-def lineage_command(summary: RunSummary, python: str, metadata: str) -> str:
-    """Returns the command that shows where the pushed file came from; empty if none was pushed."""
+def lineage_command(summary: RunSummary, metadata: str) -> str:
+    """Returns the command that shows where the pushed file came from; empty if none was pushed.
+
+    Args:
+      summary: The run.
+      metadata: The SQLite file of ML Metadata, where the command would not find it by itself; else empty.
+    """
     if not summary.pushed_to:
         return ""
-    return shlex.join(
-        [python, "-m", "pipelines", "lineage", summary.pushed_to, *(["--metadata", metadata] if metadata else [])]
-    )
+    # Shorter where the interpreter is below the working directory, as that of `make setup` is.
+    inside = sys.executable.startswith(f"{os.getcwd()}{os.sep}")
+    python = os.path.relpath(sys.executable) if inside else sys.executable
+    where = ["--metadata", metadata] if metadata else []
+    return shlex.join([python, "-m", "pipelines", "lineage", summary.pushed_to, *where])
 
 
 def cache_line(summary: RunSummary) -> str:

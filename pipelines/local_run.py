@@ -1,0 +1,87 @@
+"""One run on this machine, shown component by component."""
+
+import re
+import time
+import traceback
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from pipelines.config import PipelineConfig
+from pipelines.progress import Progress, quiet, watch
+
+FAILED_STATUS = 1
+NOT_BLESSED_STATUS = 3
+
+# Beam adds where it was to the message of an exception that passes through it.
+_BEAM_SUFFIX = re.compile(r" \[while running '[^']*'\]")
+
+
+def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: float) -> int:
+    """Runs a config's pipeline and shows the result.
+
+    Args:
+      config: The config.
+      runner: Name of the runner.
+      metadata: The SQLite file of ML Metadata, where a command would not find it by itself; else empty.
+      started_s: When the process began, by `time.monotonic`.
+
+    Returns:
+      The exit status: 0 if the model is blessed, 3 if it is not, 1 if a component failed.
+
+    Raises:
+      ValueError: For a mistake in the config or the data; says which component found it.
+    """
+    log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with quiet(log_file) as console:
+        progress = Progress(console)
+        try:
+            _run(config, runner, console, progress, log_file)
+        except Exception as error:
+            progress.stop()
+            traceback.print_exc()  # into the log
+            message = _BEAM_SUFFIX.sub("", str(error)).strip()
+            if isinstance(error, ValueError):
+                where = f"{progress.current}: " if progress.current else ""
+                raise ValueError(f"{where}{message}") from error
+            first = message.splitlines()[0] if message else ""
+            what = f"[red]failed[/red] {progress.current or 'to start'}: {type(error).__name__}: {escape(first)}"
+            console.print(f"{what}\nThe log: {log_file}", soft_wrap=True)
+            return FAILED_STATUS
+        progress.stop()
+        return _show(config, console, metadata, started_s)
+
+
+def _run(config: PipelineConfig, runner: str, console: Console, progress: Progress, log_file: Path) -> None:
+    with console.status("loading TensorFlow and TFX"):
+        from pipelines.inputs import prepare_examples
+        from pipelines.pipeline import create_pipeline
+        from pipelines.runners import load_runner
+
+        pipeline = create_pipeline(config)
+        count = prepare_examples(config)
+    head = f"{config.name}: {count:,} examples, {runner} runner, log in {log_file}"
+    console.print(head, highlight=False, soft_wrap=True)
+    watch(progress)
+    load_runner(runner).run(pipeline)
+
+
+def _show(config: PipelineConfig, console: Console, metadata: str, started_s: float) -> int:
+    from pipelines.metadata import MetadataStore
+    from pipelines.summary import cache_line, lineage_command, summarize, summary_rows
+
+    summary = summarize(MetadataStore(config.metadata_path), config)
+    rows = summary_rows(summary, lineage_command(summary, metadata))
+    width = max(len(name) for name, _ in rows)
+    console.print()
+    for name, value in rows:
+        # Not a table of rich's, which would fold paths and commands that one wants to copy.
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
+    console.print()
+    console.print(cache_line(summary) or "Nothing came from TFX's cache", highlight=False, soft_wrap=True)
+    console.print(f"Ran in {time.monotonic() - started_s:.1f} s, imports included", highlight=False)
+    if not summary.blessed:
+        console.print("[red]Not blessed, not pushed[/red]: " + escape("; ".join(summary.reasons)), soft_wrap=True)
+    return 0 if summary.blessed else NOT_BLESSED_STATUS

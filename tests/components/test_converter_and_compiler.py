@@ -1,0 +1,136 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest_components import Artifacts, new_models
+from tfx import types
+from tfx.types import channel_utils, standard_artifacts
+
+from components import target_compiler, tflite_int_converter
+from components.edge_tpu_compiler import EdgeTPUCompiler
+from components.quantization import audit
+from components.target_compiler import TargetCompiler
+from components.targets import CompileError
+from components.tflite_int_converter import TFLiteIntConverter
+
+pytestmark = pytest.mark.slow
+_MODEL = channel_utils.as_channel([standard_artifacts.Model()])
+
+
+def _convert(
+    channel: Callable[[str], types.BaseChannel], standard: Artifacts, source: Any, directory: Path, **arguments: Any
+) -> types.Artifact:
+    component = TFLiteIntConverter(
+        model=_MODEL,
+        examples=channel("transformed_examples"),
+        transform_graph=channel("transform_graph"),
+        schema=channel("schema"),
+        **arguments,
+    )
+    outputs = new_models(directory, "tflite_model")
+    inputs = {
+        "model": source,
+        "examples": standard["transformed_examples"],
+        "transform_graph": standard["transform_graph"],
+        "schema": standard["schema"],
+    }
+    tflite_int_converter.Executor().Do(inputs, outputs, component.exec_properties)
+    return outputs["tflite_model"][0]
+
+
+@pytest.mark.parametrize("source", ["model", "float_model"], ids=["QAT", "PTQ"])
+@pytest.mark.parametrize("io_dtype", ["int8", "uint8"])
+def test_converter_publishes_an_integer_only_model(
+    channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path, source: str, io_dtype: str
+) -> None:
+    artifact = _convert(channel, standard, trained[source], tmp_path, io_dtype=io_dtype, representative_examples=50)
+    content = (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes()
+    assert audit(content, profile="edge_tpu").offenders == ()
+    assert artifact.get_string_custom_property("sha256") == hashlib.sha256(content).hexdigest()
+    parent = trained[source][0].get_string_custom_property("sha256")
+    assert artifact.get_string_custom_property("parent_sha256") == parent
+    assert artifact.get_int_custom_property("size_bytes") == len(content)
+    assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
+
+
+def test_converter_raises_and_writes_nothing_when_the_split_does_not_exist(
+    channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="examples have no split 'calibration', only eval, train"):
+        _convert(channel, standard, trained["model"], tmp_path, split="calibration")
+    assert not (tmp_path / "tflite_model").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheme": "int7"}, "unknown scheme 'int7'"),
+        ({"profile": "abacus"}, "unknown target 'abacus'"),
+        ({"io_dtype": "float32"}, "expected one of int8, uint8"),
+        ({"representative_examples": 0}, "got 0, expected at least 1"),
+        ({"transform_graph": None, "schema": None}, "neither transform_graph nor schema given"),
+    ],
+)
+def test_converter_constructor_raises_when_an_argument_is_wrong(
+    channel: Any, changes: dict[str, Any], message: str
+) -> None:
+    arguments = {"model": _MODEL, "examples": channel("transformed_examples"), "schema": channel("schema")}
+    with pytest.raises(ValueError, match=message):
+        TFLiteIntConverter(**{**arguments, **changes})
+
+
+@pytest.fixture(scope="session")
+def integer_model(
+    channel: Any, standard: Artifacts, trained: Artifacts, tmp_path_factory: pytest.TempPathFactory
+) -> types.Artifact:
+    return _convert(channel, standard, trained["model"], tmp_path_factory.mktemp("integer"))
+
+
+@pytest.mark.parametrize("target", ["edge_tpu", "cpu"])
+def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
+    integer_model: types.Artifact, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    component = TargetCompiler(model=_MODEL, target=target)
+    outputs = new_models(tmp_path, "compiled_model")
+    target_compiler.Executor().Do({"model": [integer_model]}, outputs, component.exec_properties)
+    artifact = outputs["compiled_model"][0]
+    before = (Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()
+    assert (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes() == before
+    report = json.loads((Path(artifact.uri) / "compile_report.json").read_text())
+    assert (report["compiled"], report["tool"]) == (False, "static analysis")
+    assert artifact.get_int_custom_property("compiled") == 0
+    assert artifact.get_int_custom_property("ops_on_target") == 7
+    assert artifact.get_string_custom_property("parent_sha256") == hashlib.sha256(before).hexdigest()
+
+
+def test_edge_tpu_compiler_fails_when_the_compiler_is_missing_and_must_not_be(
+    integer_model: types.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    component = EdgeTPUCompiler(model=_MODEL, when_missing="fail")
+    with pytest.raises(CompileError, match="edgetpu_compiler is not on PATH"):
+        target_compiler.Executor().Do(
+            {"model": [integer_model]}, new_models(tmp_path, "compiled_model"), component.exec_properties
+        )
+    assert not (tmp_path / "compiled_model").exists()
+
+
+def test_compiler_raises_when_the_artifact_holds_no_tflite_model(trained: Artifacts, tmp_path: Path) -> None:
+    component = TargetCompiler(model=_MODEL, target="cpu")
+    with pytest.raises(ValueError, match="has no Format-Serving/tflite; connect a TFLite model"):
+        target_compiler.Executor().Do(
+            {"model": trained["model"]}, new_models(tmp_path, "compiled_model"), component.exec_properties
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"target": "abacus"}, "unknown target 'abacus'"), ({"when_missing": "pray"}, "expected one of analyze, fail")],
+)
+def test_compiler_constructor_raises_when_an_argument_is_wrong(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TargetCompiler(**{"model": _MODEL, "target": "cpu", **arguments})

@@ -1,0 +1,119 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest_components import Artifacts, train
+from tfx.types import standard_artifacts
+
+from components.quantize_trainer import QuantizeTrainer
+
+pytestmark = pytest.mark.slow
+
+
+def _files(directory: Path) -> set[str]:
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_constructor_puts_everything_that_decides_the_result_into_the_cache_key(
+    trainer: Callable[..., QuantizeTrainer],
+) -> None:
+    properties = trainer().exec_properties
+    assert json.loads(properties["scheme"])["name"] == "full_int8"
+    assert set(json.loads(properties["toolchain"])) >= {"tensorflow", "tensorflow-model-optimization", "tfx-qat"}
+    assert len(properties["module_sha256"]) == 64
+    assert {type(value) for value in properties.values()} <= {str, int, float}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"module": "no.such.module"}, "module 'no.such.module' cannot be imported"),
+        ({"module": "pipelines.inputs"}, "does not define build_model, input_fn"),
+        ({"scheme": "int7"}, "unknown scheme 'int7'"),
+    ],
+)
+def test_constructor_raises_when_an_argument_is_wrong(
+    trainer: Callable[..., QuantizeTrainer], changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(**changes)
+
+
+def test_executor_writes_both_models_with_their_facts(trained: Artifacts) -> None:
+    for key in ("model", "float_model"):
+        directory = Path(trained[key][0].uri)
+        assert {"facts.json", "Format-Serving/saved_model.pb"} <= _files(directory)
+        facts = json.loads((directory / "facts.json").read_text())
+        assert facts["eval_accuracy"] == trained[key][0].get_float_custom_property("eval_accuracy")
+        assert facts["tensorflow_version"] == tf.__version__
+    parent = trained["float_model"][0].get_string_custom_property("sha256")
+    assert trained["model"][0].get_string_custom_property("parent_sha256") == parent
+    assert list(Path(trained["model_run"][0].uri).rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("key", ["model", "float_model"])
+def test_signatures_agree_on_raw_examples_and_on_dense_features(trained: Artifacts, key: str) -> None:
+    loaded = tf.saved_model.load(str(Path(trained[key][0].uri) / "Format-Serving"))
+    pixels = np.arange(64, dtype=np.float32) % 17
+    example = tf.train.Example()
+    example.features.feature["image"].float_list.value.extend(pixels)
+    # No label: there is none when the model serves.
+    serialized = tf.constant([example.SerializeToString()])
+    by_example = loaded.signatures["serving_default"](examples=serialized)["probabilities"]
+    dense = tf.constant(pixels.reshape(1, 8, 8, 1) / 16)
+    by_features = loaded.signatures["serving_dense"](image=dense)["probabilities"]
+    np.testing.assert_array_equal(by_example, by_features)
+    example.features.feature["label"].int64_list.value.append(4)
+    features = loaded.signatures["transform_features"](examples=tf.constant([example.SerializeToString()]))
+    np.testing.assert_array_equal(features["image"], dense)
+    assert features["label"].numpy().tolist() == [[4]]
+
+
+def test_executor_leaves_one_good_output_when_it_runs_again(
+    trainer: Callable[..., QuantizeTrainer], standard: Artifacts, tmp_path: Path
+) -> None:
+    stale = tmp_path / "model" / "Format-Serving"
+    stale.mkdir(parents=True)
+    (stale / "left_by_an_attempt_before").touch()
+    outputs = train(trainer(), standard, tmp_path)
+    files = _files(Path(outputs["model"][0].uri))
+    assert "Format-Serving/left_by_an_attempt_before" not in files
+    assert not [name for name in files if ".partial" in name]
+
+
+def test_executor_takes_the_base_model_and_hyperparameters_of_other_components(
+    trainer: Callable[..., QuantizeTrainer], standard: Artifacts, trained: Artifacts, tmp_path: Path
+) -> None:
+    tuned = standard_artifacts.HyperParameters()
+    tuned.uri = str(tmp_path / "tuned")
+    Path(tuned.uri).mkdir()
+    values = {"values": {"qat_epochs": 2, "qat_learning_rate": 1e-4, "depth": 3}}  # as keras_tuner writes them
+    (Path(tuned.uri) / "best_hyperparameters.txt").write_text(json.dumps(values))
+    base = {"base_model": trained["float_model"], "hyperparameters": [tuned]}
+    outputs = train(trainer(), standard, tmp_path, **base)
+    accuracy = "eval_accuracy"
+    parent, taken = trained["float_model"][0], outputs["float_model"][0]
+    assert taken.get_float_custom_property(accuracy) == parent.get_float_custom_property(accuracy)
+    assert {path.name for path in Path(outputs["model_run"][0].uri).iterdir()} == {"qat"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_key": "digit"}, "label_key 'digit' is no raw feature; there are image, label"),
+        ({"train_split": "training"}, "examples have no split 'training', only eval, train"),
+    ],
+)
+def test_executor_raises_and_writes_no_model_when_an_argument_does_not_fit_the_data(
+    trainer: Callable[..., QuantizeTrainer],
+    standard: Artifacts,
+    tmp_path: Path,
+    changes: dict[str, str],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(trainer(**changes), standard, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,147 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from conftest_components import Artifacts, new_models
+from tfx import types
+from tfx.types import channel_utils, standard_artifacts
+
+from components import quantized_evaluator
+from components.evaluation.gates import Gate
+from components.evaluation.interpreter import IntegerModel
+from components.example_files import read_split
+from components.quantization import convert
+from components.quantized_evaluator import QuantizedEvaluator
+from pipelines.configs import load_config
+
+pytestmark = pytest.mark.slow
+_MODEL = channel_utils.as_channel([standard_artifacts.Model()])
+
+
+@pytest.fixture(scope="session")
+def integer_model(trained: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> types.Artifact:
+    artifact = new_models(tmp_path_factory.mktemp("integer"), "tflite_model")["tflite_model"][0]
+    serving = Path(artifact.uri) / "Format-Serving"
+    serving.mkdir(parents=True)
+    (serving / "tflite").write_bytes(convert(Path(trained["model"][0].uri) / "Format-Serving"))
+    artifact.set_string_custom_property("sha256", "a" * 64)
+    return artifact
+
+
+def _component(channel: Any, *gates: str, **changes: Any) -> QuantizedEvaluator:
+    arguments = {
+        "examples": channel("examples"),
+        "model": _MODEL,
+        "baseline_model": _MODEL,
+        "label_key": "label",
+        "metrics": {"accuracy": "SparseCategoricalAccuracy"},
+        "gates": [Gate.parse(gate) for gate in gates],
+        "slices": [("label",)],
+    }
+    return QuantizedEvaluator(**{**arguments, **changes})
+
+
+def _evaluate(
+    component: QuantizedEvaluator, standard: Artifacts, trained: Artifacts, model: types.Artifact, directory: Path
+) -> Artifacts:
+    outputs = new_models(directory, "evaluation", kind=standard_artifacts.ModelEvaluation)
+    outputs |= new_models(directory, "blessing", kind=standard_artifacts.ModelBlessing)
+    inputs = {"examples": standard["examples"], "model": [model], "baseline_model": trained["float_model"]}
+    context = quantized_evaluator.Executor.Context(
+        beam_pipeline_args=list(load_config("digits").beam_pipeline_args), tmp_dir=str(directory), unique_id="1"
+    )
+    quantized_evaluator.Executor(context).Do(inputs, outputs, component.exec_properties)
+    return outputs
+
+
+def test_evaluation_equals_a_plain_loop_over_the_same_examples(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    component = _component(channel, "accuracy >= 0.5", "agreement >= 0.5", "accuracy drop <= 0.5")
+    outputs = _evaluate(component, standard, trained, integer_model, tmp_path)
+    uri = outputs["evaluation"][0].uri
+
+    loaded = tf.saved_model.load(str(Path(trained["float_model"][0].uri) / "Format-Serving"))
+    examples = tf.constant(list(read_split(standard["examples"], "eval")))
+    features = {n: v.numpy() for n, v in loaded.signatures["transform_features"](examples=examples).items()}
+    label = features["label"].ravel()
+    by_float = loaded.signatures["serving_default"](examples=examples)["probabilities"].numpy().argmax(1)
+    tflite = (Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()
+    by_integer = IntegerModel(tflite).predict(features)["probabilities"].argmax(1)
+
+    results = {name: tfma.load_eval_result(uri, model_name=name) for name in ("integer", "float")}
+    overall = {name: result.get_metrics_for_slice(()) for name, result in results.items()}
+    assert overall["float"]["accuracy"]["doubleValue"] == pytest.approx((by_float == label).mean())
+    assert overall["integer"]["accuracy"]["doubleValue"] == pytest.approx((by_integer == label).mean())
+    assert overall["integer"]["agreement"]["doubleValue"] == pytest.approx((by_integer == by_float).mean())
+    assert overall["integer"]["example_count"]["doubleValue"] == len(label)
+    sevens = results["integer"].get_metrics_for_slice((("label", 7),))
+    assert sevens["accuracy"]["doubleValue"] == pytest.approx((by_integer == label)[label == 7].mean())
+    assert sevens["agreement"]["doubleValue"] == pytest.approx((by_integer == by_float)[label == 7].mean())
+    assert len(np.unique(label)) + 1 == len(results["integer"].slicing_metrics)
+    accuracy = outputs["evaluation"][0].get_float_custom_property("integer_accuracy")
+    assert accuracy == pytest.approx((by_integer == label).mean())
+
+
+@pytest.mark.parametrize(
+    ("gates", "blessed"),
+    [
+        (("accuracy >= 0.5", "accuracy drop <= 0.5", "example_count >= 100"), True),
+        (("accuracy >= 1.01",), False),
+        (("accuracy >= 0.5", "accuracy drop <= -0.5"), False),
+        (("accuracy <= 0.1",), False),
+        (("accuracy rise <= -0.5",), False),
+        (("agreement >= 1.5", "accuracy >= 0.5"), False),
+    ],
+)
+def test_blessing_says_for_every_gate_whether_it_holds(
+    channel: Any,
+    standard: Artifacts,
+    trained: Artifacts,
+    integer_model: types.Artifact,
+    tmp_path: Path,
+    gates: tuple[str, ...],
+    blessed: bool,
+) -> None:
+    outputs = _evaluate(_component(channel, *gates), standard, trained, integer_model, tmp_path)
+    blessing = outputs["blessing"][0]
+    assert blessing.get_int_custom_property("blessed") == int(blessed)
+    assert (Path(blessing.uri) / ("BLESSED" if blessed else "NOT_BLESSED")).exists()
+    verdict = json.loads((Path(blessing.uri) / "verdict.json").read_text())
+    assert verdict["blessed"] == blessed
+    assert len(verdict["reasons"]) == len(gates)
+    assert all(gate in reason for gate, reason in zip(gates, verdict["reasons"], strict=True))
+    fails = [reason.startswith("fails") for reason in verdict["reasons"]]
+    # Only the last gate of each set is meant to fail, but for that of agreement, which is the first.
+    expected = [False] * len(gates)
+    if not blessed:
+        expected[0 if "agreement" in gates[0] else -1] = True
+    assert fails == expected
+    assert tfma.load_validation_result(outputs["evaluation"][0].uri).validation_ok == blessed
+
+
+def test_executor_refuses_a_compiled_model_of_another_parent(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    compiled = new_models(tmp_path, "compiled_model")["compiled_model"][0]
+    compiled.set_string_custom_property("parent_sha256", "b" * 64)
+    inputs = {"compiled_model": [compiled], "model": [integer_model], "baseline_model": trained["float_model"]}
+    outputs = new_models(tmp_path, "evaluation", "blessing")
+    with pytest.raises(ValueError, match="made from the model bbbbbbbbbbbb, but aaaaaaaaaaaa is evaluated"):
+        quantized_evaluator.Executor().Do(inputs, outputs, _component(channel, "accuracy >= 0").exec_properties)
+
+
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        ((), "no gates: a model without a bound to keep would always be blessed"),
+        (("f1 >= 0.5",), "gates on metrics that are not computed: f1; there are accuracy, agreement, example_count"),
+    ],
+)
+def test_constructor_raises_when_the_gates_cannot_judge(channel: Any, gates: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _component(channel, *gates)

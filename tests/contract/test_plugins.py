@@ -1,0 +1,93 @@
+"""Every member of every plug-in folder keeps its folder's contract; a new one is tested without touching this."""
+
+import inspect
+
+import pytest
+import small_models as models
+
+from components import targets
+from components.quantization import convert, schemes
+from components.quantization.conversion import profiles
+from components.quantization.plugins import member_names
+from pipelines import configs, runners, tasks
+from pipelines.pipeline import create_pipeline
+
+
+@pytest.mark.parametrize("name", schemes.scheme_names())
+def test_scheme_survives_its_json_and_has_the_name_of_its_file(name: str) -> None:
+    scheme = schemes.load_scheme(name)
+    assert scheme.name == name
+    assert schemes.QuantizationScheme.from_json(scheme.to_json()) == scheme
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", schemes.scheme_names())
+def test_scheme_converts_to_an_integer_only_model(name: str) -> None:
+    assert convert(models.convolutional(), scheme=name, representative_dataset=[models.images(4)])[4:8] == b"TFL3"
+
+
+@pytest.mark.parametrize("name", targets.target_names())
+def test_target_has_a_profile_and_the_name_of_its_file(name: str) -> None:
+    target = targets.load_target(name)
+    assert target.name == name
+    assert profiles.load_profile(name).name == name
+    assert isinstance(target.compiler_version(), str)
+    with pytest.raises(ValueError, match="TFLite flatbuffer"):
+        target.inspect(b"no model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", targets.target_names())
+def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no compiler
+    tflite = convert(models.convolutional(), representative_dataset=[models.images(4)], profile=name)
+    target = targets.load_target(name)
+    mapping = target.inspect(tflite)
+    model = target.compile(tflite, when_missing="analyze")
+    assert [op.index for op in mapping.ops] == list(range(len(mapping.ops)))
+    assert all(op.status for op in mapping.ops)
+    assert model.tflite == tflite
+    assert not model.report.compiled
+    assert model.report.ops_on_target + model.report.ops_on_cpu == len(mapping.ops)
+    assert f'"target": "{name}"' in model.report.to_json()
+
+
+@pytest.mark.parametrize("name", runners.runner_names())
+def test_runner_takes_a_pipeline(name: str) -> None:
+    assert list(inspect.signature(runners.load_runner(name).run).parameters) == ["pipeline"]
+
+
+@pytest.mark.parametrize("name", member_names("pipelines.tasks"))
+def test_task_builds_a_compiled_model_of_its_features(name: str) -> None:
+    task = tasks.load_task(name)
+    assert task.build_model({}).loss
+    assert set(task.RAW_FEATURE_SPEC)
+
+
+@pytest.mark.parametrize("name", configs.config_names())
+def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
+    config = configs.load_config(name)
+    assert config.name == name
+    pipeline = create_pipeline(config)
+    assert [component.id for component in pipeline.components][-1] == "Pusher"
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (schemes.load_scheme, "unknown scheme 'nothing': there are full_int8, "),
+        (
+            targets.load_target,
+            "unknown target 'nothing': there are cpu, edge_tpu; to add one, create components/targets",
+        ),
+        (profiles.load_profile, "unknown target 'nothing': there are cpu, edge_tpu"),
+        (runners.load_runner, "unknown runner 'nothing': there are beam, local"),
+        (configs.load_config, "unknown config 'nothing': there are digits"),
+        (tasks.load_task, "unknown task 'nothing': there are digits"),
+        (lambda name: tasks.load_task(f"no.such.{name}"), "module 'no.such.nothing' cannot be imported"),
+        (lambda name: tasks.load_task("pipelines.inputs"), "does not define RAW_FEATURE_SPEC, preprocessing_fn, "),
+    ],
+)
+def test_loader_lists_what_there_is_when_the_name_is_unknown(load: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("nothing")  # type: ignore[operator]

@@ -1,0 +1,190 @@
+"""What a user relies on: the digits pipeline from TFRecords to a pushed integer model, on both local runners."""
+
+import hashlib
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest_e2e import Run, command, run_digits
+from tensorflow.lite.python import schema_py_generated as schema
+
+from pipelines.configs import load_config
+from pipelines.metadata import MetadataStore
+from pipelines.summary import RunSummary, summarize
+
+pytestmark = pytest.mark.slow
+_COMPONENTS = [
+    "ImportExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "QuantizeTrainer",
+    "TFLiteIntConverter",
+    "EdgeTPUCompiler",
+    "QuantizedEvaluator",
+    "Pusher",
+]
+
+
+def _summary(run: Run) -> RunSummary:
+    return summarize(MetadataStore(str(run.root / "metadata.sqlite")), load_config("digits"))
+
+
+def test_local_run_is_accurate_small_blessed_and_pushed(local_run: Run) -> None:
+    assert local_run.status == 0, local_run.output
+    summary = _summary(local_run)
+    assert summary.int8_accuracy >= 0.97
+    assert summary.float_accuracy - summary.int8_accuracy <= 0.01
+    assert summary.agreement >= 0.97
+    variables = next((local_run.root / "artifacts/QuantizeTrainer/float_model").rglob("variables.data-*"))
+    assert summary.float_bytes == variables.stat().st_size
+    assert [summary.int8_bytes] == [path.stat().st_size for path in local_run.pushed]
+    assert summary.int8_bytes / summary.float_bytes <= 0.35
+    assert summary.blessed
+    assert summary.pushed_to == str(local_run.pushed[0])
+    assert not summary.compiled
+
+
+def test_local_run_shows_progress_and_the_result(local_run: Run) -> None:
+    shown = [line.split()[1] for line in local_run.output.splitlines() if line.startswith("done ")]
+    assert shown == _COMPONENTS
+    table = (
+        "float accuracy|QAT accuracy|int8 accuracy|agreement|model bytes|ops on edge_tpu/CPU|blessed|pushed to|lineage"
+    )
+    for row in table.split("|"):
+        assert row in local_run.output
+    assert "not compiled" in local_run.output
+    assert "Nothing came from TFX's cache" in local_run.output
+
+
+def test_pushed_file_computes_no_float_tensor(local_run: Run) -> None:
+    """Parses the file on its own, without the project's audit."""
+    content = local_run.pushed[0].read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    floats = {getattr(schema.TensorType, name) for name in ("FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16")}
+    forbidden = {getattr(schema.BuiltinOperator, name) for name in ("DEQUANTIZE", "CUSTOM", "FAKE_QUANT")}
+    assert not [t.name for graph in model.subgraphs for t in graph.tensors if t.type in floats]
+    assert not [code for code in model.operatorCodes if code.builtinCode in forbidden]
+    assert sum(len(graph.operators) for graph in model.subgraphs) == 7
+
+
+def test_pushed_file_recognizes_digits_without_the_project(local_run: Run) -> None:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    interpreter = tf.lite.Interpreter(model_path=str(local_run.pushed[0]))
+    interpreter.allocate_tensors()
+    given, returned = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero_point = given["quantization"]
+    steps = np.rint((images / 16).astype(np.float32) / np.float32(scale)) + zero_point
+    quantized = np.clip(steps, -128, 127).astype(np.int8)
+    predicted = []
+    for image in quantized:
+        interpreter.set_tensor(given["index"], image.reshape(1, 8, 8, 1))
+        interpreter.invoke()
+        predicted.append(int(interpreter.get_tensor(returned["index"]).argmax()))
+    assert np.mean(np.array(predicted) == labels) >= 0.98  # most of these it was trained on
+
+
+def test_beam_runner_pushes_the_same_bytes(local_run: Run, tmp_path: Path) -> None:
+    run = run_digits(tmp_path, "--runner", "beam")
+    assert run.status == 0, run.output
+    assert run.pushed[0].read_bytes() == local_run.pushed[0].read_bytes()
+    log = next((tmp_path / "logs").iterdir()).read_text()
+    assert "PrismRunner" not in log  # Beam's default runner, which it downloads
+
+
+def test_second_run_comes_from_the_cache_and_says_so(local_run: Run) -> None:
+    run = run_digits(local_run.root)
+    assert run.status == 0, run.output
+    assert "From TFX's cache: 10 of 10 components" in run.output
+    assert run.output.count("from cache") == len(_COMPONENTS)
+    assert len(run.pushed) == 1
+
+
+def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
+    before = local_run.pushed
+    run = run_digits(local_run.root, "--gate", "accuracy >= 0.999")
+    assert run.status == 3
+    assert "Not blessed, not pushed: fails: accuracy >= 0.999 (accuracy is 0.9" in run.output
+    assert run.pushed == before
+    summary = _summary(run)
+    assert (summary.blessed, summary.pushed_to) == (False, "")
+
+
+def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: Path) -> None:
+    metadata = ["--metadata", str(local_run.root / "metadata.sqlite")]
+    device = tmp_path / "from_a_device.tflite"
+    shutil.copy(local_run.pushed[0], device)  # another name and place: found by its bytes
+    result = subprocess.run(command("lineage", str(device), *metadata), capture_output=True, text=True, check=True)
+    assert hashlib.sha256(device.read_bytes()).hexdigest() in result.stdout
+    order = ["PushedModel", "made by", *reversed([c for c in _COMPONENTS if c not in ("ExampleValidator", "Pusher")])]
+    order = [name for name in order if name != "QuantizedEvaluator"]
+    positions = [result.stdout.index(f"by {name}" if name in _COMPONENTS else name) for name in order]
+    assert positions == sorted(positions)
+    for fact in ("scheme: ", "eval_accuracy: 0.9", "tensorflow_version: ", "ops_on_target: 7", "blessed: 1", "span: 0"):
+        assert fact in result.stdout
+    device.write_bytes(device.read_bytes() + b"\\0")
+    changed = subprocess.run(command("lineage", str(device), *metadata), capture_output=True, text=True, check=False)
+    assert changed.returncode == 2
+    assert "no model with sha256" in changed.stderr
+
+
+def test_run_after_a_kill_in_training_leaves_one_good_output(tmp_path: Path) -> None:
+    killed = subprocess.Popen(command("run", "digits", "--root", str(tmp_path)), stdout=subprocess.PIPE, text=True)
+    trainer = tmp_path / "artifacts" / "QuantizeTrainer"
+    deadline = time.monotonic() + 120
+    while not (trainer / "model").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)  # into the training
+    killed.kill()
+    killed.communicate()
+    assert not list(trainer.rglob("saved_model.pb"))
+    run = run_digits(tmp_path)
+    assert run.status == 0, run.output
+    assert "done  Transform            from cache" in run.output
+    outputs = [path for path in (trainer / "model").iterdir() if path.is_dir()]
+    assert len(outputs) == 1
+    assert (outputs[0] / "Format-Serving" / "saved_model.pb").exists()
+    assert len(run.pushed) == 1
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "part.tfrecord").write_bytes(b"this is no TFRecord file")
+    root = ["--root", str(tmp_path / "root")]
+    cases = {
+        ("run", "digts", *root): "unknown config 'digts': there are digits",
+        ("run", "digits", "--runner", "airflow", *root): "unknown runner 'airflow': there are beam, local",
+        ("run", "digits", "--gate", "f1 >= 0.5", *root): "gates on metrics that are not computed: f1",
+        ("run", "digits", "--examples", str(data), *root): "part.tfrecord is corrupt after record 0",
+        ("run", "digits", "--examples", str(tmp_path / "none"), *root): "no directory",
+        ("lineage", str(data / "missing.tflite")): "no file ",
+    }
+    for arguments, message in cases.items():
+        result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+        assert result.returncode == 2, (arguments, result)
+        assert message in result.stderr
+        assert len(_lines(result.stderr)) == 1
+        assert "Traceback" not in result.stdout + result.stderr
+    assert not (tmp_path / "root" / "artifacts").exists()
+    assert not (tmp_path / "root" / "metadata.sqlite").exists()
+
+
+def test_printed_lineage_command_works(local_run: Run) -> None:
+    shown = re.search(r"^lineage +(\S.*)$", local_run.output, re.MULTILINE)
+    assert shown is not None
+    result = subprocess.run(shlex.split(shown.group(1)), capture_output=True, text=True, check=True)
+    assert "Examples #1 by ImportExampleGen" in result.stdout
