@@ -8,32 +8,41 @@ fail() {
   exit 1
 }
 
-# uv from PATH, else from a virtual environment of its own, as PEP 668 asks.
+# uv from PATH, else in a virtual environment of its own, as PEP 668 asks.
 find_uv() {
-  local own=build/uv python
+  local python
   if command -v uv; then return; fi
-  if [[ ! -x $own/bin/uv ]]; then
+  if [[ ! -x .uv/bin/uv ]]; then
     for python in python3.10 python3.11 python3.12 python3.13 python3; do
-      if command -v "$python" >/dev/null && "$python" -m venv "$own" >&2 && "$own/bin/pip" install -q 'uv>=0.8,<1' >&2; then
-        break
-      fi
-    done
+      if command -v "$python" && "$python" -m venv --clear .uv && .uv/bin/pip install --quiet 'uv>=0.8,<1'; then break; fi
+    done &>/dev/null
   fi
-  [[ -x $own/bin/uv ]] && echo "$own/bin/uv"
+  [[ -x .uv/bin/uv ]] && echo .uv/bin/uv
 }
 
-uv=$(find_uv) || fail "neither uv nor a Python with venv and pip can be had; install uv (https://docs.astral.sh/uv/) or Python 3.10 to 3.13"
+# TFX 1.21, for Python 3.11 and newer, has wheels for this glibc.
+has_new_glibc() {
+  local version
+  version=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)
+  [[ $(printf '%s\n' 2.39 "$version" | sort -V | head -1) == 2.39 ]]
+}
 
-# .python-version asks for 3.10; any of 3.11 to 3.13 will do where that is neither here nor to be downloaded.
-python=""
-for version in "$(cat .python-version)" 3.13 3.12 3.11 3.10; do
-  if python=$("$uv" python find --no-python-downloads "$version" 2>/dev/null); then break; fi
-done
-if [[ -z $python ]]; then
-  "$uv" python install "$(cat .python-version)" >&2 ||
-    fail "no Python 3.10 to 3.13 is here and uv could not download one; install Python 3.10"
-  python=$("$uv" python find "$(cat .python-version)")
-fi
+# The Python that .python-version asks for; else a newer one that is here; else the first by download.
+find_python() {
+  local wanted candidates version
+  wanted=$(cat .python-version)
+  candidates=("$wanted")
+  if has_new_glibc; then candidates+=(3.13 3.12 3.11); fi
+  for version in "${candidates[@]}"; do
+    if "$uv" python find --no-python-downloads "$version" 2>/dev/null; then return; fi
+  done
+  "$uv" python install --quiet "$wanted" &>/dev/null && "$uv" python find "$wanted"
+}
+
+uv=$(find_uv) ||
+  fail "uv is not here and could not be installed by any Python 3; install uv, https://docs.astral.sh/uv/"
+python=$(find_python) ||
+  fail "found no Python 3.10 (nor, with glibc 2.39 or newer, 3.11 to 3.13) and could not download one; install Python 3.10"
 
 echo "Installing the locked environment into .venv with $python"
 "$uv" sync --locked --compile-bytecode --python "$python"

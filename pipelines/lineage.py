@@ -64,9 +64,9 @@ def _add_artifact(reader: MetadataStore, artifact: ArtifactRecord, branch: Tree,
     shown.add(artifact.id)
     _add_facts(node, artifact)
     if execution is not None:
-        for artifacts in reader.inputs(execution).values():
-            for source in artifacts:
-                _add_artifact(reader, source, node, shown)
+        sources = [source for artifacts in reader.inputs(execution).values() for source in artifacts]
+        for source in sorted(sources, key=lambda source: source.type != "Model"):  # parents before data
+            _add_artifact(reader, source, node, shown)
 
 
 def _title(artifact: ArtifactRecord, execution: ExecutionRecord | None) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_components import Artifacts, new_models
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
@@ -15,6 +14,8 @@ from components.quantization import audit
 from components.target_compiler import TargetCompiler
 from components.targets import CompileError
 from components.tflite_int_converter import TFLiteIntConverter
+
+from conftest_components import Artifacts, new_models
 
 pytestmark = pytest.mark.slow
 _MODEL = channel_utils.as_channel([standard_artifacts.Model()])

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest_components import Artifacts, train
 from tfx.types import standard_artifacts
 
 from components.quantize_trainer import QuantizeTrainer
+
+from conftest_components import Artifacts, train
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from conftest_components import Artifacts, new_models
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
@@ -17,6 +16,8 @@ from components.example_files import read_split
 from components.quantization import convert
 from components.quantized_evaluator import QuantizedEvaluator
 from pipelines.configs import load_config
+
+from conftest_components import Artifacts, new_models
 
 pytestmark = pytest.mark.slow
 _MODEL = channel_utils.as_channel([standard_artifacts.Model()])

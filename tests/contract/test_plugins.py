@@ -3,7 +3,6 @@
 import inspect
 
 import pytest
-import small_models as models
 
 from components import targets
 from components.quantization import convert, schemes
@@ -11,6 +10,8 @@ from components.quantization.conversion import profiles
 from components.quantization.plugins import member_names
 from pipelines import configs, runners, tasks
 from pipelines.pipeline import create_pipeline
+
+import small_models as models
 
 
 @pytest.mark.parametrize("name", schemes.scheme_names())

@@ -1,11 +1,12 @@
 import flatbuffers
 import pytest
-import small_models as models
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization import audit, convert
 from components.quantization.conversion import flatbuffer
+
+import small_models as models
 
 pytestmark = pytest.mark.slow
 

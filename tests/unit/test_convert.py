@@ -2,13 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_models as models
 import tensorflow as tf
 import tf_keras
 
 from components.quantization import audit, convert, quantize_model
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import NotIntegerOnlyError
+
+import small_models as models
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,11 @@ import stat
 from pathlib import Path
 
 import pytest
-import small_models as models
 
 from components.quantization import convert
 from components.targets import CompileError, edge_tpu, load_target
+
+import small_models as models
 
 TARGET = load_target("edge_tpu")
 

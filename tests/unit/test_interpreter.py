@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-import small_models as models
 import tensorflow as tf
 
 from components.evaluation.interpreter import IntegerModel, quantize
 from components.quantization import convert
+
+import small_models as models
 
 pytestmark = pytest.mark.slow
 

@@ -2,11 +2,12 @@ from typing import Any
 
 import keras
 import pytest
-import small_models as models
 import tensorflow as tf
 import tf_keras
 
 from components.quantization import plan, quantize_model
+
+import small_models as models
 
 layers = tf_keras.layers
 

@@ -3,13 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_models as models
 import tensorflow as tf
 import tf_keras
 
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import load_scheme
+
+import small_models as models
 
 pytestmark = pytest.mark.slow
 SCHEME = load_scheme("full_int8")
