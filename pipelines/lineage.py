@@ -65,7 +65,7 @@ def _add_artifact(reader: MetadataStore, artifact: ArtifactRecord, branch: Tree,
     _add_facts(node, artifact)
     if execution is not None:
         sources = [source for artifacts in reader.inputs(execution).values() for source in artifacts]
-        for source in sorted(sources, key=lambda source: source.type != "Model"):  # parents before data
+        for source in sorted(sources, key=lambda source: (source.type != "Model", -source.id)):  # the nearest first
             _add_artifact(reader, source, node, shown)
 
 
