@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import prediction_agreement
-from components.evaluation.gates import Gate
+from components.evaluation.gates import AGREEMENT, EXAMPLE_COUNT, Gate, require_gates
 from components.paired_predictions import FLOAT, INTEGER
-
-EXAMPLE_COUNT = "example_count"
 
 
 def eval_config(
@@ -28,12 +26,7 @@ def eval_config(
       ValueError: If there is no gate, or one is on a metric that is not computed.
     """
     gates = list(gates)
-    names = [*metrics, prediction_agreement.NAME, EXAMPLE_COUNT]
-    unknown = sorted({gate.metric for gate in gates} - set(names))
-    if not gates:
-        raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
-    if unknown:
-        raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")
+    require_gates(gates, metrics)
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(name=INTEGER, label_key=label_key),
@@ -47,8 +40,8 @@ def eval_config(
 def _metric_configs(
     metrics: Mapping[str, str], thresholds: Mapping[str, config_pb2.MetricThreshold]
 ) -> Iterator[config_pb2.MetricConfig]:
-    modules = {EXAMPLE_COUNT: "", prediction_agreement.NAME: prediction_agreement.__name__}
-    classes = {**metrics, EXAMPLE_COUNT: "ExampleCount", prediction_agreement.NAME: "Agreement"}
+    modules = {EXAMPLE_COUNT: "", AGREEMENT: prediction_agreement.__name__}
+    classes = {**metrics, EXAMPLE_COUNT: "ExampleCount", AGREEMENT: "Agreement"}
     for name, class_name in classes.items():
         metric = config_pb2.MetricConfig(
             class_name=class_name, module=modules.get(name, ""), config=json.dumps({"name": name})

@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.utils import model_util
 
-NAME = "agreement"
+from components.evaluation.gates import AGREEMENT
 
 
 class Agreement(metric_types.Metric):
@@ -19,7 +19,7 @@ class Agreement(metric_types.Metric):
     above 0.5.
     """
 
-    def __init__(self, name: str = NAME) -> None:
+    def __init__(self, name: str = AGREEMENT) -> None:
         """Names the metric."""
         super().__init__(_computations, name=name)
 
@@ -34,7 +34,7 @@ class _Weights:
 
 
 def _computations(
-    name: str = NAME,
+    name: str = AGREEMENT,
     eval_config: Any = None,
     model_names: list[str] | None = None,
     output_names: list[str] | None = None,

@@ -15,8 +15,8 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
-from components.eval_config import EXAMPLE_COUNT, eval_config
-from components.evaluation.gates import Gate
+from components.eval_config import eval_config
+from components.evaluation.gates import EXAMPLE_COUNT, Gate
 from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
 from components.quantization import toolchain
 

@@ -9,7 +9,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 
 from components import model_artifact
 from components.quantization import toolchain
-from components.targets import WHEN_MISSING, load_target
+from components.targets import load_target, require_when_missing
 
 REPORT_FILE = "compile_report.json"
 
@@ -84,8 +84,7 @@ class TargetCompiler(base_component.BaseComponent):
           ValueError: If there is no such target or `when_missing` is neither.
         """
         loaded = load_target(target)
-        if when_missing not in WHEN_MISSING:
-            raise ValueError(f"when_missing: got {when_missing!r}, expected one of {', '.join(WHEN_MISSING)}")
+        require_when_missing(when_missing)
         super().__init__(
             TargetCompilerSpec(
                 model=model,

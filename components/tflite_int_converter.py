@@ -14,6 +14,7 @@ from tfx.utils import io_utils
 from components import example_files, model_artifact
 from components.quantization import toolchain
 from components.quantization.conversion import convert as conversion
+from components.quantization.conversion import require_io_dtype
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
@@ -154,8 +155,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
         """
         scheme = load_scheme(scheme)
         load_profile(profile).check(scheme)
-        if io_dtype not in conversion.IO_DTYPES:
-            raise ValueError(f"io_dtype: got {io_dtype!r}, expected one of {', '.join(conversion.IO_DTYPES)}")
+        require_io_dtype(io_dtype)
         if representative_examples < 1:
             raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
         if transform_graph is None and schema is None:

@@ -34,8 +34,11 @@ def main() -> None:
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
 @click.option("--root", help="Directory for everything the run keeps; default: as the config says.")
 @click.option("--examples", help="Directory of TFRecord files of tf.Examples to use instead of the config's.")
+@click.option("--scheme", help="Quantization scheme to use instead of the config's.")
+@click.option("--target", help="Target to use instead of the config's.")
+@click.option("--io-dtype", help="Type of the model's inputs and outputs, int8 or uint8, instead of the config's.")
 @click.option("--gate", "gates", multiple=True, help="A gate to add or replace, such as 'accuracy >= 0.98'.")
-def run(config_name: str, runner: str, root: str | None, examples: str | None, gates: tuple[str, ...]) -> None:
+def run(config_name: str, runner: str, examples: str | None, gates: tuple[str, ...], **changes: str | None) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs.
 
     Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
@@ -47,12 +50,14 @@ def run(config_name: str, runner: str, root: str | None, examples: str | None, g
 
     runners.require_runner(runner)
     config = load_config(config_name).with_gates(gates)
-    changes = {"root": root, "examples_dir": examples}
+    changes["examples_dir"] = examples
     config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
     with exclusive_root(config):
         from pipelines.local_run import run_and_show
 
-        status = run_and_show(config, runner, metadata=config.metadata_path if root else "", started_s=_STARTED_S)
+        status = run_and_show(
+            config, runner, metadata=config.metadata_path if changes["root"] else "", started_s=_STARTED_S
+        )
     sys.exit(status)
 
 

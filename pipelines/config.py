@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping
 
 from components import targets
-from components.evaluation.gates import Gate
+from components.evaluation.gates import Gate, require_gates
+from components.quantization import conversion
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import load_scheme
@@ -66,6 +67,9 @@ class PipelineConfig:
         tasks.task_path(self.task)
         targets.require_target(self.target)
         load_profile(self.target).check(load_scheme(self.scheme))
+        conversion.require_io_dtype(self.io_dtype)
+        targets.require_when_missing(self.when_missing)
+        require_gates(self.gates, self.metrics)
         if self.eval_buckets < 2:
             raise ValueError(
                 f"eval_buckets: got {self.eval_buckets}, expected at least 2, one of them for the eval split"

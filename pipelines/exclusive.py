@@ -17,8 +17,12 @@ def exclusive_root(config: PipelineConfig) -> Iterator[None]:
     """Holds a config's root for one run; the operating system lets go of it when the process ends, however it ends.
 
     Raises:
-      ValueError: If another run holds it.
+      ValueError: If another run holds it, or it is no local directory.
     """
+    if "://" in config.root:
+        raise ValueError(
+            f"root {config.root!r} is no local directory; the runners of this machine keep SQLite files there"
+        )
     root = Path(config.root)
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:

@@ -40,7 +40,6 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
         try:
             _run(config, runner, console, progress, log_file)
         except Exception as error:
-            progress.stop()
             traceback.print_exc()  # into the log
             message = _BEAM_SUFFIX.sub("", str(error)).strip()
             if isinstance(error, ValueError):
@@ -50,7 +49,8 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
             what = f"[red]failed[/red] {progress.current or 'to start'}: {type(error).__name__}: {escape(first)}"
             console.print(f"{what}\nThe log: {log_file}", soft_wrap=True)
             return FAILED_STATUS
-        progress.stop()
+        finally:
+            progress.stop()
         return _show(config, console, metadata, started_s)
 
 

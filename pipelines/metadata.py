@@ -77,12 +77,14 @@ class MetadataStore:
 
     def last_run(self, pipeline: str) -> list[ExecutionRecord]:
         """Returns the executions of a pipeline's last run, in the order in which they began; empty without one."""
-        runs = [run for run in self._store.get_contexts_by_type("pipeline_run") if run.name.startswith(f"{pipeline}.")]
-        runs = runs or self._store.get_contexts_by_type("pipeline_run")
-        if not runs:
+        context = self._store.get_context_by_type_and_name("pipeline", pipeline)
+        executions = self._store.get_executions_by_context(context.id) if context else []
+        if not executions:
             return []
-        last = max(runs, key=lambda run: (run.create_time_since_epoch, run.id))
-        return self._execution_records(self._store.get_executions_by_context(last.id))
+        newest = max(executions, key=lambda execution: execution.id)
+        contexts = self._store.get_contexts_by_execution(newest.id)
+        run = next(context for context in contexts if context.type == "pipeline_run")
+        return self._execution_records(self._store.get_executions_by_context(run.id))
 
     def models_with_sha256(self, sha256: str) -> list[ArtifactRecord]:
         """Returns the models whose file has this sha256, oldest first."""

@@ -11,6 +11,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 
 from components.edge_tpu_compiler import EdgeTPUCompiler
+from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.target_compiler import TargetCompiler
@@ -57,6 +58,8 @@ def data_components(config: PipelineConfig) -> list[base_component.BaseComponent
         schema=schema,
         preprocessing_fn=f"{tasks.task_path(config.task)}.preprocessing_fn",
         disable_statistics=True,
+        # Not read by anyone: it makes a changed preprocessing_fn miss the cache, which hashes its name alone.
+        custom_config={"module_sha256": toolchain.module_sha256(tasks.task_path(config.task))},
     )
     return [example_gen, statistics_gen, schema_gen, validator, transform]
 

@@ -2,7 +2,11 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+AGREEMENT = "agreement"
+EXAMPLE_COUNT = "example_count"
 
 Kind = Literal["at_least", "at_most", "drop_at_most", "rise_at_most"]
 
@@ -74,3 +78,21 @@ class Gate:
         if self.is_relative:
             figures += f", float {parent:.4f}"
         return f"{self} ({figures})"
+
+
+def require_gates(gates: Sequence[Gate], metrics: Iterable[str]) -> None:
+    """Checks that there are gates and that every one can be judged.
+
+    Args:
+      gates: The gates.
+      metrics: Names of the metrics that are computed besides `AGREEMENT` and `EXAMPLE_COUNT`, which always are.
+
+    Raises:
+      ValueError: If there is no gate, or one is on a metric that is not computed.
+    """
+    names = [*metrics, AGREEMENT, EXAMPLE_COUNT]
+    unknown = sorted({gate.metric for gate in gates} - set(names))
+    if not gates:
+        raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
+    if unknown:
+        raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")

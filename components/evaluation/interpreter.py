@@ -39,6 +39,11 @@ def dequantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.N
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
+def _real_values(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
+    """Dequantizes what is quantized; indices, such as those of an arg-max, are what they are."""
+    return dequantize(values, scale, zero_point) if scale else values.astype(np.float32)
+
+
 class IntegerModel:
     """A TFLite model behind float inputs and outputs. Not thread-safe: one per worker."""
 
@@ -49,7 +54,7 @@ class IntegerModel:
           tflite: A TFLite flatbuffer with signature "serving_default".
 
         Raises:
-          ValueError: If it cannot be loaded or has no such signature.
+          ValueError: If it has no such signature, or float inputs or outputs.
         """
         self._interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
         if _SIGNATURE not in self._interpreter.get_signature_list():
@@ -58,6 +63,12 @@ class IntegerModel:
         runner = self._interpreter.get_signature_runner(_SIGNATURE)
         self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
+        edges = [*self._inputs.items(), *self._outputs.items()]
+        floats = [name for name, edge in edges if edge["dtype"] == np.float32]
+        if floats:
+            raise ValueError(
+                f"the TFLite model has float inputs or outputs: {', '.join(floats)}; convert it with integer ones"
+            )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -86,7 +97,7 @@ class IntegerModel:
             for name, detail in self._outputs.items():
                 results[name].append(self._interpreter.get_tensor(detail["index"]))
         return {
-            name: dequantize(np.concatenate(results[name]), *detail["quantization"])
+            name: _real_values(np.concatenate(results[name]), *detail["quantization"])
             for name, detail in self._outputs.items()
         }
 
@@ -95,11 +106,13 @@ class IntegerModel:
     ) -> npt.NDArray[Any]:
         if name not in features:
             raise ValueError(f"the model's input {name!r} is no feature; there are {', '.join(sorted(features))}")
-        values = np.asarray(features[name], np.float32)
+        values = np.asarray(features[name])
         expected = tuple(detail["shape"][1:])
         if values.shape[1:] != expected:
             raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
+        scale, zero_point = detail["quantization"]
+        if not scale:  # indices, such as those of an embedding
+            return values.astype(detail["dtype"])
         if np.isnan(values).any():
             raise ValueError(f"input {name!r} has values that are not numbers; mend them in the preprocessing_fn")
-        scale, zero_point = detail["quantization"]
         return quantize(values, scale, zero_point, detail["dtype"])

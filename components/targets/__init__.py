@@ -136,6 +136,12 @@ def target_names() -> tuple[str, ...]:
     return plugins.member_names(__name__)
 
 
+def require_when_missing(when_missing: str) -> None:
+    """Checks what is to be done without a compiler; raises ValueError if it is none of `WHEN_MISSING`."""
+    if when_missing not in WHEN_MISSING:
+        raise ValueError(f"when_missing: got {when_missing!r}, expected one of {', '.join(WHEN_MISSING)}")
+
+
 def require_target(name: str) -> None:
     """Checks that there is a target of that name, without importing it; raises ValueError if not."""
     plugins.require_member(__name__, name, "target")

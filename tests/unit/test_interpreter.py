@@ -93,3 +93,22 @@ def test_predict_gives_one_row_per_example(integer_model: bytes) -> None:
 def test_predict_raises_when_an_input_is_wrong(integer_model: bytes, features: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IntegerModel(integer_model).predict(features)
+
+
+def test_model_with_float_edges_is_refused() -> None:
+    tflite = tf.lite.TFLiteConverter.from_keras_model(models.dense()).convert()
+    with pytest.raises(ValueError, match="float inputs or outputs: x, y; convert it with integer ones"):
+        IntegerModel(tflite)
+
+
+def test_predict_passes_indices_on_as_they_are() -> None:
+    class Argmax(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.int32, name="x")])
+        def call(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"position": tf.argmax(x, axis=1, output_type=tf.int32)}
+
+    module = Argmax()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
+    model = IntegerModel(converter.convert())
+    scores = np.array([[1, 9, 3, 4], [1, 2, 3, 400]])
+    assert model.predict({"x": scores})["position"].tolist() == [1.0, 3.0]

@@ -14,7 +14,7 @@ import tf_keras
 
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import audit as auditing
-from components.quantization.conversion import flatbuffer
+from components.quantization.conversion import flatbuffer, require_io_dtype
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
@@ -22,7 +22,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # The signature of a SavedModel that takes dense, transformed features; written by components.quantization.qat.export.
 DENSE_SIGNATURE = "serving_dense"
-IO_DTYPES = ("int8", "uint8")
 # tfmot's activation ranges start as [-6, 6] and its input range as a point; the scale of a range that was never
 # trained or calibrated is about 1e-6 / 255.
 _SMALLEST_SCALE = 1e-8
@@ -65,8 +64,7 @@ def convert(
     """
     scheme, profile = load_scheme(scheme), load_profile(profile)
     profile.check(scheme)
-    if io_dtype not in IO_DTYPES:
-        raise ValueError(f"io_dtype: got {io_dtype!r}, expected one of {', '.join(IO_DTYPES)}")
+    require_io_dtype(io_dtype)
     leave_libraries_alone()
     function, signature, trackable = _dense_function(model)
     concrete, fixed = _fixed_batch(function, signature)
