@@ -107,7 +107,7 @@ class IntegerModel:
         if name not in features:
             raise ValueError(f"the model's input {name!r} is no feature; there are {', '.join(sorted(features))}")
         values = np.asarray(features[name])
-        expected = tuple(detail["shape"][1:])
+        expected = tuple(int(size) for size in detail["shape"][1:])
         if values.shape[1:] != expected:
             raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
         scale, zero_point = detail["quantization"]
