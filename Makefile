@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A setting that some environments have makes every start several seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
+unexport UV_PROJECT_ENVIRONMENT
 
 PYTHON := .venv/bin/python
 READY := .venv/.ready
@@ -22,8 +23,9 @@ $(READY): pyproject.toml uv.lock .python-version infra/setup.sh
 demo: ## Runs the digits pipeline and shows its result
 	@started=$$SECONDS; \
 	$(MAKE) --silent --no-print-directory setup; \
-	$(PYTHON) -m pipelines run digits; \
-	echo "make demo took $$((SECONDS - started)) s, setup included"
+	status=0; $(PYTHON) -m pipelines run digits || status=$$?; \
+	echo "make demo took $$((SECONDS - started)) s, setup included"; \
+	exit $$status
 
 test: setup ## Runs all tests
 	@$(PYTHON) -m pytest

@@ -15,8 +15,8 @@ from components.evaluation.gates import AGREEMENT
 class Agreement(metric_types.Metric):
     """Share of the examples, by weight, for which both models predict the same class.
 
-    The class is the position of the highest score, the first if several are as high; of a single score, whether it is
-    above 0.5.
+    The class is the position of the highest score along the last axis, the first if several are as high; of a single
+    score, whether it is above 0.5. Of a map of classes, the share of its positions that agree counts.
     """
 
     def __init__(self, name: str = AGREEMENT) -> None:
@@ -78,9 +78,10 @@ class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
                     example_weighted=self._key.example_weighted,
                 )
             )
-            classes.append(int(np.argmax(prediction)) if np.size(prediction) > 1 else int(np.max(prediction) > 0.5))
+            scores = np.asarray(prediction)
+            classes.append(scores.argmax(-1) if scores.shape[-1:] > (1,) else scores > 0.5)
             weight = float(np.squeeze(example_weight))
-        accumulator.agreed += weight * (classes[0] == classes[1])
+        accumulator.agreed += weight * float(np.mean(classes[0] == classes[1]))
         accumulator.total += weight
         return accumulator
 

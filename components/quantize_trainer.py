@@ -53,24 +53,28 @@ class Executor(base_executor.BaseExecutor):
                 for split in (exec_properties["train_split"], exec_properties["eval_split"])
             ]
             outputs = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in output_dict.items()}
-            # Published together when this block ends well, and not at all else.
+            # Published when this block ends well: what fails before leaves nothing.
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
             trained = QuantizationAwareTraining(*datasets, parameters, staged["model_run"]).run(
                 functools.partial(user.build_model, hyperparameters), scheme, _load_base(input_dict)
             )
-            _export(trained, scheme, transform, serving_features, staged, outputs)
+            settings: dict[str, model_artifact.Fact] = {
+                "scheme": scheme.to_json(),
+                "training": parameters.to_json(),
+                **{name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()},
+            }
+            _export(trained, settings, transform, serving_features, staged, outputs)
 
 
 def _export(
     trained: TrainedModels,
-    scheme: QuantizationScheme,
+    settings: dict[str, model_artifact.Fact],
     transform: tft.TFTransformOutput,
     serving_features: frozenset[str],
     staged: dict[str, Path],
     outputs: dict[str, types.Artifact],
 ) -> None:
     """Writes both models and their facts."""
-    versions = {name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()}
     transform_layer = transform.transform_features_layer()
     parent = ""
     for key, kind, model, metrics in (
@@ -88,12 +92,11 @@ def _export(
         )
         facts: dict[str, model_artifact.Fact] = {
             "kind": kind,
-            "scheme": scheme.to_json(),
             "sha256": model_artifact.sha256(saved),
             "parent_sha256": parent,
             "size_bytes": sum(file.stat().st_size for file in (saved / "variables").glob("*.data*")),
             **{f"eval_{name}": value for name, value in metrics.items()},
-            **versions,
+            **settings,
         }
         model_artifact.record_facts(outputs[key], staged[key], facts)
         parent = str(facts["sha256"])

@@ -1,6 +1,7 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from components.eval_config import eval_config
 from components.evaluation.gates import EXAMPLE_COUNT, Gate
 from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
 from components.quantization import toolchain
+from components.quantization.conversion import flatbuffer
 
 VERDICT_FILE = "verdict.json"
 
@@ -46,18 +48,25 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             with self._make_beam_pipeline() as pipeline:
                 _evaluate(pipeline, input_dict, exec_properties["split"], config, models, str(directory))
             metrics = {name: _overall(str(directory), name) for name in models}
-            failed = _failed_metrics(str(directory))
-        if not metrics[INTEGER].get(EXAMPLE_COUNT):
-            raise ValueError(f"split {exec_properties['split']!r} has no examples to evaluate")
+            _check_metrics(metrics[INTEGER], gates, exec_properties["split"])
         for name, values in metrics.items():
             for metric, value in values.items():
                 evaluation.set_float_custom_property(f"{name}_{metric}", value)
+        verdicts = [(gate, metrics[INTEGER][gate.metric], metrics[FLOAT].get(gate.metric, math.nan)) for gate in gates]
+        held = [gate.holds(value, parent) for gate, value, parent in verdicts]
         reasons = [
-            ("fails: " if (gate.metric, gate.is_relative) in failed else "holds: ")
-            + gate.reason(metrics[INTEGER][gate.metric], metrics[FLOAT].get(gate.metric, float("nan")))
-            for gate in gates
+            f"{'holds' if holds else 'fails'}: {gate.reason(value, parent)}"
+            for holds, (gate, value, parent) in zip(held, verdicts, strict=True)
         ]
-        _bless(blessing, not failed, reasons, models)
+        _bless(blessing, all(held), reasons, models)
+
+
+def _check_metrics(metrics: Mapping[str, float], gates: Sequence[Gate], split: str) -> None:
+    if not metrics.get(EXAMPLE_COUNT):
+        raise ValueError(f"split {split!r} has no examples to evaluate; check the input of the ExampleGen")
+    plural = sorted({gate.metric for gate in gates} - set(metrics))
+    if plural:
+        raise ValueError(f"gates on metrics that are not single numbers: {', '.join(plural)}; gate on others")
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
@@ -88,10 +97,16 @@ def _evaluate(
         pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource()
         for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
     ]
+    tflite = model_artifact.read_tflite(models[INTEGER])
+    outputs = len(flatbuffer.read_subgraphs(tflite)[0].outputs)
+    if outputs != 1:
+        raise ValueError(
+            f"the integer model has {outputs} outputs, expected one; evaluate a model with a single output"
+        )
     paths = {name: model_artifact.serving_path(artifact) for name, artifact in models.items()}
     extractors = [
         tfma.extractors.FeaturesExtractor(config),
-        paired_predictions_extractor(paths[FLOAT], model_artifact.read_tflite(models[INTEGER]), _kept(config)),
+        paired_predictions_extractor(paths[FLOAT], tflite, _kept(config)),
         tfma.extractors.LabelsExtractor(config),
         tfma.extractors.ExampleWeightsExtractor(config),
         tfma.extractors.UnbatchExtractor(),
@@ -124,16 +139,6 @@ def _overall(output_path: str, model: str) -> dict[str, float]:
     result = tfma.load_eval_result(output_path, model_name=model)
     values = result.get_metrics_for_slice(slice_name=()) if result.slicing_metrics else {}
     return {name: float(value["doubleValue"]) for name, value in (values or {}).items() if "doubleValue" in value}
-
-
-def _failed_metrics(output_path: str) -> set[tuple[str, bool]]:
-    """Names of the metrics that broke a threshold, with whether it was one of change."""
-    result = tfma.load_validation_result(output_path)
-    failures = [failure for one in result.metric_validations_per_slice for failure in one.failures]
-    failed = {(failure.metric_key.name, failure.metric_key.is_diff) for failure in failures}
-    if not result.validation_ok and not failed:
-        failed.add((EXAMPLE_COUNT, False))  # a slice with thresholds had no examples
-    return failed
 
 
 def _bless(

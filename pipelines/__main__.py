@@ -78,7 +78,8 @@ def lineage(file: Path, metadata: str | None) -> None:
         raise ValueError("no pipeline has run here; run one, or pass --metadata with the SQLite file of ML Metadata")
     readers = [MetadataStore(path) for path in paths]
     reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
-    Console(soft_wrap=True).print(trace(reader, sha256))
+    # Wider than anything: a hash or reason that is cut off is of no use; a terminal wraps by itself.
+    Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class PipelineConfig:
       name: Name of the pipeline; the name of its file in pipelines/configs.
       task: Name of a task in pipelines/tasks, or the dotted path of a module like those.
       label_key: The raw and transformed feature that is the label.
-      root: Directory or URI under which everything is kept, unless told otherwise below.
+      root: Directory under which everything is kept, unless told otherwise below.
       examples_dir: Directory of raw TFRecord files of tf.Examples; "" for `examples` under the root, where a task that
         can write its own examples puts them.
       push_dir: Where blessed models go; "" for `pushed` under the root.
@@ -63,17 +63,24 @@ class PipelineConfig:
     )
 
     def __post_init__(self) -> None:
-        """Checks everything that can be known before a run; raises ValueError at the first that is wrong."""
+        """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
         tasks.task_path(self.task)
         targets.require_target(self.target)
         load_profile(self.target).check(load_scheme(self.scheme))
         conversion.require_io_dtype(self.io_dtype)
         targets.require_when_missing(self.when_missing)
         require_gates(self.gates, self.metrics)
+        wrong = []
         if self.eval_buckets < 2:
-            raise ValueError(
-                f"eval_buckets: got {self.eval_buckets}, expected at least 2, one of them for the eval split"
-            )
+            wrong.append(f"eval_buckets={self.eval_buckets} (at least 2, one of them for the eval split)")
+        if self.representative_examples < 1:
+            wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
+        if not self.metrics:
+            wrong.append("metrics is empty (the first is the one that a run shows)")
+        if any(isinstance(slice_keys, str) for slice_keys in self.slices):
+            wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
+        if wrong:
+            raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
 
     @property
     def examples_uri(self) -> str:

@@ -24,8 +24,12 @@ def exclusive_root(config: PipelineConfig) -> Iterator[None]:
             f"root {config.root!r} is no local directory; the runners of this machine keep SQLite files there"
         )
     root = Path(config.root)
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"root {root} cannot be written: {error.strerror}; pass another --root") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,5 +1,6 @@
 """The raw examples of a run: written where the task can, and checked before anything starts."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import tensorflow as tf
 from pipelines import tasks
 from pipelines.config import PipelineConfig
 
-# Larger data is checked up to here; what lies beyond fails in its component.
+# Of larger data, the first files up to here are checked; what lies beyond fails in its component.
 _CHECKED_BYTES = 256 * 1024**2
 _BATCH = 1024
 
@@ -48,14 +49,15 @@ def _write_examples(task: ModuleType, directory: str) -> None:
 
 
 def _files(directory: str) -> list[str]:
-    """The files that ImportExampleGen will read, those first that fit into what is checked."""
+    """The files that ImportExampleGen will read; of large data, as many as are checked."""
     if not tf.io.gfile.isdir(directory):
         raise ValueError(f"no directory {directory} with examples; put TFRecord files of tf.Examples there")
     paths = [os.path.join(directory, name) for name in sorted(tf.io.gfile.listdir(directory))]
     files = [path for path in paths if not tf.io.gfile.isdir(path)]
     if not files:
         raise ValueError(f"no files in {directory}; put TFRecord files of tf.Examples there")
-    return files
+    sizes = itertools.accumulate(tf.io.gfile.stat(file).length for file in files)
+    return [file for file, total in zip(files, sizes, strict=True) if total <= _CHECKED_BYTES] or files[:1]
 
 
 def _check_file(file: str, spec: dict[str, Any]) -> int:
@@ -65,8 +67,9 @@ def _check_file(file: str, spec: dict[str, Any]) -> int:
         try:
             tf.io.parse_example(batch, spec)
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # the second by TensorFlow's message
-            index = next(i for i, record in enumerate(batch) if _wrong(record, spec))
-            raise ValueError(f"{file}, record {count + index}: {_wrong(batch[index], spec)}") from error
+            index = next((i for i, record in enumerate(batch) if _wrong(record, spec)), 0)
+            what = _wrong(batch[index], spec) or f"or one soon after: {error}"
+            raise ValueError(f"{file}, record {count + index}: {what}") from error
         count += len(batch)
     return count
 
@@ -103,11 +106,12 @@ def _wrong(record: bytes, spec: dict[str, Any]) -> str:
     for name, feature in spec.items():
         there = features[name].WhichOneof("kind") if name in features else None
         expected = kinds[feature.dtype]
-        if there is None and isinstance(feature, tf.io.FixedLenFeature):
+        fixed = isinstance(feature, tf.io.FixedLenFeature)
+        if there is None and fixed and feature.default_value is None:
             return f"feature {name!r} is missing; there are {', '.join(sorted(features)) or 'none'}"
         if there is not None and there != expected:
             return f"feature {name!r} is a {there}, expected a {expected}"
-        if isinstance(feature, tf.io.FixedLenFeature):
+        if there is not None and fixed:
             values = len(getattr(features[name], expected).value)
             wanted = tf.TensorShape(feature.shape).num_elements()
             if values != wanted:

@@ -1,5 +1,6 @@
 """From a model file back to everything that made it."""
 
+import contextlib
 import hashlib
 import json
 import time
@@ -40,11 +41,16 @@ def lineage(reader: MetadataStore, sha256: str) -> Tree:
             f"no model with sha256 {sha256[:_SHORT_HASH]} is in this ML Metadata; was the file changed, or made by"
             " another pipeline? Pass --metadata for another store"
         )
-    model = models[-1]  # the last that has these bytes: the one that was pushed
+    model = next((model for model in reversed(models) if _was_pushed(reader, model)), models[-1])
     tree = Tree(f"[bold]sha256 {sha256}[/bold]")
     _add_verdicts(reader, model, tree)
     _add_artifact(reader, model, tree.add("[bold]made by[/bold]"), shown=set())
     return tree
+
+
+def _was_pushed(reader: MetadataStore, model: ArtifactRecord) -> bool:
+    consumers = reader.consumers(model)
+    return any(a.properties.get("pushed") == 1 for e in consumers for out in e.outputs.values() for a in out)
 
 
 def _add_verdicts(reader: MetadataStore, model: ArtifactRecord, tree: Tree) -> None:
@@ -88,6 +94,7 @@ def _shown(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.4f}".rstrip("0").rstrip(".")
     text = str(value)
-    if text.startswith("["):
-        return "; ".join(str(item) for item in json.loads(text))
+    if text.startswith('["'):
+        with contextlib.suppress(json.JSONDecodeError):
+            return "; ".join(str(item) for item in json.loads(text))
     return text

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from components.targets import CompileError
 from pipelines.config import PipelineConfig
 from pipelines.progress import Progress, quiet, watch
 
@@ -43,9 +44,10 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
             traceback.print_exc()  # into the log
             message = _BEAM_SUFFIX.sub("", str(error)).strip()
             if isinstance(error, ValueError):
-                where = f"{progress.current}: " if progress.current else ""
-                raise ValueError(f"{where}{message}") from error
-            first = message.splitlines()[0] if message else ""
+                where, log = (f"{progress.current}: ", f" (log: {log_file})") if progress.current else ("", "")
+                raise ValueError(f"{where}{message}{log}") from error
+            # The last lines of a compiler are its reason; other messages say it first.
+            first = message if isinstance(error, CompileError) else message.split("\n")[0]
             what = f"[red]failed[/red] {progress.current or 'to start'}: {type(error).__name__}: {escape(first)}"
             console.print(f"{what}\nThe log: {log_file}", soft_wrap=True)
             return FAILED_STATUS
@@ -62,7 +64,7 @@ def _run(config: PipelineConfig, runner: str, console: Console, progress: Progre
 
         pipeline = create_pipeline(config)
         count = prepare_examples(config)
-    head = f"{config.name}: {count:,} examples, {runner} runner, log in {log_file}"
+    head = f"{config.name}: {count:,} examples checked, {runner} runner, log in {log_file}"
     console.print(head, highlight=False, soft_wrap=True)
     watch(progress)
     load_runner(runner).run(pipeline)

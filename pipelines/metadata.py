@@ -10,6 +10,8 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 _OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
+# https://www.sqlite.org/fileformat2.html#magic_header_string
+_SQLITE_HEADER = b"SQLite format 3\0"
 _CACHED = mlmd.Execution.CACHED
 _COMPLETE = mlmd.Execution.COMPLETE
 
@@ -66,10 +68,13 @@ class MetadataStore:
           path: The SQLite file.
 
         Raises:
-          ValueError: If there is no such file.
+          ValueError: If there is no such SQLite file.
         """
         if not Path(path).is_file():
             raise ValueError(f"no ML Metadata at {path}; run a pipeline first, or pass --metadata")
+        with Path(path).open("rb") as file:
+            if file.read(len(_SQLITE_HEADER)) != _SQLITE_HEADER:
+                raise ValueError(f"{path} is no SQLite file; pass --metadata with the one below a run's root")
         config = mlmd.ConnectionConfig()
         config.sqlite.filename_uri = path
         config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
@@ -88,7 +93,8 @@ class MetadataStore:
 
     def models_with_sha256(self, sha256: str) -> list[ArtifactRecord]:
         """Returns the models whose file has this sha256, oldest first."""
-        models = [self._artifact_record(model) for model in self._store.get_artifacts_by_type("Model")]
+        found = sorted(self._store.get_artifacts_by_type("Model"), key=lambda model: model.id)
+        models = [self._artifact_record(model) for model in found]
         return [model for model in models if model.properties.get("sha256") == sha256]
 
     def producer(self, artifact: ArtifactRecord) -> ExecutionRecord | None:

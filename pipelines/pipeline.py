@@ -1,6 +1,7 @@
 """The pipeline: ten components in a row. Knows no runner."""
 
 import os
+from collections.abc import Mapping
 
 # Not tfx.v1: that imports the whole of Google's Vertex client, which takes longer than TensorFlow.
 from tfx import components as standard
@@ -26,7 +27,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     Raises:
       ValueError: If the config's task, scheme, gates and so on are wrong; nothing is run or written.
     """
-    tasks.load_task(config.task)
+    _check_features(config, tasks.load_task(config.task).RAW_FEATURE_SPEC)
     data = data_components(config)
     return Pipeline(
         pipeline_name=config.name,
@@ -36,6 +37,16 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_path),
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
+
+
+def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
+    named = {config.label_key, *(key for keys in config.slices for key in keys)}
+    unknown = sorted(named - set(spec))
+    if unknown:
+        raise ValueError(
+            f"config {config.name!r}: label_key or slices name {', '.join(unknown)}, no feature of the task; there are"
+            f" {', '.join(spec)}"
+        )
 
 
 def data_components(config: PipelineConfig) -> list[base_component.BaseComponent]:

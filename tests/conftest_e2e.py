@@ -30,7 +30,11 @@ def command(*arguments: str) -> list[str]:
 def run_digits(root: Path, *arguments: str) -> Run:
     """Runs the digits pipeline and waits for its end."""
     result = subprocess.run(
-        command("run", "digits", "--root", str(root), *arguments), capture_output=True, text=True, env=None, check=False
+        command("run", "digits", "--root", str(root), *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     return Run(root, result.returncode, result.stdout + result.stderr)
 

@@ -1,6 +1,8 @@
 """Gates: bounds that an integer model must keep to be blessed, absolute or against its float parent."""
 
+import collections
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -11,10 +13,10 @@ EXAMPLE_COUNT = "example_count"
 Kind = Literal["at_least", "at_most", "drop_at_most", "rise_at_most"]
 
 _PHRASES: dict[Kind, str] = {
-    "at_least": "{} >= {:g}",
-    "at_most": "{} <= {:g}",
-    "drop_at_most": "{} drop <= {:g}",
-    "rise_at_most": "{} rise <= {:g}",
+    "at_least": "{} >= {:.12g}",
+    "at_most": "{} <= {:.12g}",
+    "drop_at_most": "{} drop <= {:.12g}",
+    "rise_at_most": "{} rise <= {:.12g}",
 }
 _KINDS: dict[tuple[str, str], Kind] = {
     ("", ">="): "at_least",
@@ -22,7 +24,7 @@ _KINDS: dict[tuple[str, str], Kind] = {
     ("drop", "<="): "drop_at_most",
     ("rise", "<="): "rise_at_most",
 }
-_PATTERN = re.compile(r"\s*(\w+)\s+(?:(drop|rise)\s+)?(>=|<=)\s*(\S+)\s*")
+_PATTERN = re.compile(r"\s*(\w+)\s*(?:\b(drop|rise)\s*)?(>=|<=)\s*(\S+)\s*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,7 @@ class Gate:
         match = _PATTERN.fullmatch(text)
         kind = _KINDS.get((match.group(2) or "", match.group(3))) if match else None
         try:
-            if match is None or kind is None:
+            if match is None or kind is None or not math.isfinite(float(match.group(4))):
                 raise ValueError(text)
             return cls(metric=match.group(1), kind=kind, bound=float(match.group(4)))
         except ValueError as error:
@@ -71,6 +73,15 @@ class Gate:
     def is_relative(self) -> bool:
         """Whether it is held against the float model."""
         return self.kind in ("drop_at_most", "rise_at_most")
+
+    def holds(self, value: float, parent: float) -> bool:
+        """Whether the gate holds for the integer model's value and the float model's; never for what is no number."""
+        return {
+            "at_least": value >= self.bound,
+            "at_most": value <= self.bound,
+            "drop_at_most": parent - value <= self.bound,
+            "rise_at_most": value - parent <= self.bound,
+        }[self.kind]
 
     def reason(self, value: float, parent: float) -> str:
         """The gate with the figures that it was held against."""
@@ -90,9 +101,19 @@ def require_gates(gates: Sequence[Gate], metrics: Iterable[str]) -> None:
     Raises:
       ValueError: If there is no gate, or one is on a metric that is not computed.
     """
+    own = sorted({AGREEMENT, EXAMPLE_COUNT} & set(metrics))
+    if own:
+        raise ValueError(f"metrics named {', '.join(own)}: these are always computed; choose other names")
     names = [*metrics, AGREEMENT, EXAMPLE_COUNT]
     unknown = sorted({gate.metric for gate in gates} - set(names))
     if not gates:
         raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
     if unknown:
         raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")
+    slots = collections.Counter((gate.metric, "change" if gate.is_relative else gate.kind) for gate in gates)
+    twice = sorted({metric for (metric, _), count in slots.items() if count > 1})
+    if twice:
+        raise ValueError(
+            f"several gates of one kind on {', '.join(twice)}; give each metric at most one lower bound, one upper"
+            " bound and one of drop and rise"
+        )

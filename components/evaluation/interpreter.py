@@ -11,7 +11,7 @@ _SIGNATURE = "serving_default"
 
 
 def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Quantizes float values as TFLite's QUANTIZE kernel: round to nearest even, then clip to the type's range.
+    """Quantizes float values as TFLite's default QUANTIZE kernel: round to nearest even, then clip to the range.
 
     Args:
       values: Float values of any shape.

@@ -1,8 +1,8 @@
 """Keeps AutoGraph from rewriting library code.
 
 AutoGraph leaves `keras` alone but does not know `tf_keras` (before TensorFlow 2.21), tfmot and TensorFlow Transform, so
-the first training step of a process rewrites their sources, function by function: 28 s of a 31 s first epoch of the
-digits model. Their control flow is explicit, as Keras's is; user code is still converted.
+the first training step of a process rewrites their sources, function by function, which takes longer than the
+training of a small model. Their control flow is explicit, as Keras's is; user code is still converted.
 """
 
 from tensorflow.python.autograph.core import config

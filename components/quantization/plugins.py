@@ -49,9 +49,10 @@ def load_user_module(path: str, required: tuple[str, ...]) -> ModuleType:
     """
     try:
         module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ValueError(
-            f"module {path!r} cannot be imported: {error}; give the dotted path of an installed module"
+            f"module {path!r} cannot be imported: {error}; give the dotted path of an installed module that imports"
+            " nothing that is missing"
         ) from error
     missing = [name for name in required if not hasattr(module, name)]
     if missing:

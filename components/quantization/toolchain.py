@@ -10,7 +10,15 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-_DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-model-optimization")
+_DISTRIBUTIONS = (
+    "numpy",
+    "tensorflow",
+    "tensorflow-model-analysis",
+    "tensorflow-model-optimization",
+    "tensorflow-transform",
+    "tf-keras",
+    "tfx",
+)
 _PACKAGE = "tfx-qat"
 
 
@@ -21,9 +29,8 @@ def versions() -> dict[str, str]:
     This package's own version carries a hash of its sources, so that a change in a working copy counts too.
     """
     found = {name: metadata.version(name) for name in _DISTRIBUTIONS}
-    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    return {_PACKAGE: f"{metadata.version(_PACKAGE)}+{digest}", **found}
+    own = _sources_sha256(Path(__file__).parent.parent)[:12]
+    return {_PACKAGE: f"{metadata.version(_PACKAGE)}+{own}", **found}
 
 
 def versions_json() -> str:
@@ -32,6 +39,20 @@ def versions_json() -> str:
 
 
 def module_sha256(path: str) -> str:
-    """Returns the sha256 of the source of the module of that dotted path."""
+    """Returns the sha256 of the sources that a module of that dotted path is likely to import.
+
+    Those are all of its top-level package, or the module alone if it is in none. A change in another package of the
+    user's is not noticed, unless the version of a distribution named above changes with it.
+    """
     source = importlib.import_module(path).__file__
+    package = importlib.import_module(path.split(".")[0])
+    if hasattr(package, "__path__"):
+        return _sources_sha256(Path(package.__path__[0]))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+
+
+def _sources_sha256(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*.py")):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -95,6 +95,8 @@ def test_executor_takes_the_base_model_and_hyperparameters_of_other_components(
     (Path(tuned.uri) / "best_hyperparameters.txt").write_text(json.dumps(values))
     base = {"base_model": trained["float_model"], "hyperparameters": [tuned]}
     outputs = train(trainer(), standard, tmp_path, **base)
+    training = json.loads(outputs["model"][0].get_string_custom_property("training"))
+    assert (training["qat_epochs"], training["qat_learning_rate"]) == (2, 1e-4)
     accuracy = "eval_accuracy"
     parent, taken = trained["float_model"][0], outputs["float_model"][0]
     assert taken.get_float_custom_property(accuracy) == parent.get_float_custom_property(accuracy)

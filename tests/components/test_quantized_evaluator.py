@@ -97,6 +97,7 @@ def test_evaluation_equals_a_plain_loop_over_the_same_examples(
         (("accuracy <= 0.1",), False),
         (("accuracy rise <= -0.5",), False),
         (("agreement >= 1.5", "accuracy >= 0.5"), False),
+        (("accuracy >= 0.5", "accuracy <= 0.6"), False),
     ],
 )
 def test_blessing_says_for_every_gate_whether_it_holds(
@@ -123,6 +124,17 @@ def test_blessing_says_for_every_gate_whether_it_holds(
         expected[0 if "agreement" in gates[0] else -1] = True
     assert fails == expected
     assert tfma.load_validation_result(outputs["evaluation"][0].uri).validation_ok == blessed
+
+
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")  # TFMA's, of its own
+def test_executor_raises_and_publishes_nothing_when_a_metric_is_not_one_number(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    metrics = {"accuracy": "SparseCategoricalAccuracy", "matrix": "MultiClassConfusionMatrixPlot"}
+    component = _component(channel, "matrix >= 0.5", metrics=metrics)
+    with pytest.raises(ValueError, match="gates on metrics that are not single numbers: matrix"):
+        _evaluate(component, standard, trained, integer_model, tmp_path)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_executor_refuses_a_compiled_model_of_another_parent(

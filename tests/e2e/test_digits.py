@@ -132,6 +132,8 @@ def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: P
     order = [name for name in order if name != "QuantizedEvaluator"]
     positions = [result.stdout.index(f"by {name}" if name in _COMPONENTS else name) for name in order]
     assert positions == sorted(positions)
+    assert "reasons: holds: accuracy >= 0.97 (accuracy is 0.9" in result.stdout
+    assert re.search(r"float 0\.\d{4}\)$", result.stdout, re.MULTILINE)  # not cut off
     for fact in ("scheme: ", "eval_accuracy: 0.9", "tensorflow_version: ", "ops_on_target: 7", "blessed: 1", "span: 0"):
         assert fact in result.stdout
     device.write_bytes(device.read_bytes() + b"\\0")
@@ -184,7 +186,9 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
         ("run", "digits", "--root", "gs://bucket/root"): "root 'gs://bucket/root' is no local directory",
         ("run", "digits", "--examples", str(data), *root): "part.tfrecord is corrupt after record 0",
         ("run", "digits", "--examples", str(tmp_path / "none"), *root): "no directory",
+        ("run", "digits", "--root", str(data / "part.tfrecord")): "cannot be written",
         ("lineage", str(data / "missing.tflite")): "no file ",
+        ("lineage", str(data / "part.tfrecord"), "--metadata", str(data / "part.tfrecord")): "is no SQLite file",
     }
     for arguments, message in cases.items():
         result = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)

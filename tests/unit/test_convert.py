@@ -42,9 +42,7 @@ def test_convert_needs_no_representative_dataset_when_ranges_were_trained(qat_mo
 
 def test_convert_names_inputs_and_outputs_as_the_model_does(qat_model: tf_keras.Model) -> None:
     interpreter = tf.lite.Interpreter(model_content=convert(qat_model))
-    assert interpreter.get_signature_list() == {
-        "serving_default": {"inputs": ["image"], "outputs": ["quant_probabilities"]}
-    }
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
 
 
 def test_convert_raises_when_the_model_was_never_trained() -> None:
@@ -62,6 +60,8 @@ def test_convert_raises_when_a_float_model_has_no_representative_dataset() -> No
     [
         ([], "got no example"),
         ([np.zeros((2, 4))], r"input 'x' has shape \(2, 4\), expected \(batch, 3,\)"),
+        ([(np.zeros((2, 3)), np.zeros(2))], "got a tuple, such as"),
+        ([np.zeros((2, 3))], "the representative dataset has hardly any range in: "),
         ([{"z": np.zeros((2, 3))}], r"missing the inputs \['x'\]"),
     ],
 )
@@ -126,3 +126,22 @@ def test_convert_gives_one_scale_per_tensor_when_the_scheme_says_so() -> None:
     tflite = convert(models.convolutional(), scheme="full_int8_per_tensor", representative_dataset=[models.images(10)])
     graph = flatbuffer.read_subgraphs(tflite)[0]
     assert {len(tensor.scale) for tensor in graph.tensors if tensor.scale} == {1}
+
+
+def test_convert_raises_when_the_saved_model_takes_serialized_examples(tmp_path: Path) -> None:
+    class Served(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def serve(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"x": tf.strings.length(examples)}
+
+    module = Served()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    with pytest.raises(ValueError, match="takes strings, perhaps serialized examples; export one called 'serving_d"):
+        convert(tmp_path, representative_dataset=[{"examples": [b""]}])
+
+
+def test_convert_raises_in_one_sentence_when_the_converter_refuses_an_op() -> None:
+    inputs = tf_keras.Input((4,), name="x")
+    model = tf_keras.Model(inputs, tf_keras.layers.Activation(tf.math.erf, name="erf")(inputs))
+    with pytest.raises(ValueError, match="TensorFlow's converter refuses the model: "):
+        convert(model, representative_dataset=[np.ones((2, 4))])

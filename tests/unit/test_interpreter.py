@@ -65,7 +65,7 @@ def test_predict_equals_the_float_io_twin_bit_for_bit() -> None:
     twin = tf.lite.Interpreter(model_content=converter.convert())
     twin.allocate_tensors()
     images = models.images(64) * 3 - 1  # inside and beyond the trained range 0..1
-    ours = IntegerModel(convert(model)).predict({"image": images})["quant_probabilities"]
+    ours = IntegerModel(convert(model)).predict({"image": images})["probabilities"]
     for image, scores in zip(images, ours, strict=True):
         twin.set_tensor(twin.get_input_details()[0]["index"], image[None])
         twin.invoke()
@@ -75,10 +75,10 @@ def test_predict_equals_the_float_io_twin_bit_for_bit() -> None:
 def test_predict_gives_one_row_per_example(integer_model: bytes) -> None:
     model = IntegerModel(integer_model)
     assert model.input_names == ("image",)
-    together = model.predict({"image": models.images(5)})["quant_probabilities"]
+    together = model.predict({"image": models.images(5)})["probabilities"]
     assert together.shape == (5, 3)
     assert together.dtype == np.float32
-    alone = model.predict({"image": models.images(5)[3:4]})["quant_probabilities"]
+    alone = model.predict({"image": models.images(5)[3:4]})["probabilities"]
     np.testing.assert_array_equal(together[3:4], alone)
 
 

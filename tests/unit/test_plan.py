@@ -57,7 +57,7 @@ def test_plan_lists_every_layer_with_its_action() -> None:
     assert actions == {
         "conv": "quantize",
         "normalization": "fold",
-        "relu": "pass",
+        "relu": "quantize",
         "pool": "pass",
         "flatten": "pass",
         "probabilities": "quantize",
@@ -82,6 +82,20 @@ def test_plan_names_all_blockers_at_once() -> None:
     assert found.coverage == pytest.approx(6 / 72)
     with pytest.raises(ValueError, match=r"first \(Conv1D\).*; third \(LSTM\)"):
         quantize_model(model)
+
+
+def test_plan_counts_only_the_layers_of_the_model_itself() -> None:
+    model = models.convolutional()
+    tf_keras.Model(model.input, layers.Flatten()(model.get_layer("conv").output))  # a probe on the same layer
+    assert plan(model).blockers == ()
+
+
+def test_plan_folds_batch_normalization_behind_a_separable_convolution_as_tfmot_does() -> None:
+    model = tf_keras.Sequential(
+        [layers.InputLayer((8, 8, 4)), layers.SeparableConv2D(2, 3), layers.BatchNormalization(), layers.ReLU()]
+    )
+    assert plan(model).blockers == ()
+    assert quantize_model(model).output_shape == model.output_shape
 
 
 def test_plan_blocks_batch_normalization_when_the_convolution_feeds_two_layers() -> None:
@@ -115,7 +129,7 @@ def test_quantize_model_leaves_the_model_alone() -> None:
 
 def test_quantize_model_trains_one_range_per_channel_only_when_the_scheme_is_per_axis() -> None:
     def ranges(scheme: str) -> int:
-        weights = quantize_model(models.convolutional(), scheme).get_layer("quant_conv").weights
+        weights = quantize_model(models.convolutional(), scheme).get_layer("conv").weights
         return next(int(tf.size(w)) for w in weights if w.name.endswith("kernel_min:0"))
 
     assert ranges("full_int8") == 4

@@ -70,6 +70,39 @@ def test_run_stops_early_when_the_validation_loss_gets_worse() -> None:
     assert int(trained.float_model.optimizer.iterations) < 50 * 3
 
 
+def _own_loss(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    return tf_keras.losses.sparse_categorical_crossentropy(labels, scores)
+
+
+def test_run_takes_functions_and_schedules_of_the_user_s_own() -> None:
+    def build() -> tf_keras.Model:
+        model = models.convolutional()
+        schedule = tf_keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+        model.compile(tf_keras.optimizers.SGD(schedule), _own_loss, metrics=[_own_loss])
+        return model
+
+    trained = _train(build=build, qat_learning_rate=0.25)
+    assert set(trained.qat_metrics) == {"loss", "_own_loss"}
+    assert float(trained.qat_model.optimizer.learning_rate) == 0.25
+
+
+def test_run_keeps_the_names_of_outputs_when_there_are_two_with_losses_by_name() -> None:
+    def build() -> tf_keras.Model:
+        base = models.convolutional()
+        second = tf_keras.layers.Dense(1, name="height")(base.get_layer("flatten").output)
+        model = tf_keras.Model(base.input, [base.output, second])
+        model.compile("adam", {"probabilities": "sparse_categorical_crossentropy", "height": "mse"})
+        return model
+
+    def data(seed: int | None) -> tf.data.Dataset:
+        labels = {"probabilities": np.arange(48) % 3, "height": np.ones(48, np.float32)}
+        return tf.data.Dataset.from_tensor_slices(({"image": models.images(48)}, labels)).batch(16)
+
+    trained = _train(data=data, build=build)
+    assert trained.qat_model.output_names == ["probabilities", "height"]
+    assert "height_loss" in trained.qat_metrics
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -79,8 +79,8 @@ class NotIntegerOnlyError(ValueError):
         what = "is not ready for its target" if audit.integer_only else "is not integer-only"
         count = len(audit.offenders)
         super().__init__(
-            f"the converted model {what}: {count} offender{'s' if count > 1 else ''}; quantize the layers that made"
-            f" them, or convert with a representative dataset\n{audit}"
+            f"the converted model {what}: {count} offender{'s' if count > 1 else ''}; replace the layers that"
+            f" made them\n{audit}"
         )
 
 

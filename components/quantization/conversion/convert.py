@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
+from tensorflow.lite.python.convert import ConverterError
 
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import audit as auditing
@@ -68,7 +69,8 @@ def convert(
     leave_libraries_alone()
     function, signature, trackable = _dense_function(model)
     concrete, fixed = _fixed_batch(function, signature)
-    if not _has_fake_quantization(concrete) and representative_dataset is None:
+    trained = _has_fake_quantization(concrete)
+    if not trained and representative_dataset is None:
         raise ValueError(
             "a float model has no ranges to quantize with: pass a representative_dataset, or a quantization-aware"
             " trained model"
@@ -79,15 +81,24 @@ def convert(
         tf.saved_model.save(module, directory, signatures={"serving_default": concrete})
         converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=["serving_default"])
         _configure(converter, scheme, profile, io_dtype)
-        if not _has_fake_quantization(concrete):
+        if not trained and representative_dataset is not None:
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = _calibration(representative_dataset or (), fixed)
-        tflite: bytes = converter.convert()
+            converter.representative_dataset = _calibration(representative_dataset, fixed)
+        tflite = _converted(converter)
     found = auditing.audit(tflite, profile)
     if found.offenders:
         raise auditing.NotIntegerOnlyError(found)
-    _check_ranges(tflite)
+    _check_ranges(tflite, trained)
     _LOGGER.info("converted to %d bytes, %d ops, %s inputs and outputs", len(tflite), found.ops, io_dtype)
+    return tflite
+
+
+def _converted(converter: Any) -> bytes:
+    try:
+        tflite: bytes = converter.convert()
+    except ConverterError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"TensorFlow's converter refuses the model: {' '.join(lines)[:500]}") from error
     return tflite
 
 
@@ -101,6 +112,11 @@ def _dense_function(model: tf_keras.Model | str | Path) -> tuple[Callable[..., A
         if key not in loaded.signatures:
             raise ValueError(f"SavedModel {model} has no signature {DENSE_SIGNATURE!r}; export it with one")
         function = loaded.signatures[key]
+        if any(spec.dtype == tf.string for spec in function.structured_input_signature[1].values()):
+            raise ValueError(
+                f"signature {key!r} of SavedModel {model} takes strings, perhaps serialized examples; export one called"
+                f" {DENSE_SIGNATURE!r} that takes dense features"
+            )
         return function, dict(function.structured_input_signature[1]), loaded
     if not isinstance(model, tf_keras.Model):
         raise ValueError(
@@ -162,6 +178,8 @@ def _calibration(batches: Iterable[Batch], signature: _Signature) -> Callable[[]
 
 def _named_arrays(batch: Batch, signature: _Signature) -> dict[str, npt.NDArray[Any]]:
     named: Mapping[str, npt.ArrayLike]
+    if isinstance(batch, tuple):
+        raise ValueError("representative_dataset: got a tuple, such as (features, label); give the features alone")
     if isinstance(batch, Mapping):
         named = batch
     elif len(signature) == 1:
@@ -184,15 +202,17 @@ def _named_arrays(batch: Batch, signature: _Signature) -> dict[str, npt.NDArray[
     return arrays
 
 
-def _check_ranges(tflite: bytes) -> None:
+def _check_ranges(tflite: bytes, trained: bool) -> None:
     graph = flatbuffer.read_subgraphs(tflite)[0]
     edges: Sequence[flatbuffer.Tensor] = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
     bad = [f"{t.name} (scale {t.scale[0]:g})" for t in edges if t.scale and not _usable(t.scale[0])]
     if bad:
-        raise ValueError(
-            f"no range was ever trained for: {', '.join(bad)}; fine-tune the quantized model for at least one step"
-            " before converting it"
-        )
+        if trained:
+            raise ValueError(
+                f"no range was ever trained for: {', '.join(bad)}; fine-tune the quantized model for at least one step"
+                " before converting it"
+            )
+        raise ValueError(f"the representative dataset has hardly any range in: {', '.join(bad)}; scale the features")
 
 
 def _usable(scale: float) -> bool:

@@ -37,6 +37,8 @@ class TrainingParameters:
         wrong = [f"{name}={getattr(self, name)} (at least 1)" for name in _POSITIVE if getattr(self, name) < 1]
         wrong += [f"{name}={getattr(self, name)} (at least 0)" for name in _COUNTS if getattr(self, name) < 0]
         wrong += [f"{name}={getattr(self, name)} (above 0)" for name in _RATES if not getattr(self, name) > 0]
+        if self.seed >= 2**32:
+            wrong.append(f"seed={self.seed} (below 2**32)")
         if wrong:
             raise ValueError(f"training parameters out of range: {', '.join(wrong)}")
 

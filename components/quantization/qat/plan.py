@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
@@ -16,11 +17,16 @@ Action = Literal["quantize", "fold", "pass", "blocked"]
 _FUSED_ACTIVATIONS = frozenset({"linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish"})
 _ACTIVATION_LAYERS = frozenset({"linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "swish"})
 # Layers into which the converter folds a BatchNormalization that follows.
-_FOLDS_BATCH_NORMALIZATION = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+_FOLDS_BATCH_NORMALIZATION = (
+    tf_keras.layers.Conv2D,
+    tf_keras.layers.DepthwiseConv2D,
+    tf_keras.layers.Dense,
+    tf_keras.layers.SeparableConv2D,
+)
 _REWRITTEN = (tf_keras.layers.SeparableConv1D, tf_keras.layers.SeparableConv2D)
 _REMEDIES = {
     "BatchNormalization": "place it directly behind a Conv2D, DepthwiseConv2D or Dense without activation",
-    "Lambda": "write it as a layer that has weights or a name in tf_keras",
+    "Lambda": "replace it by layers of tf_keras",
     "Multiply": "scale with a Conv2D or BatchNormalization",
     "Rescaling": "scale in the preprocessing_fn",
     "Normalization": "normalize in the preprocessing_fn",
@@ -113,7 +119,7 @@ def plan(
     ).get_quantize_registry()
     layers = []
     for layer in model.layers:
-        action, reason = _decide(layer, registry)
+        action, reason = _decide(layer, registry, model)
         layers.append(
             LayerPlan(
                 name=layer.name,
@@ -146,14 +152,14 @@ def require_graph_model(model: Any) -> None:
         raise ValueError(f"model {model.name!r} is not built; give its first layer an input_shape")
 
 
-def _decide(layer: Any, registry: Any) -> tuple[Action, str]:
+def _decide(layer: Any, registry: Any, model: Any) -> tuple[Action, str]:
     kind = type(layer).__name__
     if isinstance(layer, tf_keras.layers.InputLayer):
         return "quantize", "the input gets a quantizer"
     if isinstance(layer, tf_keras.Model):
         return "blocked", "a model inside a model cannot be annotated; call its layers one by one"
     if isinstance(layer, tf_keras.layers.BatchNormalization):
-        feeder = _single_feeder(layer)
+        feeder = _single_feeder(layer, model)
         if type(feeder) in _FOLDS_BATCH_NORMALIZATION and _activation(feeder) == "linear":
             return "fold", f"folded into {feeder.name}"
         return "blocked", f"has no layer to be folded into; {_REMEDIES[kind]}"
@@ -168,6 +174,8 @@ def _decide(layer: Any, registry: Any) -> tuple[Action, str]:
     if layer.weights:
         axis = "per axis" if _per_axis(layer, registry) else "per tensor"
         return "quantize", f"weights {axis}, activation per tensor"
+    if registry.get_quantize_config(layer).get_output_quantizers(layer):
+        return "quantize", "output per tensor"
     return "pass", "integers in, integers out"
 
 
@@ -179,13 +187,19 @@ def _activation(layer: Any) -> str | None:
     return str(name) if name else type(function).__name__
 
 
-def _single_feeder(layer: Any) -> Any:
-    """The layer that alone feeds this one and feeds nothing else, or None."""
-    nodes = layer.inbound_nodes
-    if len(nodes) != 1 or not hasattr(nodes[0].inbound_layers, "outbound_nodes"):
+def _single_feeder(layer: Any, model: Any) -> Any:
+    """The layer that alone feeds this one and in this model feeds nothing else, or None."""
+    edges = [
+        (feeder, node.outbound_layer)
+        for nodes in model._nodes_by_depth.values()
+        for node in nodes
+        for feeder in tf.nest.flatten(node.inbound_layers)
+    ]
+    feeders = [feeder for feeder, consumer in edges if consumer is layer]
+    if len(feeders) != 1:
         return None
-    feeder = nodes[0].inbound_layers
-    return feeder if len(feeder.outbound_nodes) == 1 else None
+    alone = all(consumer is layer for feeder, consumer in edges if feeder is feeders[0])
+    return feeders[0] if alone else None
 
 
 def _per_axis(layer: Any, registry: Any) -> bool:

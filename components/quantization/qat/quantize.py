@@ -22,8 +22,8 @@ def quantize_model(model: tf_keras.Model, scheme: str | QuantizationScheme = "fu
 
     >>> import tf_keras
     >>> model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,), name="dense")])
-    >>> [layer.name for layer in quantize_model(model).layers]
-    ['quantize_layer', 'quant_dense']
+    >>> [type(layer).__name__ for layer in quantize_model(model).layers]
+    ['QuantizeLayer', 'QuantizeWrapperV2']
     """
     scheme = load_scheme(scheme)
     blockers = plan(model, scheme).blockers
@@ -33,4 +33,5 @@ def quantize_model(model: tf_keras.Model, scheme: str | QuantizationScheme = "fu
     keras = tfmot.quantization.keras
     tfmot_scheme = keras.default_8bit.Default8BitQuantizeScheme(disable_per_axis=not scheme.per_axis_weights)
     with keras.quantize_scope():
-        return keras.quantize_apply(keras.quantize_annotate_model(model), tfmot_scheme)
+        # No prefix: layers and outputs keep the names that losses, signatures and users know them by.
+        return keras.quantize_apply(keras.quantize_annotate_model(model), tfmot_scheme, quantized_layer_name_prefix="")

@@ -84,16 +84,15 @@ class QuantizationAwareTraining:
             raise ValueError(
                 "build_model: expected a compiled tf_keras.Model; call model.compile(loss=..., metrics=...)"
             )
-        compile_config = model.get_compile_config()
         if base_model is not None:
             model = base_model
-            model.compile_from_config(compile_config)
+        self._compile(model, build_model, self._parameters.float_learning_rate)
         self._check_splits(model)
         if base_model is None:
-            self._fit("float", model, self._parameters.float_learning_rate, self._parameters.float_epochs)
+            self._fit("float", model, self._parameters.float_epochs)
         quantized = quantize_model(model, scheme)
-        quantized.compile_from_config(compile_config)
-        self._fit("qat", quantized, self._parameters.qat_learning_rate, self._parameters.qat_epochs)
+        self._compile(quantized, build_model, self._parameters.qat_learning_rate)
+        self._fit("qat", quantized, self._parameters.qat_epochs)
         return TrainedModels(
             float_model=model,
             qat_model=quantized,
@@ -106,7 +105,7 @@ class QuantizationAwareTraining:
         classes = _class_count(model)
         for split, dataset_fn in (("train", self._train), ("eval", self._evaluation)):
             examples, lowest, highest = 0, math.inf, -math.inf
-            for features, label in dataset_fn(None).as_numpy_iterator():
+            for features, label, *_ in dataset_fn(None).as_numpy_iterator():
                 if not examples:
                     _check_features(model, features)
                 labels = tf.nest.flatten(label)
@@ -122,8 +121,19 @@ class QuantizationAwareTraining:
                 )
             _LOGGER.info("%s split: %d examples", split, examples)
 
-    def _fit(self, phase: str, model: tf_keras.Model, learning_rate: float, epochs: int) -> None:
-        model.optimizer.learning_rate = learning_rate
+    def _compile(self, model: tf_keras.Model, build_model: Callable[[], tf_keras.Model], learning_rate: float) -> None:
+        """Compiles as build_model does, with a learning rate of ours.
+
+        Loss, metrics and optimizer are objects with a state, and may be the user's own functions, which a serialized
+        configuration would lose: each model gets those of a new build.
+        """
+        arguments = dict(build_model()._compile_config.config)
+        optimizer = tf_keras.optimizers.get(arguments["optimizer"])
+        settings = {**optimizer.get_config(), "learning_rate": learning_rate}
+        model.compile(**{**arguments, "optimizer": type(optimizer).from_config(settings)})
+
+    def _fit(self, phase: str, model: tf_keras.Model, epochs: int) -> None:
+        learning_rate = float(model.optimizer.learning_rate)
         _LOGGER.info("%s training: %d epochs, learning rate %g", phase, epochs, learning_rate)
         callbacks = [tf_keras.callbacks.TerminateOnNaN()]
         patience = self._parameters.early_stopping_patience
@@ -168,7 +178,7 @@ def _class_count(model: tf_keras.Model) -> int | None:
     sparse = "sparse_categorical_crossentropy"
     loss = model.loss
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    return int(model.output_shape[-1]) if name == sparse else None
+    return int(model.output_shape[-1]) if name == sparse and len(model.outputs) == 1 else None
 
 
 def _check_features(model: tf_keras.Model, features: Mapping[str, Any]) -> None:
