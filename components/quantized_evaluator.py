@@ -1,7 +1,6 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.eval_config import eval_config
-from components.evaluation.gates import EXAMPLE_COUNT, Gate
+from components.evaluation.gates import EXAMPLE_COUNT, Gate, Verdict, judge
 from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
 from components.quantization import toolchain
 from components.quantization.conversion import flatbuffer
@@ -48,25 +47,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             with self._make_beam_pipeline() as pipeline:
                 _evaluate(pipeline, input_dict, exec_properties["split"], config, models, str(directory))
             metrics = {name: _overall(str(directory), name) for name in models}
-            _check_metrics(metrics[INTEGER], gates, exec_properties["split"])
+            if not metrics[INTEGER].get(EXAMPLE_COUNT):
+                raise ValueError(
+                    f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
+                )
+            verdict = judge(gates, metrics[INTEGER], metrics[FLOAT])
         for name, values in metrics.items():
             for metric, value in values.items():
                 evaluation.set_float_custom_property(f"{name}_{metric}", value)
-        verdicts = [(gate, metrics[INTEGER][gate.metric], metrics[FLOAT].get(gate.metric, math.nan)) for gate in gates]
-        held = [gate.holds(value, parent) for gate, value, parent in verdicts]
-        reasons = [
-            f"{'holds' if holds else 'fails'}: {gate.reason(value, parent)}"
-            for holds, (gate, value, parent) in zip(held, verdicts, strict=True)
-        ]
-        _bless(blessing, all(held), reasons, models)
-
-
-def _check_metrics(metrics: Mapping[str, float], gates: Sequence[Gate], split: str) -> None:
-    if not metrics.get(EXAMPLE_COUNT):
-        raise ValueError(f"split {split!r} has no examples to evaluate; check the input of the ExampleGen")
-    plural = sorted({gate.metric for gate in gates} - set(metrics))
-    if plural:
-        raise ValueError(f"gates on metrics that are not single numbers: {', '.join(plural)}; gate on others")
+        _bless(blessing, verdict, models)
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
@@ -141,18 +130,15 @@ def _overall(output_path: str, model: str) -> dict[str, float]:
     return {name: float(value["doubleValue"]) for name, value in (values or {}).items() if "doubleValue" in value}
 
 
-def _bless(
-    blessing: types.Artifact, blessed: bool, reasons: Sequence[str], models: Mapping[str, types.Artifact]
-) -> None:
+def _bless(blessing: types.Artifact, verdict: Verdict, models: Mapping[str, types.Artifact]) -> None:
     """Writes the blessing as the stock Evaluator does, with reasons."""
     with model_artifact.staged_output(blessing) as directory:
-        name = blessing_constants.BLESSED_FILE_NAME if blessed else blessing_constants.NOT_BLESSED_FILE_NAME
+        name = blessing_constants.BLESSED_FILE_NAME if verdict.blessed else blessing_constants.NOT_BLESSED_FILE_NAME
         (directory / name).touch()
-        verdict = {"blessed": blessed, "reasons": list(reasons)}
-        (directory / VERDICT_FILE).write_text(json.dumps(verdict, indent=2) + "\n")
-    value = blessing_constants.BLESSED_VALUE if blessed else blessing_constants.NOT_BLESSED_VALUE
+        (directory / VERDICT_FILE).write_text(verdict.to_json())
+    value = blessing_constants.BLESSED_VALUE if verdict.blessed else blessing_constants.NOT_BLESSED_VALUE
     blessing.set_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
-    blessing.set_string_custom_property("reasons", json.dumps(list(reasons)))
+    blessing.set_string_custom_property("reasons", json.dumps(verdict.reasons))
     for key, model in (("current_model", models[INTEGER]), ("baseline_model", models[FLOAT])):
         blessing.set_string_custom_property(key, model.uri)
         blessing.set_int_custom_property(f"{key}_id", model.id)

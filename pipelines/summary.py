@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 
+from tfx.dsl.io import fileio
+
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, MetadataStore
 
@@ -105,7 +107,7 @@ def summary_rows(summary: RunSummary, lineage: str) -> list[tuple[str, str]]:
         ("model bytes float/int8", _sizes(summary)),
         (f"ops on {summary.target}/CPU", f"{summary.ops_on_target} / {summary.ops_on_cpu}, {_compiled(summary)}"),
         *zip(["blessed", *[""] * len(summary.reasons)], [verdict, *summary.reasons], strict=True),
-        ("pushed to", summary.pushed_to or "nowhere: the model is not blessed"),
+        ("pushed to", _pushed(summary)),
         ("lineage", lineage or "none: nothing was pushed"),
     ]
 
@@ -137,6 +139,13 @@ def cache_line(summary: RunSummary) -> str:
 def _sizes(summary: RunSummary) -> str:
     ratio = summary.int8_bytes / summary.float_bytes if summary.float_bytes else float("nan")
     return f"{summary.float_bytes:,} / {summary.int8_bytes:,} ({ratio:.2f})"
+
+
+def _pushed(summary: RunSummary) -> str:
+    if not summary.pushed_to:
+        return "nowhere: the model is not blessed"
+    gone = "" if fileio.exists(summary.pushed_to) else " (by an earlier run; the file is not there any more)"
+    return summary.pushed_to + gone
 
 
 def _compiled(summary: RunSummary) -> str:

@@ -2,9 +2,10 @@
 
 import collections
 import dataclasses
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 AGREEMENT = "agreement"
@@ -89,6 +90,44 @@ class Gate:
         if self.is_relative:
             figures += f", float {parent:.4f}"
         return f"{self} ({figures})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the gates say of a model.
+
+    Attributes:
+      blessed: Whether every gate holds.
+      reasons: Every gate with the figures that it was held against, in order.
+    """
+
+    blessed: bool
+    reasons: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Returns the verdict as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def judge(gates: Sequence[Gate], integer: Mapping[str, float], parent: Mapping[str, float]) -> Verdict:
+    """Holds each gate against the metrics of the integer model and of its float parent, by name.
+
+    Raises:
+      ValueError: If a gate's metric is no single number of the integer model.
+
+    >>> judge([Gate.parse("accuracy >= 0.97")], {"accuracy": 0.96}, {"accuracy": 0.98})
+    Verdict(blessed=False, reasons=('fails: accuracy >= 0.97 (accuracy is 0.9600)',))
+    """
+    plural = sorted({gate.metric for gate in gates} - set(integer))
+    if plural:
+        raise ValueError(f"gates on metrics that are not single numbers: {', '.join(plural)}; gate on others")
+    figures = [(gate, integer[gate.metric], parent.get(gate.metric, math.nan)) for gate in gates]
+    held = [gate.holds(value, of_parent) for gate, value, of_parent in figures]
+    reasons = [
+        f"{'holds' if holds else 'fails'}: {gate.reason(value, of_parent)}"
+        for holds, (gate, value, of_parent) in zip(held, figures, strict=True)
+    ]
+    return Verdict(blessed=all(held), reasons=tuple(reasons))
 
 
 def require_gates(gates: Sequence[Gate], metrics: Iterable[str]) -> None:
