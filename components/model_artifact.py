@@ -92,6 +92,16 @@ def record_facts(artifact: types.Artifact, directory: Path, facts: Mapping[str, 
             artifact.set_int_custom_property(name, value)
 
 
+def read_facts(artifact: types.Artifact) -> dict[str, Fact]:
+    """Returns what was recorded beside a model; empty for a model of another maker."""
+    path = os.path.join(artifact.uri, FACTS_FILE)
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path, "r") as file:
+        facts: dict[str, Fact] = json.loads(file.read())
+    return facts
+
+
 def sha256(path: Path) -> str:
     """Returns the sha256 of a file's bytes; of a directory, of its files' relative paths and digests, sorted."""
     if path.is_file():

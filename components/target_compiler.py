@@ -34,13 +34,13 @@ class Executor(base_executor.BaseExecutor):
             (directory / model_artifact.SERVING_DIR / model_artifact.TFLITE_FILE).write_bytes(model.tflite)
             (directory / REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
+                **model_artifact.read_facts(source),  # scheme, versions and so on still hold
                 "kind": "compiled" if model.report.compiled else "not compiled",
                 "target": target.name,
                 "compiled": int(model.report.compiled),
                 "compiler": model.report.tool,
                 "ops_on_target": model.report.ops_on_target,
                 "ops_on_cpu": model.report.ops_on_cpu,
-                "scheme": source.get_string_custom_property("scheme"),
                 "sha256": hashlib.sha256(model.tflite).hexdigest(),
                 "parent_sha256": hashlib.sha256(tflite).hexdigest(),
                 "size_bytes": len(model.tflite),

@@ -77,6 +77,9 @@ def _batches(records: list[bytes], feature_spec: dict[str, Any]) -> list[dict[st
 
 
 def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any]) -> dict[str, model_artifact.Fact]:
+    accuracies = {
+        f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
+    }
     versions = {name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()}
     return {
         "kind": "int8",
@@ -87,6 +90,7 @@ def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any
         "sha256": hashlib.sha256(tflite).hexdigest(),
         "parent_sha256": source.get_string_custom_property("sha256"),
         "size_bytes": len(tflite),
+        **accuracies,
         **versions,
     }
 

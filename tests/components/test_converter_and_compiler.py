@@ -54,6 +54,8 @@ def test_converter_publishes_an_integer_only_model(
     parent = trained[source][0].get_string_custom_property("sha256")
     assert artifact.get_string_custom_property("parent_sha256") == parent
     assert artifact.get_int_custom_property("size_bytes") == len(content)
+    accuracy = trained[source][0].get_float_custom_property("eval_accuracy")
+    assert artifact.get_float_custom_property("parent_eval_accuracy") == accuracy
     assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
 
 
@@ -105,6 +107,8 @@ def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
     assert (report["compiled"], report["tool"]) == (False, "static analysis")
     assert artifact.get_int_custom_property("compiled") == 0
     assert artifact.get_int_custom_property("ops_on_target") == 7
+    for fact in ("scheme", "tensorflow_version", "tensorflow_model_optimization_version", "compiler", "io_dtype"):
+        assert artifact.get_string_custom_property(fact)
     assert artifact.get_string_custom_property("parent_sha256") == hashlib.sha256(before).hexdigest()
 
 
