@@ -44,6 +44,13 @@ def read_tflite(artifact: types.Artifact) -> bytes:
     return content
 
 
+def write_tflite(directory: Path, tflite: bytes) -> None:
+    """Writes a TFLite flatbuffer to its place in a staged artifact."""
+    serving = directory / SERVING_DIR
+    serving.mkdir()
+    (serving / TFLITE_FILE).write_bytes(tflite)
+
+
 @contextlib.contextmanager
 def local_saved_model(artifact: types.Artifact) -> Iterator[Path]:
     """Gives the local path of the artifact's SavedModel, copied if its URI is remote.

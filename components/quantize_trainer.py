@@ -61,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
             settings: dict[str, model_artifact.Fact] = {
                 "scheme": scheme.to_json(),
                 "training": parameters.to_json(),
-                **{name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()},
+                **toolchain.version_facts(),
             }
             _export(trained, settings, transform, serving_features, staged, outputs)
 

@@ -30,8 +30,7 @@ class Executor(base_executor.BaseExecutor):
         tflite = model_artifact.read_tflite(source)
         model = target.compile(tflite, exec_properties["when_missing"])
         with model_artifact.staged_output(output) as directory:
-            (directory / model_artifact.SERVING_DIR).mkdir()
-            (directory / model_artifact.SERVING_DIR / model_artifact.TFLITE_FILE).write_bytes(model.tflite)
+            model_artifact.write_tflite(directory, model.tflite)
             (directory / REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
                 **model_artifact.read_facts(source),  # scheme, versions and so on still hold

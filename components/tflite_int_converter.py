@@ -49,8 +49,7 @@ class Executor(base_executor.BaseExecutor):
                 io_dtype=exec_properties["io_dtype"],
             )
         with model_artifact.staged_output(output) as directory:
-            (directory / model_artifact.SERVING_DIR).mkdir()
-            (directory / model_artifact.SERVING_DIR / model_artifact.TFLITE_FILE).write_bytes(tflite)
+            model_artifact.write_tflite(directory, tflite)
             model_artifact.record_facts(output, directory, _facts(tflite, source, exec_properties))
 
 
@@ -80,7 +79,6 @@ def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any
     accuracies = {
         f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
     }
-    versions = {name.replace("-", "_") + "_version": version for name, version in toolchain.versions().items()}
     return {
         "kind": "int8",
         "scheme": exec_properties["scheme"],
@@ -91,7 +89,7 @@ def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any
         "parent_sha256": source.get_string_custom_property("sha256"),
         "size_bytes": len(tflite),
         **accuracies,
-        **versions,
+        **toolchain.version_facts(),
     }
 
 

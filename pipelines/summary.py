@@ -8,6 +8,7 @@ import sys
 
 from tfx.dsl.io import fileio
 
+from components.model_artifact import TFLITE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, MetadataStore
 
@@ -84,7 +85,7 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         compiler=str(compiled.properties["compiler"]),
         blessed=blessing.properties["blessed"] == 1,
         reasons=tuple(json.loads(str(blessing.properties["reasons"]))),
-        pushed_to=os.path.join(destination, "tflite") if pushed.properties.get("pushed") == 1 else "",
+        pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
         metric=metric,
         components=len(executions),
         cached=tuple(execution.component for execution in executions if execution.cached),

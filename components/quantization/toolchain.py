@@ -33,6 +33,11 @@ def versions() -> dict[str, str]:
     return {_PACKAGE: f"{metadata.version(_PACKAGE)}+{own}", **found}
 
 
+def version_facts() -> dict[str, str]:
+    """Returns `versions` under the names that facts of models have, such as tf_keras_version."""
+    return {f"{name.replace('-', '_')}_version": version for name, version in versions().items()}
+
+
 def versions_json() -> str:
     """Returns `versions` as canonical JSON."""
     return json.dumps(versions(), sort_keys=True, separators=(",", ":"))

@@ -57,7 +57,6 @@ class Op:
       version: The version of the builtin.
       inputs: Indices of its input tensors; an optional one that is not given is left out.
       outputs: Indices of its output tensors.
-      options: The schema's options object of this op (attributes as in the schema), None if it has none.
     """
 
     index: int
@@ -66,7 +65,6 @@ class Op:
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Any
 
     @property
     def name(self) -> str:
@@ -128,7 +126,6 @@ def _read_subgraph(graph: Any, codes: list[tuple[str, str, int]], buffers: list[
                 version=version,
                 inputs=tuple(int(i) for i in _listed(operator.inputs) if i >= 0),
                 outputs=tuple(int(i) for i in _listed(operator.outputs)),
-                options=operator.builtinOptions,
             )
         )
     inputs, outputs = (tuple(int(i) for i in _listed(side)) for side in (graph.inputs, graph.outputs))
