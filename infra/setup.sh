@@ -61,4 +61,4 @@ python=$(find_python) ||
   fail "found no Python 3.10 with its headers (nor, with glibc 2.39 or newer, 3.11 to 3.13) and could not download one; install Python 3.10 and its development package"
 
 echo "Installing the locked environment into .venv with $python"
-"$uv" sync --locked --compile-bytecode --python "$python"
+"$uv" sync --locked --all-extras --compile-bytecode --python "$python"

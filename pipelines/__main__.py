@@ -1,17 +1,23 @@
 """The command line: `python -m pipelines`."""
 
 import dataclasses
+import json
+import logging
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _STARTED_S = time.monotonic()
 
 import click  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.text import Text  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
 
 
 class _Commands(click.Group):
@@ -29,29 +35,42 @@ def main() -> None:
     """Takes examples to a fully-integer, gated and traceable TFLite model."""
 
 
+def _config_options(command: Any) -> Any:
+    """What may be changed of a config, on the command line of whatever takes one."""
+    for option in (
+        click.option("--gate", "gates", multiple=True, help="A gate to add or replace, such as 'accuracy >= 0.98'."),
+        click.option("--io-dtype", help="Type of the model's inputs and outputs, int8 or uint8."),
+        click.option("--target", help="Target to use instead of the config's."),
+        click.option("--scheme", help="Quantization scheme to use instead of the config's."),
+        click.option("--examples", "examples_dir", help="Directory of TFRecord files of tf.Examples."),
+        click.option("--root", help="Directory for everything the run keeps; default: as the config says."),
+        click.argument("config_name", metavar="CONFIG"),
+    ):
+        command = option(command)
+    return command
+
+
+def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, str | None]) -> "PipelineConfig":
+    from pipelines.configs import load_config
+
+    config = load_config(config_name).with_gates(gates)
+    return dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
 @main.command()
-@click.argument("config_name", metavar="CONFIG")
+@_config_options
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
-@click.option("--root", help="Directory for everything the run keeps; default: as the config says.")
-@click.option("--examples", help="Directory of TFRecord files of tf.Examples to use instead of the config's.")
-@click.option("--scheme", help="Quantization scheme to use instead of the config's.")
-@click.option("--target", help="Target to use instead of the config's.")
-@click.option("--io-dtype", help="Type of the model's inputs and outputs, int8 or uint8, instead of the config's.")
-@click.option("--gate", "gates", multiple=True, help="A gate to add or replace, such as 'accuracy >= 0.98'.")
-def run(config_name: str, runner: str, examples: str | None, gates: tuple[str, ...], **changes: str | None) -> None:
-    """Runs the pipeline CONFIG, a file in pipelines/configs.
+def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: str | None) -> None:
+    """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
     Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
     component failed.
     """
     from pipelines import runners
-    from pipelines.configs import load_config
     from pipelines.exclusive import exclusive_root
 
-    runners.require_runner(runner)
-    config = load_config(config_name).with_gates(gates)
-    changes["examples_dir"] = examples
-    config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    runners.load_runner(runner)
+    config = _load(config_name, gates, changes)
     with exclusive_root(config):
         from pipelines.local_run import run_and_show
 
@@ -59,6 +78,87 @@ def run(config_name: str, runner: str, examples: str | None, gates: tuple[str, .
             config, runner, metadata=config.metadata_path if changes["root"] else "", started_s=_STARTED_S
         )
     sys.exit(status)
+
+
+@main.command()
+@_config_options
+def examples(config_name: str, gates: tuple[str, ...], **changes: str | None) -> None:
+    """Writes the examples of CONFIG where its task can write them and they are missing, and checks them."""
+    config = _load(config_name, gates, changes)
+    from pipelines.inputs import prepare_examples
+
+    click.echo(f"{prepare_examples(config):,} examples checked in {config.examples_uri}")
+
+
+@main.command("compile")
+@_config_options
+@click.option("--runner", required=True, help="The service that will run the pipeline: vertex or kubeflow.")
+@click.option("--image", help="Container image of all components instead of the config's.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write: .json for `submit` and `doctor`, .yaml for the service's own tools.",
+)
+def compile_(
+    config_name: str, runner: str, image: str | None, output: Path, gates: tuple[str, ...], **changes: str | None
+) -> None:
+    """Compiles the pipeline CONFIG into a job for a service. Runs and reads nothing but the code."""
+    from pipelines.runners import load_service
+
+    service = load_service(runner)
+    if output.suffix not in (".json", ".yaml", ".yml"):
+        raise ValueError(f"--output {output}: expected a name that ends in .json or .yaml")
+    config = _load(config_name, gates, changes)
+    if image:
+        config = dataclasses.replace(config, deployment=dataclasses.replace(config.deployment, image=image))
+    from pipelines.job_spec import containers_of, write_whole
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFX warns of a default image that is there
+    job = service.compile_job(config)
+    is_json = output.suffix == ".json"
+    write_whole(output, json.dumps(job, indent=2, sort_keys=True) + "\n" if is_json else service.package(job))
+    python = "python -m pipelines"
+    then = f"; check it with `{python} doctor {output}`, send it with `{python} submit {output}`" if is_json else ""
+    click.echo(f"{output}: {len(containers_of(job))} containers for {runner}, root {config.root}{then}")
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+@click.option("--project", default="", help="Vertex: Google Cloud project; default: that of the credentials.")
+@click.option("--region", default="", help="Vertex: Google Cloud region, such as europe-west4.")
+@click.option("--host", default="", help="Kubeflow: URL of its Pipelines API.")
+@click.option("--namespace", default="", help="Kubeflow: Kubernetes namespace.")
+@click.option("--experiment", default="", help="Kubeflow: name of the experiment that the run belongs to.")
+def submit(job_file: Path, **destination: str) -> None:
+    """Sends the compiled JOB, a file that `compile` wrote, to the service that it was compiled for."""
+    from pipelines.job_spec import RUNNER_LABEL, read_job
+    from pipelines.runners import Destination, load_service
+
+    job = read_job(job_file)
+    service = load_service(job.get("labels", {}).get(RUNNER_LABEL, ""))
+    click.echo(f"{job_file} runs at {service.submit(job, Destination(**destination))}")
+
+
+@main.command()
+@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+def doctor(job_file: Path) -> None:
+    """Checks that the compiled JOB could run with what is installed here; run it inside the image, too.
+
+    Exit status: 0 if nothing stands in the way, 1 if something does, 2 if JOB is no compiled job.
+    """
+    from pipelines.doctor import examine
+    from pipelines.job_spec import read_job
+
+    job = read_job(job_file)
+    console = Console(highlight=False)
+    with console.status("looking"):
+        findings = examine(job)
+    for finding in findings:
+        style = {"ok": "green", "warning": "yellow", "wrong": "red"}[finding.level]
+        console.print(Text.assemble((finding.level.ljust(7), style), "  ", finding.message), soft_wrap=True)
+    sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 
 from components import targets
@@ -11,6 +12,10 @@ from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import load_scheme
 from pipelines import tasks
+from pipelines.deployment import Deployment
+
+# It becomes a part of paths, and the name of a job on a service.
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +23,7 @@ class PipelineConfig:
     """What a pipeline does and where it keeps things.
 
     Attributes:
-      name: Name of the pipeline; the name of its file in pipelines/configs.
+      name: Name of the pipeline: lowercase letters, digits and "-".
       task: Name of a task in pipelines/tasks, or the dotted path of a module like those.
       label_key: The raw and transformed feature that is the label.
       root: Directory under which everything is kept, unless told otherwise below.
@@ -36,6 +41,7 @@ class PipelineConfig:
       gates: What a model must keep to be pushed.
       slices: Features, or groups of features, by which metrics are sliced.
       beam_pipeline_args: Arguments of the Beam pipelines inside components.
+      deployment: How its containers run, on a service.
     """
 
     name: str
@@ -61,6 +67,7 @@ class PipelineConfig:
         "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
         "--direct_running_mode=in_memory",
     )
+    deployment: Deployment = dataclasses.field(default_factory=Deployment)
 
     def __post_init__(self) -> None:
         """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
@@ -71,6 +78,8 @@ class PipelineConfig:
         targets.require_when_missing(self.when_missing)
         require_gates(self.gates, self.metrics)
         wrong = []
+        if not _NAME.fullmatch(self.name):
+            wrong.append(f"name {self.name!r} (lowercase letters, digits and '-', a letter or digit first)")
         if self.eval_buckets < 2:
             wrong.append(f"eval_buckets={self.eval_buckets} (at least 2, one of them for the eval split)")
         if self.representative_examples < 1:
@@ -96,6 +105,11 @@ class PipelineConfig:
     def push_uri(self) -> str:
         """Where blessed models go."""
         return self.push_dir or os.path.join(self.root, "pushed")
+
+    @property
+    def reports_uri(self) -> str:
+        """Where reports of runs on a service go."""
+        return os.path.join(self.root, "reports")
 
     @property
     def metadata_path(self) -> str:

@@ -28,7 +28,7 @@ def prepare_examples(config: PipelineConfig) -> int:
       ValueError: If there are none, a file is corrupt, or a feature is missing or has another type or shape.
     """
     task = tasks.load_task(config.task)
-    if not config.examples_dir and not tf.io.gfile.exists(config.examples_uri) and hasattr(task, "write_examples"):
+    if not config.examples_dir and hasattr(task, "write_examples") and not _exists(config.examples_uri):
         _write_examples(task, config.examples_uri)
     files = _files(config.examples_uri)
     checked = sum(_check_file(file, task.RAW_FEATURE_SPEC) for file in files)
@@ -37,8 +37,21 @@ def prepare_examples(config: PipelineConfig) -> int:
     return checked
 
 
+def _exists(directory: str) -> bool:
+    try:
+        there: bool = tf.io.gfile.exists(directory)
+    except tf.errors.OpError as error:
+        raise ValueError(f"{directory} cannot be read: {error.message}; check its name and the credentials") from error
+    return there
+
+
 def _write_examples(task: ModuleType, directory: str) -> None:
-    """Lets the task write into a temporary directory, which then takes its name."""
+    """Lets the task write into a temporary directory, which then takes its name or is uploaded."""
+    if "://" in directory:
+        with tempfile.TemporaryDirectory() as scratch:
+            task.write_examples(Path(scratch))
+            _upload(Path(scratch), directory)
+        return
     parent = Path(directory).parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as scratch:
@@ -46,6 +59,19 @@ def _write_examples(task: ModuleType, directory: str) -> None:
         written.mkdir()
         task.write_examples(written)
         written.rename(directory)
+
+
+def _upload(source: Path, directory: str) -> None:
+    """Copies files to object storage: all, or, if one fails, none."""
+    try:
+        for file in sorted(source.iterdir()):
+            tf.io.gfile.copy(str(file), f"{directory}/{file.name}")
+    except tf.errors.OpError as error:
+        if tf.io.gfile.exists(directory):
+            tf.io.gfile.rmtree(directory)
+        raise ValueError(
+            f"{directory} cannot be written: {error.message}; check its name and the credentials"
+        ) from error
 
 
 def _files(directory: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pipeline: ten components in a row. Knows no runner."""
+"""The pipeline: ten components in a row."""
 
 import os
 from collections.abc import Mapping
@@ -22,21 +22,30 @@ from pipelines.config import PipelineConfig
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
-    """Returns the pipeline that a config describes, with caching on and SQLite ML Metadata.
+    """Returns the pipeline that a config describes for a run on this machine, with caching on and SQLite ML Metadata.
 
     Raises:
       ValueError: If the config's task, scheme, gates and so on are wrong; nothing is run or written.
     """
-    _check_features(config, tasks.load_task(config.task).RAW_FEATURE_SPEC)
-    data = data_components(config)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=[*data, *model_components(config, data)],
+        components=pipeline_components(config),
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_path),
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
+
+
+def pipeline_components(config: PipelineConfig) -> list[base_component.BaseComponent]:
+    """Returns all components of a config's pipeline, the Pusher last.
+
+    Raises:
+      ValueError: As `create_pipeline`.
+    """
+    _check_features(config, tasks.load_task(config.task).RAW_FEATURE_SPEC)
+    data = data_components(config)
+    return [*data, *model_components(config, data)]
 
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:

@@ -12,6 +12,11 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option to write the goldens anew, to be looked at as a diff."""
+    parser.addoption("--update-goldens", action="store_true", help="write tests/goldens anew")
+
+
 @pytest.fixture
 def shared() -> Path:
     """Reference data beside the repository."""

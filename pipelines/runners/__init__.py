@@ -1,34 +1,83 @@
-"""Runners: who executes a pipeline. One file per runner, holding `run(pipeline)`."""
+"""Runners: who executes a pipeline. One file per runner.
 
-from typing import TYPE_CHECKING, Protocol, cast
+A runner of this machine holds `run(pipeline)`; a service holds `compile_job(config)` and `submit(job, destination)`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from components.quantization import plugins
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
 
+    from pipelines.config import PipelineConfig
+
 
 class Runner(Protocol):
-    """The contract of a runner's module."""
+    """The contract of the module of a runner of this machine."""
 
     def run(self, pipeline: "Pipeline") -> None:
         """Runs the pipeline and returns when it has ended; an exception of a component comes through."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Destination:
+    """Where a job is sent; each service says what it needs of this.
+
+    Attributes:
+      project: Google Cloud project; "" for the one of the credentials. Vertex's.
+      region: Google Cloud region. Vertex's.
+      host: URL of the Kubeflow Pipelines API.
+      namespace: Kubernetes namespace. Kubeflow's.
+      experiment: Name of the experiment that the run belongs to. Kubeflow's.
+    """
+
+    project: str = ""
+    region: str = ""
+    host: str = ""
+    namespace: str = ""
+    experiment: str = ""
+
+
+class Service(Protocol):
+    """The contract of a service's module."""
+
+    def compile_job(self, config: "PipelineConfig") -> dict[str, Any]:
+        """Returns a config's pipeline as a job; see pipelines/job_spec.py. Raises ValueError for mistakes."""
+
+    def package(self, job: Mapping[str, Any]) -> str:
+        """Returns the job's pipeline as YAML that the service's own tools take."""
+
+    def submit(self, job: Mapping[str, Any], destination: Destination) -> str:
+        """Sends a job and returns the URL where it can be watched. Raises ValueError if that cannot be done."""
+
+
 def runner_names() -> tuple[str, ...]:
-    """Returns the names of the runners that ship."""
+    """Returns the names of the runners and services that ship."""
     return plugins.member_names(__name__)
-
-
-def require_runner(name: str) -> None:
-    """Checks that there is a runner of that name, without importing it; raises ValueError if not."""
-    plugins.require_member(__name__, name, "runner")
 
 
 def load_runner(name: str) -> Runner:
     """Returns the runner of that name.
 
     Raises:
-      ValueError: If there is none.
+      ValueError: If there is none, or it is a service.
     """
-    return cast(Runner, plugins.load_member(__name__, name, "runner"))
+    module = plugins.load_member(__name__, name, "runner")
+    if not hasattr(module, "run"):
+        raise ValueError(f"{name} runs nothing here; use `python -m pipelines compile` and `submit` with it")
+    return cast(Runner, module)
+
+
+def load_service(name: str) -> Service:
+    """Returns the service of that name.
+
+    Raises:
+      ValueError: If there is none, or it is a runner of this machine.
+    """
+    module = plugins.load_member(__name__, name, "runner")
+    if not hasattr(module, "compile_job"):
+        raise ValueError(f"{name} runs on this machine; use `python -m pipelines run --runner {name}`")
+    return cast(Service, module)

@@ -1,5 +1,6 @@
 """Every member of every plug-in folder keeps its folder's contract; a new one is tested without touching this."""
 
+import importlib
 import inspect
 
 import pytest
@@ -54,8 +55,15 @@ def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", runners.runner_names())
-def test_runner_takes_a_pipeline(name: str) -> None:
-    assert list(inspect.signature(runners.load_runner(name).run).parameters) == ["pipeline"]
+def test_runner_takes_a_pipeline_or_compiles_a_config(name: str) -> None:
+    module = importlib.import_module(f"pipelines.runners.{name}")
+    functions = {
+        function: list(inspect.signature(call).parameters)
+        for function, call in vars(module).items()
+        if inspect.isfunction(call)
+    }
+    service = {"compile_job": ["config"], "package": ["job"], "submit": ["job", "destination"]}
+    assert functions in ({"run": ["pipeline"]}, service)
 
 
 @pytest.mark.parametrize("name", member_names("pipelines.tasks"))
@@ -82,7 +90,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
             "unknown target 'nothing': there are cpu, edge_tpu; to add one, create components/targets",
         ),
         (profiles.load_profile, "unknown target 'nothing': there are cpu, edge_tpu"),
-        (runners.load_runner, "unknown runner 'nothing': there are beam, local"),
+        (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
         (configs.load_config, "unknown config 'nothing': there are digits"),
         (tasks.load_task, "unknown task 'nothing': there are digits"),
         (lambda name: tasks.load_task(f"no.such.{name}"), "module 'no.such.nothing' cannot be imported"),

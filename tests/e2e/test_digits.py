@@ -172,7 +172,13 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
     root = ["--root", str(tmp_path / "root")]
     cases = {
         ("run", "digts", *root): "unknown config 'digts': there are digits",
-        ("run", "digits", "--runner", "airflow", *root): "unknown runner 'airflow': there are beam, local",
+        (
+            "run",
+            "digits",
+            "--runner",
+            "airflow",
+            *root,
+        ): "unknown runner 'airflow': there are beam, kubeflow, local, vertex",
         ("run", "digits", "--gate", "f1 >= 0.5", *root): "gates on metrics that are not computed: f1",
         (
             "run",

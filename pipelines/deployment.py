@@ -1,0 +1,119 @@
+"""Deployment: how a pipeline's containers run on Vertex AI Pipelines or Kubeflow Pipelines."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+FAILURE_POLICIES = ("slow", "fast")
+
+# https://github.com/distribution/reference/blob/v0.6.0/regexp.go, with a tag or a digest demanded.
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+# What both allow: https://cloud.google.com/resource-manager/docs/labels-overview#requirements and
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_LABEL = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What one container asks for; 0 and "" leave it to the service.
+
+    Attributes:
+      cpu_cores: CPU limit.
+      memory_gb: Memory limit, in units of 1e9 bytes.
+      accelerator: Type of accelerator as the service calls it: "NVIDIA_TESLA_T4" on Vertex, "nvidia.com/gpu" on
+        Kubeflow.
+      accelerator_count: How many of them.
+    """
+
+    cpu_cores: float = 0
+    memory_gb: float = 0
+    accelerator: str = ""
+    accelerator_count: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for amounts below zero and for an accelerator without a count or the reverse."""
+        for name in ("cpu_cores", "memory_gb", "accelerator_count"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"resources: {name}={getattr(self, name)}, expected 0 or more")
+        if bool(self.accelerator) != bool(self.accelerator_count):
+            raise ValueError(
+                f"resources: accelerator={self.accelerator!r} with accelerator_count={self.accelerator_count}; give"
+                " both or neither"
+            )
+
+    def to_spec(self) -> dict[str, object]:
+        """Returns the JSON form of kfp's ResourceSpec; empty where nothing is asked for."""
+        spec: dict[str, object] = {}
+        if self.cpu_cores:
+            spec["cpuLimit"] = float(self.cpu_cores)
+        if self.memory_gb:
+            spec["memoryLimit"] = float(self.memory_gb)
+        if self.accelerator:
+            spec["accelerator"] = {"type": self.accelerator, "count": str(self.accelerator_count)}
+        return spec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """How a pipeline's containers run on Vertex AI Pipelines or Kubeflow Pipelines.
+
+    Attributes:
+      image: Container image of all components, with a tag or a digest; made by infra/Dockerfile.
+      images: Images of single components, by the component's id.
+      resources: What each container asks for.
+      component_resources: The same for single components, by the component's id; replaces `resources` for them.
+      service_account: Whom the containers run as: on Vertex the email address of a Google service account, on Kubeflow
+        the name of a Kubernetes one; "" for the service's default.
+      labels: Labels of the run.
+      cache: Whether tasks may take over the outputs of earlier ones.
+      failure_policy: After a failure, "slow" lets run what does not depend on it, "fast" starts nothing new. Vertex's.
+      retries: How often a failed task is tried again.
+      retry_backoff_s: Seconds before the first of these tries; doubled for each further one.
+    """
+
+    image: str = ""
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    resources: Resources = dataclasses.field(default_factory=Resources)
+    component_resources: Mapping[str, Resources] = dataclasses.field(default_factory=dict)
+    service_account: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cache: bool = True
+    failure_policy: str = "slow"
+    retries: int = 1
+    retry_backoff_s: int = 60
+
+    def __post_init__(self) -> None:
+        """Raises one ValueError for all that is wrong."""
+        wrong = [
+            f"image {image!r} is no image reference with a tag or digest, such as 'registry/name:1.0'"
+            for image in filter(None, [self.image, *self.images.values()])
+            if not is_image(image)
+        ]
+        wrong += [
+            f"label {name!r}={value!r} (lowercase letters, digits, '-' and '_', at most 63, a letter first)"
+            for name, value in self.labels.items()
+            if not (_LABEL.fullmatch(name) and _LABEL_VALUE.fullmatch(value))
+        ]
+        if self.failure_policy not in FAILURE_POLICIES:
+            wrong.append(f"failure_policy={self.failure_policy!r} (one of {', '.join(FAILURE_POLICIES)})")
+        if self.retries < 0:
+            wrong.append(f"retries={self.retries} (0 or more)")
+        if self.retry_backoff_s < 1:
+            wrong.append(f"retry_backoff_s={self.retry_backoff_s} (at least 1)")
+        if wrong:
+            raise ValueError(f"deployment: {'; '.join(wrong)}")
+
+    def component_ids(self) -> frozenset[str]:
+        """Returns the ids of the components that have settings of their own."""
+        return frozenset({*self.images, *self.component_resources})
+
+
+def is_image(reference: str) -> bool:
+    """Returns whether this is a container image reference with a tag or a digest."""
+    name = reference.rsplit("/", 1)[-1]
+    return bool(_IMAGE.fullmatch(reference)) and (":" in name or "@" in name)

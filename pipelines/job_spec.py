@@ -1,0 +1,230 @@
+"""A config as a job for Vertex AI Pipelines or Kubeflow Pipelines, in the form of Vertex's REST resource PipelineJob.
+
+https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.pipelineJobs
+"""
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import PipelineConfig
+
+RUNNER_LABEL = "tfx_qat_runner"
+# A container argument that the service replaces with what a task is to do.
+EXECUTOR_INPUT = "{{$}}"
+
+_URI = re.compile(r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?P<path>(?:/[\w.+=,@ -]*)*)")
+
+Json = dict[str, Any]
+
+
+def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> Json:
+    """Compiles a config's pipeline with TFX and puts its deployment in.
+
+    Tasks: the pipeline's components and VerdictRecorder, all inside the task `tfx-dag`, and RunReporter, which runs
+    when that has ended, however it ended.
+
+    Args:
+      config: The config. Its root, examples and push_dir are object storage.
+      runner: Name of the runner that the job is for.
+      schemes: Of object storage that the runner's containers can read, such as ("gs",).
+
+    Returns:
+      The job: displayName, labels, pipelineSpec, runtimeConfig.
+
+    Raises:
+      ValueError: For whatever in the config is wrong, all at once where possible; nothing is written.
+    """
+    _check_config(config, runner, schemes)
+    from kfp.pipeline_spec import pipeline_spec_pb2  # noqa: F401  (the extra, checked above)
+    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner, pipeline_builder
+    from tfx.orchestration.pipeline import Pipeline
+
+    from components.verdict_reporter import RunReporter, VerdictRecorder
+    from pipelines.pipeline import pipeline_components
+
+    components = pipeline_components(config)
+    evaluator, pusher = components[-2:]
+    recorder = VerdictRecorder(
+        blessing=evaluator.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+        reports_uri=config.reports_uri,
+    )
+    reporter = RunReporter(reports_uri=config.reports_uri)
+    ids = [component.id for component in (*components, recorder, reporter)]
+    _check_component_ids(config, ids)
+    deployment = config.deployment
+    tfx_runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image={**deployment.images, pipeline_builder.DEFAULT_IMAGE_PATH_KEY: deployment.image},
+            # For Vertex too: only with it an executor sees the span that ExampleGen's driver found.
+            use_pipeline_spec_2_1=True,
+        )
+    )
+    tfx_runner.set_exit_handler(reporter)
+    pipeline = Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.pipeline_root,
+        components=[*components, recorder],
+        enable_cache=deployment.cache,
+        beam_pipeline_args=list(config.beam_pipeline_args),
+    )
+    job: Json = tfx_runner.run(pipeline, write_out=False)
+    job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
+    _deploy(config, job, uncached=recorder.id)
+    _check_placeholders(job)
+    return job
+
+
+def tasks_of(job: Mapping[str, Any]) -> dict[str, Json]:
+    """Returns the tasks of a job, those inside of other tasks included, by name.
+
+    Raises:
+      ValueError: If it is no compiled job.
+    """
+    spec = job.get("pipelineSpec")
+    if not isinstance(spec, dict) or not spec.get("root", {}).get("dag", {}).get("tasks"):
+        raise ValueError("this is no compiled pipeline job; make one with `python -m pipelines compile`")
+    dags = [spec["root"], *(component for component in spec["components"].values() if "dag" in component)]
+    return {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
+
+
+def containers_of(job: Mapping[str, Any]) -> dict[str, Json]:
+    """Returns the container specs of a job's tasks, by the task's name.
+
+    Raises:
+      ValueError: If it is no compiled job, or a task's component or executor is missing in it.
+    """
+    spec = job.get("pipelineSpec", {})
+    containers = {}
+    for name, task in tasks_of(job).items():
+        component = spec["components"].get(task["componentRef"]["name"])
+        if component is None:
+            raise ValueError(
+                f"task {name} refers to component {task['componentRef']['name']}, which is not in the spec"
+            )
+        if "dag" in component:
+            continue
+        executor = spec.get("deploymentSpec", {}).get("executors", {}).get(component.get("executorLabel"))
+        if executor is None:
+            raise ValueError(
+                f"component {name} has the executor {component.get('executorLabel')}, which is not in the spec"
+            )
+        if "container" in executor:
+            containers[name] = executor["container"]
+    return containers
+
+
+def read_job(path: Path) -> Json:
+    """Reads a compiled job.
+
+    Raises:
+      ValueError: If the file is missing or no compiled job.
+    """
+    try:
+        job = json.loads(path.read_text())
+        tasks_of(job)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} is no compiled pipeline job; make one with `python -m pipelines compile`") from error
+    compiled: Json = job
+    return compiled
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all; raises ValueError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(text)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
+
+
+def uri_problem(what: str, uri: str, schemes: tuple[str, ...]) -> str:
+    """Says what is wrong with the URI of a directory in object storage; empty if nothing is.
+
+    >>> uri_problem("root", "runs/digits", ("gs",))
+    "root 'runs/digits' is not in object storage that the containers can reach; expected gs://bucket/path"
+    """
+    expected = " or ".join(f"{scheme}://bucket/path" for scheme in schemes)
+    match = _URI.fullmatch(uri)
+    if "@" in uri.partition("://")[2].partition("/")[0]:
+        return f"{what} carries credentials; give them to the containers' service account instead"
+    if match is None or match["scheme"] not in schemes:
+        return f"{what} {uri!r} is not in object storage that the containers can reach; expected {expected}"
+    if ".." in match["path"].split("/"):
+        return f"{what} {uri!r} leads out of itself by '..'; expected {expected}"
+    return ""
+
+
+def _check_config(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> None:
+    directories = {"root": config.root, "examples": config.examples_dir, "push_dir": config.push_dir}
+    problems = [uri_problem(what, uri, schemes) for what, uri in directories.items() if uri or what == "root"]
+    if not config.deployment.image:
+        problems.append("no image; set deployment.image or pass --image, see infra/Dockerfile")
+    if importlib.util.find_spec("kfp") is None or importlib.util.find_spec("kfp.pipeline_spec") is None:
+        problems.append(f"the package kfp-pipeline-spec is not installed; pip install 'tfx-qat[{runner}]'")
+    if RUNNER_LABEL in config.deployment.labels:
+        problems.append(f"label {RUNNER_LABEL!r} is ours; choose another")
+    problems = list(dict.fromkeys(filter(None, problems)))
+    if problems:
+        raise ValueError(f"config {config.name!r} cannot be compiled for {runner}: {'; '.join(problems)}")
+
+
+def _check_component_ids(config: PipelineConfig, ids: list[str]) -> None:
+    unknown = sorted(config.deployment.component_ids() - set(ids))
+    if unknown:
+        raise ValueError(
+            f"config {config.name!r}: the deployment names {', '.join(unknown)}, no components; there are"
+            f" {', '.join(ids)}"
+        )
+
+
+def _deploy(config: PipelineConfig, job: Json, uncached: str) -> None:
+    """Puts in what TFX's compiler does not: resources for every kind of component, retries, what is not cached."""
+    deployment = config.deployment
+    for name, container in containers_of(job).items():
+        resources = deployment.component_resources.get(name, deployment.resources).to_spec()
+        if resources:
+            container["resources"] = resources
+    tasks = tasks_of(job)
+    for name in containers_of(job):
+        if deployment.retries:
+            tasks[name]["retryPolicy"] = {
+                "maxRetryCount": deployment.retries,
+                "backoffDuration": f"{deployment.retry_backoff_s}s",
+                "backoffFactor": 2.0,
+            }
+    tasks[uncached].pop("cachingOptions", None)
+
+
+def _check_placeholders(job: Json) -> None:
+    """The services resolve `{{$...}}` in any value; what a user's names bring in must not be one."""
+    from components.verdict_reporter import RUN_ID_PLACEHOLDER
+
+    texts = dict(_constants(job))
+    found = [f"{name} is {value!r}" for name, value in texts.items() if "{{" in value and value != RUN_ID_PLACEHOLDER]
+    for name, container in containers_of(job).items():
+        arguments = [container["image"], *container.get("command", []), *container.get("args", [])]
+        found += [f"{name}: {text!r}" for text in arguments if "{{" in text and text != EXECUTOR_INPUT]
+    if found:
+        raise ValueError(
+            f"'{{{{' marks placeholders of the service and may not be part of a setting: {'; '.join(found)}"
+        )
+
+
+def _constants(job: Json) -> Iterator[tuple[str, str]]:
+    for name, task in tasks_of(job).items():
+        for key, value in task.get("inputs", {}).get("parameters", {}).items():
+            constant = value.get("runtimeValue", {}).get("constant")
+            if isinstance(constant, str):
+                yield f"{name}.{key}", constant

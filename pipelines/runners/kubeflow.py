@@ -1,0 +1,50 @@
+"""Kubeflow Pipelines, version 2."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runners import Destination
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+
+# What TensorFlow's file systems read. Kubeflow's own minio:// is none of them.
+_SCHEMES = ("gs", "s3")
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+_SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def compile_job(config: "PipelineConfig") -> dict[str, Any]:
+    """Returns a config's pipeline as a job for Kubeflow.
+
+    Raises:
+      ValueError: For mistakes in the config.
+    """
+    from pipelines.job_spec import build_job
+
+    account = config.deployment.service_account
+    if account and not _SERVICE_ACCOUNT.fullmatch(account):
+        raise ValueError(f"service_account {account!r} is no name of a Kubernetes service account")
+    if config.deployment.failure_policy != "slow":
+        raise ValueError("failure_policy='fast' cannot be asked of Kubeflow; only Vertex has it")
+    job = build_job(config, "kubeflow", _SCHEMES)
+    if account:
+        job["serviceAccount"] = account
+    return job
+
+
+def package(job: Mapping[str, Any]) -> str:
+    """Returns the pipeline as YAML, as Kubeflow's pages and clients take it, with labels for its pods."""
+    from pipelines.submission import kubeflow_package
+
+    return kubeflow_package(job)
+
+
+def submit(job: Mapping[str, Any], destination: Destination) -> str:
+    """Creates a run; see `submit_to_kubeflow`."""
+    from pipelines.submission import submit_to_kubeflow
+
+    return submit_to_kubeflow(
+        job, host=destination.host, namespace=destination.namespace, experiment=destination.experiment
+    )

@@ -1,0 +1,48 @@
+"""Vertex AI Pipelines."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runners import Destination
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+
+_SCHEMES = ("gs",)
+# https://cloud.google.com/iam/docs/service-account-types
+_SERVICE_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com")
+
+
+def compile_job(config: "PipelineConfig") -> dict[str, Any]:
+    """Returns a config's pipeline as the body of a request to create a PipelineJob.
+
+    Raises:
+      ValueError: For mistakes in the config.
+    """
+    from pipelines.job_spec import build_job
+
+    account = config.deployment.service_account
+    if account and not _SERVICE_ACCOUNT.fullmatch(account):
+        raise ValueError(f"service_account {account!r} is no Google service account; expected its email address")
+    job = build_job(config, "vertex", _SCHEMES)
+    # https://cloud.google.com/vertex-ai/docs/reference/rest/v1/PipelineFailurePolicy
+    job["runtimeConfig"]["failurePolicy"] = f"PIPELINE_FAILURE_POLICY_FAIL_{config.deployment.failure_policy.upper()}"
+    if account:
+        job["serviceAccount"] = account
+    return job
+
+
+def package(job: Mapping[str, Any]) -> str:
+    """Returns the PipelineSpec as YAML, as `gcloud` and the console take it; labels and accounts are given there."""
+    import yaml
+
+    text: str = yaml.safe_dump(job["pipelineSpec"], sort_keys=True)
+    return text
+
+
+def submit(job: Mapping[str, Any], destination: Destination) -> str:
+    """Creates the PipelineJob; see `submit_to_vertex`."""
+    from pipelines.submission import submit_to_vertex
+
+    return submit_to_vertex(job, project=destination.project, region=destination.region)
