@@ -128,6 +128,7 @@ def compile_(
 @click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
 @click.option("--project", default="", help="Vertex: Google Cloud project; default: that of the credentials.")
 @click.option("--region", default="", help="Vertex: Google Cloud region, such as europe-west4.")
+@click.option("--api-endpoint", default="", help="Vertex: host of its API, where it is another than the region's.")
 @click.option("--host", default="", help="Kubeflow: URL of its Pipelines API.")
 @click.option("--namespace", default="", help="Kubeflow: Kubernetes namespace.")
 @click.option("--experiment", default="", help="Kubeflow: name of the experiment that the run belongs to.")

@@ -149,6 +149,25 @@ def write_whole(path: Path, text: str) -> None:
         raise ValueError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
 
 
+def to_yaml(*documents: Mapping[str, Any]) -> str:
+    """Returns documents as YAML in which every string is quoted.
+
+    PyYAML leaves "1e-5" plain, as it is no number to itself, but it is one to the YAML of the services.
+    """
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def represent_str(self, data: str) -> yaml.ScalarNode:
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+
+    Dumper.add_representer(str, Dumper.represent_str)
+    text: str = yaml.dump_all(documents, Dumper=Dumper, sort_keys=True, allow_unicode=True, width=1e9)
+    return text
+
+
 def uri_problem(what: str, uri: str, schemes: tuple[str, ...]) -> str:
     """Says what is wrong with the URI of a directory in object storage; empty if nothing is.
 

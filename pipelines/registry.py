@@ -100,8 +100,8 @@ def _google_credentials(realm: urllib.parse.SplitResult) -> dict[str, str]:
     https://cloud.google.com/artifact-registry/docs/docker/authentication
     """
     host = realm.netloc
-    google = host.endswith("-docker.pkg.dev") or host == "gcr.io" or host.endswith(".gcr.io")
-    if realm.scheme != "https" or not google:
+    is_google = host.endswith("-docker.pkg.dev") or host == "gcr.io" or host.endswith(".gcr.io")
+    if realm.scheme != "https" or not is_google:
         return {}
     import google.auth
     import google.auth.exceptions

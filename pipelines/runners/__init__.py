@@ -29,6 +29,7 @@ class Destination:
     Attributes:
       project: Google Cloud project; "" for the one of the credentials. Vertex's.
       region: Google Cloud region. Vertex's.
+      api_endpoint: Host of Vertex's API where it is another than the region's, as with Private Service Connect.
       host: URL of the Kubeflow Pipelines API.
       namespace: Kubernetes namespace. Kubeflow's.
       experiment: Name of the experiment that the run belongs to. Kubeflow's.
@@ -36,6 +37,7 @@ class Destination:
 
     project: str = ""
     region: str = ""
+    api_endpoint: str = ""
     host: str = ""
     namespace: str = ""
     experiment: str = ""

@@ -35,14 +35,15 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
 
 def package(job: Mapping[str, Any]) -> str:
     """Returns the PipelineSpec as YAML, as `gcloud` and the console take it; labels and accounts are given there."""
-    import yaml
+    from pipelines.job_spec import to_yaml
 
-    text: str = yaml.safe_dump(job["pipelineSpec"], sort_keys=True)
-    return text
+    return to_yaml(job["pipelineSpec"])
 
 
 def submit(job: Mapping[str, Any], destination: Destination) -> str:
     """Creates the PipelineJob; see `submit_to_vertex`."""
     from pipelines.submission import submit_to_vertex
 
-    return submit_to_vertex(job, project=destination.project, region=destination.region)
+    return submit_to_vertex(
+        job, project=destination.project, region=destination.region, api_endpoint=destination.api_endpoint
+    )
