@@ -45,11 +45,13 @@ def compiler(target: str) -> str:
 
 
 def writable(directory: str) -> str:
-    """Writes, reads and removes a file under a directory of any file system that TFX can use."""
+    """Writes, reads and removes a file under a directory in object storage.
+
+    Makes no directories: there are none, and TensorFlow asks for those of a missing bucket without end.
+    """
     from tfx.dsl.io import fileio
 
     file = os.path.join(directory, f".tfx-qat-{uuid.uuid4().hex}")
-    fileio.makedirs(directory)
     with fileio.open(file, "w") as stream:
         stream.write("probe")
     with fileio.open(file, "r") as stream:

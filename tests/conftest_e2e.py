@@ -1,11 +1,18 @@
-"""Runs of the digits pipeline through the command line, each in a process of its own, as a user runs it."""
+"""Runs of the digits pipeline, on this machine as a user runs it, and as a job of Vertex."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from object_store import object_store
+from pipeline_service import JobRun, PipelineService, container_environment
+
+_REPOSITORY = Path(__file__).parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,3 +50,82 @@ def run_digits(root: Path, *arguments: str) -> Run:
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A first run by LocalDagRunner."""
     return run_digits(tmp_path_factory.mktemp("local"), "--runner", "local")
+
+
+@dataclasses.dataclass(frozen=True)
+class VertexRun:
+    """Three runs of one compiled job: the first, the same again, and one whose examples are no TFRecords.
+
+    Attributes:
+      job: The compiled job.
+      first: Its first run, in which QuantizeTrainer's node goes away once.
+      second: The same job again.
+      failed: The job of a pipeline with broken examples.
+      objects: All objects in the bucket, by name.
+      doctor: What doctor said of the job in the image's environment, before it ran.
+      logs: Directory with a log for each process.
+    """
+
+    job: dict[str, Any]
+    first: JobRun
+    second: JobRun
+    failed: JobRun
+    objects: dict[str, bytes]
+    doctor: str
+    logs: Path
+
+    @property
+    def errors(self) -> str:
+        """What the failed tasks said."""
+        return "\n".join(f"{name}: {run.error}" for name, run in self.first.tasks.items() if run.error)
+
+
+@pytest.fixture(scope="session")
+def image_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The virtual environment of the container image, made by the image's script: a wheel, and no repository."""
+    venv = tmp_path_factory.mktemp("image") / "venv"
+    subprocess.run([str(_REPOSITORY / "infra/image/install.sh"), str(venv)], check=True, capture_output=True, text=True)
+    return venv
+
+
+@pytest.fixture(scope="session")
+def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> VertexRun:
+    """Compiles the digits for Vertex and runs the job, with object storage as its root."""
+    directory = tmp_path_factory.mktemp("vertex")
+    with object_store() as store:
+        environment = container_environment(image_environment, directory, store.environment)
+
+        def read(uri: str) -> bytes | None:
+            return store.objects("bucket").get(uri.removeprefix("gs://bucket/"))
+
+        def cli(*arguments: str) -> str:
+            arguments = ("python", "-m", "pipelines", *arguments)
+            result = subprocess.run(
+                arguments, env=environment, cwd=directory, check=False, capture_output=True, text=True
+            )
+            assert result.returncode == 0, result.stdout + result.stderr
+            return result.stdout
+
+        def compiled(root: str) -> dict[str, Any]:
+            image = "europe-docker.pkg.dev/project/images/tfx-qat:0.1.0"
+            cli("compile", "digits", "--runner", "vertex", "--root", root, "--image", image, "-o", "job.json")
+            job: dict[str, Any] = json.loads((directory / "job.json").read_text())
+            return job
+
+        store.make_bucket("bucket")
+        cli("examples", "digits", "--root", "gs://bucket/digits")
+        cli("examples", "digits", "--root", "gs://bucket/broken")
+        store.put("bucket", "broken/examples/digits.tfrecord", b"no TFRecord")
+        service = PipelineService(environment, directory / "logs", read)
+        failed = service.run(compiled("gs://bucket/broken"))
+        job = compiled("gs://bucket/digits")
+        doctor = cli("doctor", "job.json")
+        return VertexRun(
+            job=job,
+            first=service.run(job, preempt={"QuantizeTrainer": "Assets written"}),
+            second=service.run(job),
+            failed=failed,
+            objects=store.objects("bucket"),
+            doctor=doctor,
+            logs=directory / "logs",
+        )

@@ -1,0 +1,135 @@
+"""What a user of Vertex relies on: the compiled job, run as the service runs it, does what a local run does.
+
+Every task is a process of the container image's environment, which the image's own script made, with object storage as
+the pipeline root.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.metadata import MetadataStore
+
+from conftest_e2e import Run, VertexRun
+from object_store import ACCESS_TOKEN
+
+pytestmark = pytest.mark.slow
+
+_MODELS = {
+    ("QuantizeTrainer", "float_model"),
+    ("QuantizeTrainer", "model"),
+    ("TFLiteIntConverter", "tflite_model"),
+    ("EdgeTPUCompiler", "compiled_model"),
+}
+# Of what is not the same in two local runs either: a SavedModel's bytes; and what TFX writes of its own.
+_UNSTABLE = {"sha256", "parent_sha256"}
+_TFX = {"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external"}
+
+
+def _local_properties(run: Run, component: str, key: str) -> dict[str, Any]:
+    executions = MetadataStore(str(run.root / "metadata.sqlite")).last_run("digits")
+    (execution,) = [execution for execution in executions if execution.component == component]
+    return {name: value for name, value in execution.outputs[key][0].properties.items() if name not in _TFX}
+
+
+def _vertex_properties(vertex_run: VertexRun, component: str, key: str) -> dict[str, Any]:
+    metadata = vertex_run.first.output(component, key)["metadata"]
+    return {name: value for name, value in metadata.items() if name not in _TFX}
+
+
+def test_vertex_run_pushes_the_same_bytes_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
+    assert vertex_run.first.state == "SUCCEEDED", vertex_run.errors
+    pushed = {name: content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)}
+    assert list(pushed.values()) == [local_run.pushed[0].read_bytes()]
+
+
+def test_vertex_run_says_the_same_verdict_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
+    report = json.loads(vertex_run.objects[f"digits/reports/{vertex_run.first.id}.json"])
+    assert (report["run"], report["state"], report["error"]) == (vertex_run.first.id, "SUCCEEDED", "")
+    local = _local_properties(local_run, "QuantizedEvaluator", "blessing")
+    assert report["verdict"]["blessed"] is (local["blessed"] == 1)
+    assert report["verdict"]["reasons"] == json.loads(local["reasons"])
+    assert re.fullmatch(r"gs://bucket/digits/pushed/\d+", report["verdict"]["pushed_to"])
+
+
+@pytest.mark.parametrize(("component", "key"), sorted(_MODELS))
+def test_vertex_run_records_the_same_facts_as_a_local_run(
+    local_run: Run, vertex_run: VertexRun, component: str, key: str
+) -> None:
+    local = _local_properties(local_run, component, key)
+    vertex = _vertex_properties(vertex_run, component, key)
+    assert set(local) == set(vertex)
+    assert {*local} >= {"scheme", "training", "tfx_qat_version", "sha256", "kind"} or key == "tflite_model"
+    stable = set(local) - (_UNSTABLE if component == "QuantizeTrainer" else {"parent_sha256"})
+    assert {name: local[name] for name in stable} == {name: vertex[name] for name in stable}
+    uri = vertex_run.first.output(component, key)["uri"].removeprefix("gs://bucket/")
+    facts = json.loads(vertex_run.objects[f"{uri}/facts.json"])
+    assert {name: facts[name] for name in vertex} == vertex
+
+
+def test_vertex_run_keeps_the_chain_of_hashes(vertex_run: VertexRun) -> None:
+    chain = [
+        _vertex_properties(vertex_run, *place)
+        for place in (
+            ("QuantizeTrainer", "float_model"),
+            ("QuantizeTrainer", "model"),
+            ("TFLiteIntConverter", "tflite_model"),
+            ("EdgeTPUCompiler", "compiled_model"),
+        )
+    ]
+    for parent, child in itertools.pairwise(chain):
+        assert child["parent_sha256"] == parent["sha256"]
+    (pushed,) = [content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)]
+    assert hashlib.sha256(pushed).hexdigest() == chain[-1]["sha256"]
+
+
+def test_vertex_run_tries_a_lost_task_again_and_leaves_nothing_of_the_first_try(vertex_run: VertexRun) -> None:
+    attempts = {name: run.attempts for name, run in vertex_run.first.tasks.items()}
+    assert attempts.pop("QuantizeTrainer") == 2  # its first node went away
+    assert set(attempts.values()) == {0, 1}
+    assert [name for name, tries in attempts.items() if not tries] == ["tfx-dag"]
+    assert not [name for name in vertex_run.objects if ".partial" in name or ".temp" in name]
+
+
+def test_second_vertex_run_takes_all_but_its_report_from_the_cache(vertex_run: VertexRun) -> None:
+    states = {name: run.state for name, run in vertex_run.second.tasks.items()}
+    ran = {name for name, state in states.items() if state != "SKIPPED"}
+    assert ran == {"VerdictRecorder", "RunReporter", "tfx-dag"}
+    first, second = (
+        json.loads(vertex_run.objects[f"digits/reports/{run.id}.json"]) for run in (vertex_run.first, vertex_run.second)
+    )
+    assert second["verdict"] == first["verdict"]
+    assert second["run"] != first["run"]
+
+
+def test_failed_vertex_run_is_tried_again_stopped_and_reported(vertex_run: VertexRun) -> None:
+    tasks = vertex_run.failed.tasks
+    assert vertex_run.failed.state == "FAILED"
+    assert (tasks["ImportExampleGen"].state, tasks["ImportExampleGen"].attempts) == ("FAILED", 2)
+    assert {run.state for name, run in tasks.items() if name not in ("ImportExampleGen", "tfx-dag", "RunReporter")} == {
+        "CANCELLED"
+    }
+    report = json.loads(vertex_run.objects[f"broken/reports/{vertex_run.failed.id}.json"])
+    assert (report["state"], report["verdict"]) == ("FAILED", None)
+    assert "ImportExampleGen" in report["error"]
+
+
+def test_doctor_finds_nothing_wrong_in_the_image_but_what_is_not_there(vertex_run: VertexRun) -> None:
+    lines = vertex_run.doctor.splitlines()
+    levels = {line.split()[1].rstrip(":"): line.split()[0] for line in lines}
+    for what in ("spec", "code", "versions", "root", "examples", "push_dir"):
+        assert levels[what] == "ok", vertex_run.doctor
+    assert "working copy" not in vertex_run.doctor  # the wheel, not the repository
+    assert [line for line in lines if line.startswith("wrong")] == []
+
+
+def test_vertex_run_tells_no_secret(vertex_run: VertexRun) -> None:
+    texts = {**vertex_run.objects, "job": json.dumps(vertex_run.job).encode()}
+    texts |= {str(path): path.read_bytes() for path in Path(vertex_run.logs).rglob("log")}
+    assert len(texts) > 50
+    assert [name for name, content in texts.items() if ACCESS_TOKEN.encode() in content] == []
