@@ -8,8 +8,13 @@ unexport UV_PROJECT_ENVIRONMENT
 
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+# The uv that `make setup` found or installed.
+UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
+# What `make audit` does if the database of vulnerabilities cannot be asked: fail or warn.
+UNREACHABLE ?= fail
+SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo test test-fast test-newest lint image-lint audit sbom bench clean
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,11 +38,24 @@ test: setup ## Runs all tests
 test-fast: setup ## Runs the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow"
 
-lint: setup ## Checks format, style, types and the direction of imports
+test-newest: ## Runs all tests on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
+	@infra/newest.sh
+
+lint: setup image-lint ## Checks format, style, types, the direction of imports, and the image
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+image-lint: setup ## Checks the Dockerfile and the shell scripts
+	@.venv/bin/hadolint infra/Dockerfile
+	@.venv/bin/shellcheck $(SCRIPTS)
+
+audit: setup ## Looks up known vulnerabilities of both stacks, into build/audit
+	@$(UV) run --quiet --isolated --locked --only-group audit python -m infra.supply_chain.audit --unreachable $(UNREACHABLE)
+
+sbom: setup ## Writes what both stacks consist of, as CycloneDX, into build/sbom
+	@$(PYTHON) -m infra.supply_chain.sbom
 
 bench: setup ## Times the demo, component by component, into build/bench/demo.json
 	@$(PYTHON) -m infra.bench.demo

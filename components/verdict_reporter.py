@@ -14,6 +14,7 @@ import os
 import re
 from typing import Any
 
+from google.protobuf import json_format
 from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -28,7 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 # https://github.com/kubeflow/pipelines/blob/sdk-2.5.0/sdk/python/kfp/dsl/__init__.py
 RUN_ID_PLACEHOLDER = "{{$.pipeline_job_uuid}}"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_SUCCEEDED = "SUCCEEDED"
+# Vertex's word and that of ML Metadata, which Kubeflow uses.
+_WENT_WELL = ("SUCCEEDED", "COMPLETE")
 
 
 class RecorderExecutor(base_executor.BaseExecutor):
@@ -62,7 +64,8 @@ class ReporterExecutor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Puts the service's final status and the recorded verdict together."""
-        status = json.loads(exec_properties["final_status"])
+        given = exec_properties["final_status"]  # Vertex gives JSON, Kubeflow a structure
+        status = json.loads(given) if isinstance(given, str) else json_format.MessageToDict(given)
         recorded = _file(exec_properties, "verdict.json")
         verdict = json.loads(io_utils.read_string_file(recorded)) if fileio.exists(recorded) else None
         report = {
@@ -74,7 +77,7 @@ class ReporterExecutor(base_executor.BaseExecutor):
         }
         file = _file(exec_properties, "json")
         _write(file, report)
-        level = logging.INFO if report["state"] == _SUCCEEDED else logging.ERROR
+        level = logging.INFO if report["state"] in _WENT_WELL else logging.ERROR
         _LOGGER.log(level, "%s (report: %s)", summary_line(report), file)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import struct_pb2
 from tfx.types import standard_artifacts
 
 from components.verdict_reporter import RecorderExecutor, ReporterExecutor
@@ -64,6 +65,17 @@ def test_reporter_tells_the_error_when_the_run_failed_before_a_verdict(
     assert (report["state"], report["error"], report["verdict"]) == ("FAILED", "task Transform failed", None)
     (record,) = [record for record in caplog.records if record.name == "components.verdict_reporter"]
     assert record.levelno == logging.ERROR
+
+
+def test_reporter_takes_the_structure_that_kubeflow_gives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    status = struct_pb2.Struct()
+    status.update({"state": "COMPLETE", "pipelineJobResourceName": "digits 7", "error": {}})
+    with caplog.at_level(logging.INFO):
+        ReporterExecutor().Do({}, {}, {"reports_uri": str(tmp_path), "run_id": "run-7", "final_status": status})
+    report = json.loads((tmp_path / "run-7.json").read_text())
+    assert (report["job"], report["state"], report["error"]) == ("digits 7", "COMPLETE", "")
+    (record,) = [record for record in caplog.records if record.name == "components.verdict_reporter"]
+    assert record.levelno == logging.INFO
 
 
 @pytest.mark.parametrize("run_id", ["../escape", "a/b", "", "{{$.pipeline_job_uuid}}", "..", "a b"])
