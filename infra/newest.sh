@@ -141,7 +141,8 @@ chown 10001:10001 "$root/src/tfx-qat"
 step "make $target"
 echo "Running make $target on $(show_stack)"
 status=0
-as_user /usr/local/bin:/usr/bin /src/tfx-qat make --no-print-directory "$target" || status=$?
+as_user /usr/local/bin:/usr/bin /src/tfx-qat env TFX_QAT_IMAGE_ENVIRONMENT=/opt/tfx-qat \
+  make --no-print-directory "$target" || status=$?
 
 step end
 echo

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import sys
 import time
@@ -85,9 +84,13 @@ def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: str | 
 def examples(config_name: str, gates: tuple[str, ...], **changes: str | None) -> None:
     """Writes the examples of CONFIG where its task can write them and they are missing, and checks them."""
     config = _load(config_name, gates, changes)
-    from pipelines.inputs import prepare_examples
+    from pipelines.progress import silent
 
-    click.echo(f"{prepare_examples(config):,} examples checked in {config.examples_uri}")
+    with silent():
+        from pipelines.inputs import prepare_examples
+
+        count = prepare_examples(config)
+    click.echo(f"{count:,} examples checked in {config.examples_uri}")
 
 
 @main.command("compile")
@@ -114,9 +117,10 @@ def compile_(
     if image:
         config = dataclasses.replace(config, deployment=dataclasses.replace(config.deployment, image=image))
     from pipelines.job_spec import containers_of, write_whole
+    from pipelines.progress import silent
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFX warns of a default image that is there
-    job = service.compile_job(config)
+    with silent():
+        job = service.compile_job(config)
     is_json = output.suffix == ".json"
     write_whole(output, json.dumps(job, indent=2, sort_keys=True) + "\n" if is_json else service.package(job))
     python = "python -m pipelines"

@@ -81,6 +81,21 @@ def quiet(log_file: Path) -> Iterator[Console]:
             console.file.close()
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Drops standard error: TensorFlow and TFX write to it when they are imported, past all of their settings."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
 def watch(progress: Progress) -> None:
     """Lets a progress see what TFX logs, by absl, whose own handler would write every line a second time."""
     import absl.logging

@@ -4,6 +4,8 @@
 #
 #   install.sh dependencies ENVIRONMENT     everything but tfx-qat; changes only with pyproject.toml and uv.lock
 #   install.sh project ENVIRONMENT [COPY]   tfx-qat; also lays its files below COPY, a layer of the image of their own
+#
+# PYTHON names another interpreter than the system's, as the tests do.
 set -euo pipefail
 
 fail() {
@@ -18,7 +20,7 @@ command -v uv >/dev/null || fail "uv is not here; run build_tools.sh first"
 unset PYTHONDONTWRITEBYTECODE
 export UV_PROJECT_ENVIRONMENT=$2
 sync=(uv sync --quiet --locked --no-default-groups --group image --all-extras --no-editable --compile-bytecode
-  --no-python-downloads --python /usr/bin/python3)
+  --no-python-downloads --python "${PYTHON:-/usr/bin/python3}")
 
 case $1 in
   dependencies)

@@ -9,7 +9,8 @@ from pipelines.runners import Destination
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
-# What TensorFlow's file systems read. Kubeflow's own minio:// is none of them.
+# TensorFlow reads s3:// only in an image to which tensorflow-io is added, which doctor notices; Kubeflow's own minio://
+# it never reads.
 _SCHEMES = ("gs", "s3")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
