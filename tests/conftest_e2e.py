@@ -56,13 +56,14 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @dataclasses.dataclass(frozen=True)
 class VertexRun:
-    """Three runs of one compiled job: the first, the same again, and one whose examples are no TFRecords.
+    """Runs of compiled jobs.
 
     Attributes:
       job: The compiled job.
       first: Its first run, in which QuantizeTrainer's node goes away once.
       second: The same job again.
-      failed: The job of a pipeline with broken examples.
+      failed: The job of a pipeline whose examples are no TFRecords.
+      kubeflow: The first task of the digits, compiled for Kubeflow and run as there.
       objects: All objects in the bucket, by name.
       doctor: What doctor said of the job in the image's environment, before it ran.
       logs: Directory with a log for each process.
@@ -72,6 +73,7 @@ class VertexRun:
     first: JobRun
     second: JobRun
     failed: JobRun
+    kubeflow: JobRun
     objects: dict[str, bytes]
     doctor: str
     logs: Path
@@ -114,19 +116,24 @@ def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory
             assert result.returncode == 0, result.stdout + result.stderr
             return result.stdout
 
-        def compiled(root: str) -> dict[str, Any]:
+        def compiled(root: str, runner: str = "vertex", *options: str) -> dict[str, Any]:
             image = "europe-docker.pkg.dev/project/images/tfx-qat:0.1.0"
-            cli("compile", "digits", "--runner", "vertex", "--root", root, "--image", image, "-o", "job.json")
+            cli("compile", "digits", "--runner", runner, "--root", root, "--image", image, "-o", "job.json", *options)
             job: dict[str, Any] = json.loads((directory / "job.json").read_text())
             return job
 
         store.make_bucket("bucket")
         cli("examples", "digits", "--root", "gs://bucket/digits")
-        cli("examples", "digits", "--root", "gs://bucket/broken")
         store.put("bucket", "broken/examples/digits.tfrecord", b"no TFRecord")
-        broken, job = compiled("gs://bucket/broken"), compiled("gs://bucket/digits")
+        small = compiled("gs://bucket/kubeflow", "kubeflow", "--examples", "gs://bucket/digits/examples")
+        job = compiled("gs://bucket/digits")  # the file that doctor will read
+        broken = json.loads(json.dumps(job).replace("gs://bucket/digits", "gs://bucket/broken"))
+        dag = small["pipelineSpec"]["components"]["tfx-dag"]["dag"]
+        dag["tasks"] = {"ImportExampleGen": dag["tasks"]["ImportExampleGen"]}
+        on_kubeflow = PipelineService(environment, directory / "kubeflow", read, is_kubeflow=True)
         with ThreadPoolExecutor() as pool:
             failed = pool.submit(PipelineService(environment, directory / "failed", read).run, broken)
+            kubeflow = pool.submit(on_kubeflow.run, small)
             doctor = cli("doctor", "job.json")
             service = PipelineService(environment, directory / "logs", read)
             first = service.run(job, preempt={"QuantizeTrainer": "Assets written"})
@@ -136,6 +143,7 @@ def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory
             first=first,
             second=second,
             failed=failed.result(),
+            kubeflow=kubeflow.result(),
             objects=store.objects("bucket"),
             doctor=doctor,
             logs=directory,

@@ -64,14 +64,25 @@ class JobRun:
 class PipelineService:
     """The service. Keeps its metadata store and cache over jobs."""
 
-    def __init__(self, environment: Mapping[str, str], logs: Path, read: Callable[[str], bytes | None]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        logs: Path,
+        read: Callable[[str], bytes | None],
+        *,
+        is_kubeflow: bool = False,
+    ) -> None:
         """Makes a service.
 
         Args:
           environment: All that the containers' processes get; their PATH decides what `python` is.
           logs: Directory for a log per attempt of a task.
           read: Returns the content of an artifact store's file, None if there is none.
+          is_kubeflow: Does what Kubeflow does otherwise: runs no drivers, and gives a final status as a structure, in
+            the words of ML Metadata and without the error.
+            https://github.com/kubeflow/pipelines/blob/2.16.1/backend/src/v2/driver/resolve.go
         """
+        self.is_kubeflow = is_kubeflow
         self._environment = dict(environment)
         self._logs = logs
         self._read = read
@@ -205,7 +216,8 @@ class _Dag:
         values: Json = {}
         for key, source in task.get("inputs", {}).get("parameters", {}).items():
             if "taskFinalStatus" in source:
-                values[key] = json.dumps(self._final_status(source["taskFinalStatus"]["producerTask"]))
+                status = self._final_status(source["taskFinalStatus"]["producerTask"])
+                values[key] = status if self._service.is_kubeflow else json.dumps(status)
                 continue
             value = source["runtimeValue"]["constant"]
             if isinstance(value, str):
@@ -214,6 +226,14 @@ class _Dag:
         return values
 
     def _final_status(self, producer: str) -> Json:
+        if self._service.is_kubeflow:
+            state = {"SUCCEEDED": "COMPLETE"}.get(self._tasks[producer].state, self._tasks[producer].state)
+            return {
+                "state": state,
+                "pipelineJobResourceName": f"a run of {self._job_id}",
+                "pipelineTaskName": producer,
+                "error": {},
+            }
         job = f"projects/{_PROJECT}/locations/here/pipelineJobs/{self._job_id}"
         status: Json = {
             "state": self._tasks[producer].state,
@@ -252,7 +272,7 @@ class _Dag:
             },
         }
         hook = container.get("lifecycle", {}).get("preCacheCheck")
-        if hook:
+        if hook and not self._service.is_kubeflow:
             went_well, log = self._service.execute(f"{name}-driver", 1, _command(hook, executor_input))
             if not went_well:
                 return TaskRun(name, "FAILED", 1, time.monotonic() - started, error=log)

@@ -4,6 +4,7 @@ Every task is a process of the container image's environment, which the image's 
 the pipeline root.
 """
 
+import gzip
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from pipelines.metadata import MetadataStore
 
 from conftest_e2e import Run, VertexRun
 from object_store import ACCESS_TOKEN
+from pipeline_service import JobRun
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,21 @@ def test_failed_vertex_run_is_tried_again_stopped_and_reported(vertex_run: Verte
     report = json.loads(vertex_run.objects[f"broken/reports/{vertex_run.failed.id}.json"])
     assert (report["state"], report["verdict"]) == ("FAILED", None)
     assert "ImportExampleGen" in report["error"]
+
+
+def test_kubeflow_run_makes_the_same_examples_without_a_driver_and_is_reported(vertex_run: VertexRun) -> None:
+    run = vertex_run.kubeflow
+    assert run.state == "SUCCEEDED", run.tasks["ImportExampleGen"].error
+
+    def examples(of: JobRun) -> dict[str, bytes]:
+        uri = of.output("ImportExampleGen", "examples")["uri"].removeprefix("gs://bucket/")
+        found = {name: content for name, content in vertex_run.objects.items() if name.startswith(f"{uri}/Split-")}
+        return {name.removeprefix(uri): bytes(sorted(gzip.decompress(content))) for name, content in found.items()}
+
+    assert set(examples(run)) == {f"/Split-{split}/data_tfrecord-00000-of-00001.gz" for split in ("train", "eval")}
+    assert examples(run) == examples(vertex_run.first)
+    report = json.loads(vertex_run.objects[f"kubeflow/reports/{run.id}.json"])
+    assert (report["state"], report["verdict"], report["job"]) == ("COMPLETE", None, f"a run of {run.id}")
 
 
 def test_doctor_finds_nothing_wrong_in_the_image_but_what_is_not_there(vertex_run: VertexRun) -> None:
