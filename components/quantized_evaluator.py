@@ -9,8 +9,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
+from tfx.components.evaluator import executor as evaluator_executor
 from tfx.components.util import tfxio_utils
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, proto_utils
 
@@ -24,8 +25,12 @@ from components.quantization.conversion import flatbuffer
 VERDICT_FILE = "verdict.json"
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
-    """Evaluates both models in one Beam pipeline."""
+class Executor(evaluator_executor.Executor):
+    """Evaluates both models in one Beam pipeline.
+
+    An Evaluator of TFX's, so that on Kubeflow and Vertex its blessing gets the names of the models, by which
+    LatestBlessedModelStrategy finds them there, instead of numbers.
+    """
 
     def Do(
         self,

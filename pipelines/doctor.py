@@ -203,12 +203,10 @@ def _version_findings(answer: Answer, parameters: Mapping[str, Json]) -> Iterato
         )
         return
     here: dict[str, str] = answer.value
-    compiled: dict[str, str] = {}
-    for values in parameters.values():
-        compiled |= json.loads(values.get("toolchain") or "{}")
-    differing = [
-        f"{name} {compiled[name]}, here {here.get(name)}" for name in compiled if compiled[name] != here.get(name)
-    ]
+    compiled = {
+        version for values in parameters.values() for version in json.loads(values.get("toolchain") or "{}").items()
+    }
+    differing = [f"{name} {version}, here {here.get(name)}" for name, version in compiled if version != here.get(name)]
     if differing:
         yield Finding(
             "warning",

@@ -1,5 +1,6 @@
 """The raw examples of a run: written where the task can, and checked before anything starts."""
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -41,7 +42,9 @@ def _exists(directory: str) -> bool:
     try:
         there: bool = tf.io.gfile.exists(directory)
     except tf.errors.OpError as error:
-        raise ValueError(f"{directory} cannot be read: {error.message}; check its name and the credentials") from error
+        raise ValueError(
+            f"{directory} cannot be read: {_first_line(error)}; check its name and the credentials"
+        ) from error
     return there
 
 
@@ -67,11 +70,15 @@ def _upload(source: Path, directory: str) -> None:
         for file in sorted(source.iterdir()):
             tf.io.gfile.copy(str(file), f"{directory}/{file.name}")
     except tf.errors.OpError as error:
-        if tf.io.gfile.exists(directory):
+        with contextlib.suppress(tf.errors.OpError):
             tf.io.gfile.rmtree(directory)
         raise ValueError(
-            f"{directory} cannot be written: {error.message}; check its name and the credentials"
+            f"{directory} cannot be written: {_first_line(error)}; check its name and the credentials"
         ) from error
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return str(error.message).split("\n")[0]
 
 
 def _files(directory: str) -> list[str]:

@@ -132,7 +132,9 @@ def read_job(path: Path) -> Json:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path} is no compiled pipeline job; make one with `python -m pipelines compile`") from error
+        raise ValueError(
+            f"{path} is no compiled pipeline job; make one with `python -m pipelines compile ... -o <name>.json`"
+        ) from error
     compiled: Json = job
     return compiled
 

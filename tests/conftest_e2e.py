@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pipelines.metadata import MetadataStore
 
 from object_store import object_store
 from pipeline_service import JobRun, PipelineService, container_environment
@@ -19,11 +23,12 @@ _REPOSITORY = Path(__file__).parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: where it kept things, its exit status and what it printed."""
+    """One run: where it kept things, its exit status, what it printed, and ML Metadata as it was when it ended."""
 
     root: Path
     status: int
     output: str
+    metadata: Path
 
     @property
     def pushed(self) -> list[Path]:
@@ -45,7 +50,39 @@ def run_digits(root: Path, *arguments: str) -> Run:
         check=False,
         timeout=600,
     )
-    return Run(root, result.returncode, result.stdout + result.stderr)
+    metadata = root / f"metadata.{time.time_ns()}.sqlite"
+    if (root / "metadata.sqlite").exists():
+        shutil.copy(root / "metadata.sqlite", metadata)
+    return Run(root, result.returncode, result.stdout + result.stderr, metadata)
+
+
+# Each from the one before.
+MODELS = (
+    ("QuantizeTrainer", "float_model"),
+    ("QuantizeTrainer", "model"),
+    ("TFLiteIntConverter", "tflite_model"),
+    ("EdgeTPUCompiler", "compiled_model"),
+)
+# What TFX writes of its own.
+_TFX = {"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external"}
+
+
+def local_properties(run: Run, component: str, key: str) -> dict[str, Any]:
+    """What ML Metadata has of an artifact of a local run."""
+    executions = MetadataStore(str(run.metadata)).last_run("digits")
+    (execution,) = [execution for execution in executions if execution.component == component]
+    return {name: value for name, value in execution.outputs[key][0].properties.items() if name not in _TFX}
+
+
+def vertex_properties(run: JobRun, component: str, key: str) -> dict[str, Any]:
+    """What Vertex's ML Metadata is told of an artifact."""
+    return {name: value for name, value in run.output(component, key)["metadata"].items() if name not in _TFX}
+
+
+def stable(properties: dict[str, Any], component: str) -> dict[str, Any]:
+    """Those that are the same in each run: the bytes of a SavedModel are not."""
+    unstable = {"QuantizeTrainer": {"sha256", "parent_sha256"}, "TFLiteIntConverter": {"parent_sha256"}}
+    return {name: value for name, value in properties.items() if name not in unstable.get(component, set())}
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from pipelines.configs import load_config
 from pipelines.metadata import MetadataStore
 from pipelines.summary import RunSummary, summarize
 
-from conftest_e2e import Run, command, run_digits
+from conftest_e2e import MODELS, Run, command, local_properties, run_digits, stable
 
 pytestmark = pytest.mark.slow
 _COMPONENTS = [
@@ -100,6 +100,11 @@ def test_beam_runner_pushes_the_same_bytes(local_run: Run, tmp_path: Path) -> No
     run = run_digits(tmp_path, "--runner", "beam")
     assert run.status == 0, run.output
     assert run.pushed[0].read_bytes() == local_run.pushed[0].read_bytes()
+    for component, key in MODELS:
+        facts = [stable(local_properties(one, component, key), component) for one in (run, local_run)]
+        assert facts[0] == facts[1]
+    reasons = [local_properties(one, "QuantizedEvaluator", "blessing")["reasons"] for one in (run, local_run)]
+    assert reasons[0] == reasons[1]
     log = next((tmp_path / "logs").iterdir()).read_text()
     assert "PrismRunner" not in log  # Beam's default runner, which it downloads
 

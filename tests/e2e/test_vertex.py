@@ -10,38 +10,14 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipelines.metadata import MetadataStore
-
-from conftest_e2e import Run, VertexRun
+from conftest_e2e import MODELS, Run, VertexRun, local_properties, stable, vertex_properties
 from object_store import ACCESS_TOKEN
 from pipeline_service import JobRun
 
 pytestmark = pytest.mark.slow
-
-_MODELS = {
-    ("QuantizeTrainer", "float_model"),
-    ("QuantizeTrainer", "model"),
-    ("TFLiteIntConverter", "tflite_model"),
-    ("EdgeTPUCompiler", "compiled_model"),
-}
-# Of what is not the same in two local runs either: a SavedModel's bytes; and what TFX writes of its own.
-_UNSTABLE = {"sha256", "parent_sha256"}
-_TFX = {"name", "state", "tfx_version", "pipeline_name", "producer_component", "is_external"}
-
-
-def _local_properties(run: Run, component: str, key: str) -> dict[str, Any]:
-    executions = MetadataStore(str(run.root / "metadata.sqlite")).last_run("digits")
-    (execution,) = [execution for execution in executions if execution.component == component]
-    return {name: value for name, value in execution.outputs[key][0].properties.items() if name not in _TFX}
-
-
-def _vertex_properties(vertex_run: VertexRun, component: str, key: str) -> dict[str, Any]:
-    metadata = vertex_run.first.output(component, key)["metadata"]
-    return {name: value for name, value in metadata.items() if name not in _TFX}
 
 
 def test_vertex_run_pushes_the_same_bytes_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
@@ -53,38 +29,29 @@ def test_vertex_run_pushes_the_same_bytes_as_a_local_run(local_run: Run, vertex_
 def test_vertex_run_says_the_same_verdict_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
     report = json.loads(vertex_run.objects[f"digits/reports/{vertex_run.first.id}.json"])
     assert (report["run"], report["state"], report["error"]) == (vertex_run.first.id, "SUCCEEDED", "")
-    local = _local_properties(local_run, "QuantizedEvaluator", "blessing")
+    local = local_properties(local_run, "QuantizedEvaluator", "blessing")
     assert report["verdict"]["blessed"] is (local["blessed"] == 1)
     assert report["verdict"]["reasons"] == json.loads(local["reasons"])
     assert re.fullmatch(r"gs://bucket/digits/pushed/\d+", report["verdict"]["pushed_to"])
 
 
-@pytest.mark.parametrize(("component", "key"), sorted(_MODELS))
+@pytest.mark.parametrize(("component", "key"), MODELS)
 def test_vertex_run_records_the_same_facts_as_a_local_run(
     local_run: Run, vertex_run: VertexRun, component: str, key: str
 ) -> None:
-    local = _local_properties(local_run, component, key)
-    vertex = _vertex_properties(vertex_run, component, key)
+    local = local_properties(local_run, component, key)
+    vertex = vertex_properties(vertex_run.first, component, key)
     assert set(local) == set(vertex)
     assert {"scheme", "tfx_qat_version", "tensorflow_version", "sha256", "parent_sha256", "kind"} <= set(local)
-    stable = set(local) - (_UNSTABLE if component == "QuantizeTrainer" else {"parent_sha256"})
     # SQLite's ML Metadata keeps six digits.
-    assert {name: vertex[name] for name in stable} == pytest.approx({name: local[name] for name in stable}, abs=1e-6)
+    assert stable(vertex, component) == pytest.approx(stable(local, component), abs=1e-6)
     uri = vertex_run.first.output(component, key)["uri"].removeprefix("gs://bucket/")
     facts = json.loads(vertex_run.objects[f"{uri}/facts.json"])
     assert {name: facts[name] for name in vertex} == vertex
 
 
 def test_vertex_run_keeps_the_chain_of_hashes(vertex_run: VertexRun) -> None:
-    chain = [
-        _vertex_properties(vertex_run, *place)
-        for place in (
-            ("QuantizeTrainer", "float_model"),
-            ("QuantizeTrainer", "model"),
-            ("TFLiteIntConverter", "tflite_model"),
-            ("EdgeTPUCompiler", "compiled_model"),
-        )
-    ]
+    chain = [vertex_properties(vertex_run.first, *place) for place in MODELS]
     for parent, child in itertools.pairwise(chain):
         assert child["parent_sha256"] == parent["sha256"]
     (pushed,) = [content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)]
@@ -108,6 +75,13 @@ def test_second_vertex_run_takes_all_but_its_report_from_the_cache(vertex_run: V
     )
     assert second["verdict"] == first["verdict"]
     assert second["run"] != first["run"]
+
+
+def test_blessed_vertex_model_is_what_a_later_run_resolves(vertex_run: VertexRun) -> None:
+    """TFX's resolver finds the model by its name in Vertex's ML Metadata, which the blessing must have."""
+    blessing = vertex_run.first.output("QuantizedEvaluator", "blessing")["metadata"]
+    assert blessing["current_model_id"] == vertex_run.first.output("TFLiteIntConverter", "tflite_model")["name"]
+    assert blessing["baseline_model_id"] == vertex_run.first.output("QuantizeTrainer", "float_model")["name"]
 
 
 def test_failed_vertex_run_is_tried_again_stopped_and_reported(vertex_run: VertexRun) -> None:

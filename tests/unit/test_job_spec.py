@@ -210,7 +210,9 @@ def test_loaders_say_what_to_use_when_the_runner_is_of_the_other_kind() -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pipelineSpec": {"root": {}}}', "no json"])
 def test_read_job_refuses_what_is_no_compiled_job(tmp_path: Path, content: str) -> None:
     (tmp_path / "job.json").write_text(content)
-    with pytest.raises(ValueError, match="is no compiled pipeline job; make one with"):
+    with pytest.raises(
+        ValueError, match="is no compiled pipeline job; make one with `python -m pipelines compile ... -o <name>.json`"
+    ):
         read_job(tmp_path / "job.json")
 
 
