@@ -72,7 +72,7 @@ class ReporterExecutor(base_executor.BaseExecutor):
             "run": exec_properties["run_id"],
             "job": status.get("pipelineJobResourceName", ""),
             "state": status.get("state", ""),
-            "error": status.get("error", {}).get("message", ""),
+            "error": (status.get("error") or {}).get("message") or "",
             "verdict": verdict,
         }
         file = _file(exec_properties, "json")

@@ -69,6 +69,7 @@ enter() { # enter ROOT: mounts what programs need, hands in the network
 
 make_root() { # under a name of its own until it is complete
   local partial=$root.partial
+  [[ ! -e $root || -e $root/.made-from ]] || fail "$root is there and was not made by this; choose another NEWEST_ROOT"
   rm -rf "$partial" "$root"
   if ! command -v debootstrap >/dev/null; then
     command -v apt-get >/dev/null || fail "debootstrap is not here; install it"

@@ -142,7 +142,10 @@ def submit(job_file: Path, **destination: str) -> None:
     from pipelines.runners import Destination, load_service
 
     job = read_job(job_file)
-    service = load_service(job.get("labels", {}).get(RUNNER_LABEL, ""))
+    runner = job.get("labels", {}).get(RUNNER_LABEL)
+    if not runner:
+        raise ValueError(f"{job_file} does not say which service it is for; compile it again")
+    service = load_service(runner)
     click.echo(f"{job_file} runs at {service.submit(job, Destination(**destination))}")
 
 

@@ -15,7 +15,7 @@ from pipelines import tasks
 from pipelines.deployment import Deployment
 
 # It becomes a part of paths, and the name of a job on a service.
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class PipelineConfig:
     """What a pipeline does and where it keeps things.
 
     Attributes:
-      name: Name of the pipeline: lowercase letters, digits and "-".
+      name: Name of the pipeline: lowercase letters, digits and "-", a letter first, at most 63.
       task: Name of a task in pipelines/tasks, or the dotted path of a module like those.
       label_key: The raw and transformed feature that is the label.
       root: Directory under which everything is kept, unless told otherwise below.
@@ -79,7 +79,9 @@ class PipelineConfig:
         require_gates(self.gates, self.metrics)
         wrong = []
         if not _NAME.fullmatch(self.name):
-            wrong.append(f"name {self.name!r} (lowercase letters, digits and '-', a letter or digit first)")
+            wrong.append(f"name {self.name!r} (lowercase letters, digits and '-', a letter first, at most 63)")
+        if not self.root:
+            wrong.append("root is empty (a directory)")
         if self.eval_buckets < 2:
             wrong.append(f"eval_buckets={self.eval_buckets} (at least 2, one of them for the eval split)")
         if self.representative_examples < 1:

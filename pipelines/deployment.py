@@ -1,6 +1,7 @@
 """Deployment: how a pipeline's containers run on Vertex AI Pipelines or Kubeflow Pipelines."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 
@@ -15,6 +16,9 @@ _IMAGE = re.compile(
 # What both allow: https://cloud.google.com/resource-manager/docs/labels-overview#requirements and
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
+_MOST_LABELS = 60  # of 64, as TFX has some of its own
+_OURS = "tfx_"
+_ACCELERATOR = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]*)?")
 _LABEL_VALUE = re.compile(r"([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)?")
 
 
@@ -36,10 +40,12 @@ class Resources:
     accelerator_count: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for amounts below zero and for an accelerator without a count or the reverse."""
+        """Raises ValueError for amounts that cannot be and for an accelerator without a count or the reverse."""
         for name in ("cpu_cores", "memory_gb", "accelerator_count"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"resources: {name}={getattr(self, name)}, expected 0 or more")
+        if not _ACCELERATOR.fullmatch(self.accelerator):
+            raise ValueError(f"resources: accelerator={self.accelerator!r}, expected a name such as 'NVIDIA_TESLA_T4'")
         if bool(self.accelerator) != bool(self.accelerator_count):
             raise ValueError(
                 f"resources: accelerator={self.accelerator!r} with accelerator_count={self.accelerator_count}; give"
@@ -99,6 +105,13 @@ class Deployment:
             for name, value in self.labels.items()
             if not (_LABEL.fullmatch(name) and _LABEL_VALUE.fullmatch(value))
         ]
+        wrong += [
+            f"label {name!r} (those that begin with '{_OURS}' are not yours)"
+            for name in self.labels
+            if name.startswith(_OURS)
+        ]
+        if len(self.labels) > _MOST_LABELS:
+            wrong.append(f"{len(self.labels)} labels (at most {_MOST_LABELS})")
         if self.failure_policy not in FAILURE_POLICIES:
             wrong.append(f"failure_policy={self.failure_policy!r} (one of {', '.join(FAILURE_POLICIES)})")
         if self.retries < 0:

@@ -16,9 +16,6 @@ from pipelines.registry import image_exists, split_reference
 
 # Imports take seconds, object storage without access is given up after retries.
 _TIMEOUT_S = 180
-_SCHEMES = ("gs", "s3")
-
-Json = dict[str, Any]
 
 
 class Finding(NamedTuple):
@@ -58,7 +55,7 @@ def examine(job: Mapping[str, Any]) -> list[Finding]:
     """
     broken = _spec_problems(job)
     if broken:
-        return [Finding("wrong", f"spec: {problem}; compile it again") for problem in broken]
+        return [Finding("wrong", f"spec: {problem}") for problem in broken]
     parameters = _parameters(job)
     code = sorted({*_executors(job), *_user_modules(parameters)})
     code_questions = [Question("versions", ""), *(Question("import", path) for path in code)]
@@ -79,47 +76,62 @@ def examine(job: Mapping[str, Any]) -> list[Finding]:
 
 
 def _spec_problems(job: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the spec itself, by its protocol buffer and its references."""
+    """What is wrong with the spec itself, by its protocol buffers and its references."""
     try:
         from google.protobuf import json_format
         from kfp.pipeline_spec import pipeline_spec_pb2
     except ImportError:
         return ["kfp-pipeline-spec is not installed: pip install 'tfx-qat[vertex]' or 'tfx-qat[kubeflow]'"]
-    problems = []
+    spec = job["pipelineSpec"]
     try:
-        json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
-        containers_of(job)
-        tasks = tasks_of(job)
-    except (json_format.ParseError, ValueError, KeyError) as error:
-        return [str(error).split("\n")[0]]
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        json_format.ParseDict(spec.get("deploymentSpec") or {}, pipeline_spec_pb2.PipelineDeploymentConfig())
+        containers, tasks = containers_of(job), tasks_of(job)
+    except (json_format.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{_first_line(error)}; compile it again"]
+    problems = [
+        f"task {name} has a container without an image" for name in containers if not containers[name].get("image")
+    ]
     for name, task in tasks.items():
-        problems += [
-            f"task {name} waits for {other}, which is none"
-            for other in task.get("dependentTasks", [])
-            if other not in tasks
-        ]
+        waits = [other for other in task.get("dependentTasks", []) if other not in tasks]
+        problems += [f"task {name} waits for {other}, which is none" for other in waits]
         for source in task.get("inputs", {}).get("artifacts", {}).values():
-            producer = source["taskOutputArtifact"]["producerTask"]
-            key = source["taskOutputArtifact"]["outputArtifactKey"]
+            producer, key = (
+                source.get("taskOutputArtifact", {}).get(field, "") for field in ("producerTask", "outputArtifactKey")
+            )
             component = tasks.get(producer, {}).get("componentRef", {}).get("name", "")
-            outputs = job["pipelineSpec"]["components"].get(component, {}).get("outputDefinitions", {})
-            if key not in outputs.get("artifacts", {}):
+            outputs = spec["components"].get(component, {}).get("outputDefinitions", {})
+            if "taskOutputArtifact" in source and key not in outputs.get("artifacts", {}):
                 problems.append(f"task {name} takes {key} of {producer}, which has no such output")
-    root = job.get("runtimeConfig", {}).get("gcsOutputDirectory", "")
-    problems += filter(None, [uri_problem("root", root, _SCHEMES)])
-    return problems
+    for name, values in _parameters(job).items():
+        for key in ("toolchain", "push_destination"):
+            if not isinstance(_json(values.get(key, "{}")), dict):
+                problems.append(f"parameter {key} of task {name} is no JSON object")
+    schemes = ("gs",) if job.get("labels", {}).get(RUNNER_LABEL) == "vertex" else ("gs", "s3")
+    for question, what in _directories(job, _parameters(job)).items():
+        problems += filter(None, [uri_problem(what, question.argument, schemes)])
+    return [f"{problem}; compile it again" for problem in problems]
 
 
-def _parameters(job: Mapping[str, Any]) -> dict[str, Json]:
-    """The constant parameters of each task."""
-    return {
-        name: {
-            key: value["runtimeValue"].get("constant")
-            for key, value in task.get("inputs", {}).get("parameters", {}).items()
-            if "runtimeValue" in value
-        }
-        for name, task in tasks_of(job).items()
-    }
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _parameters(job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The constant parameters of each task that are text."""
+    parameters: dict[str, dict[str, str]] = {}
+    for name, task in tasks_of(job).items():
+        inputs = task.get("inputs", {}).get("parameters", {})
+        values = {key: value.get("runtimeValue", {}).get("constant") for key, value in inputs.items()}
+        parameters[name] = {key: value for key, value in values.items() if isinstance(value, str)}
+    return parameters
 
 
 def _executors(job: Mapping[str, Any]) -> Iterator[str]:
@@ -132,22 +144,20 @@ def _executors(job: Mapping[str, Any]) -> Iterator[str]:
                     yield path
 
 
-def _user_modules(parameters: Mapping[str, Json]) -> Iterator[str]:
+def _user_modules(parameters: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for values in parameters.values():
         yield from (values[key] for key in ("module", "preprocessing_fn") if values.get(key))
 
 
-def _directories(job: Mapping[str, Any], parameters: Mapping[str, Json]) -> dict[Question, str]:
+def _directories(job: Mapping[str, Any], parameters: Mapping[str, Mapping[str, str]]) -> dict[Question, str]:
     """What is asked of object storage, and what each directory is called."""
     questions = {Question("writable", job["runtimeConfig"]["gcsOutputDirectory"]): "root"}
     for values in parameters.values():
         if values.get("input_base"):
             questions[Question("files", values["input_base"])] = "examples"
-        if values.get("push_destination"):
-            filesystem = json.loads(values["push_destination"]).get("filesystem", {})
-            questions[Question("writable", filesystem.get("base_directory") or filesystem.get("baseDirectory"))] = (
-                "push_dir"
-            )
+        filesystem = _json(values.get("push_destination", "{}")).get("filesystem", {})
+        if pushed := filesystem.get("base_directory") or filesystem.get("baseDirectory"):
+            questions[Question("writable", pushed)] = "push_dir"
     return questions
 
 
@@ -192,11 +202,11 @@ def _code_findings(questions: list[Question], answers: list[Answer]) -> Iterator
                 f"code: {question.argument} cannot be imported in a clean process: {answer.error}; install the package"
                 f" that holds it here ({sys.executable}) and in the image",
             )
-    good = sum(not answer.error for _, answer in asked)
-    yield Finding("ok", f"code: {good} of {len(asked)} executors and modules can be imported in a clean process")
+    if not any(answer.error for _, answer in asked):
+        yield Finding("ok", f"code: {len(asked)} executors and modules can be imported in a clean process")
 
 
-def _version_findings(answer: Answer, parameters: Mapping[str, Json]) -> Iterator[Finding]:
+def _version_findings(answer: Answer, parameters: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
     if answer.error:
         yield Finding(
             "wrong", f"versions: tfx-qat is not installed in {sys.executable} ({answer.error}); pip install it"
@@ -250,7 +260,7 @@ def _storage_findings(directories: Mapping[Question, str], answers: list[Answer]
             yield Finding("wrong", f"{where} has no files; write them with `python -m pipelines examples`")
 
 
-def _compiler_findings(parameters: Mapping[str, Json], answers: list[Answer]) -> Iterator[Finding]:
+def _compiler_findings(parameters: Mapping[str, Mapping[str, str]], answers: list[Answer]) -> Iterator[Finding]:
     tasks = [values for values in parameters.values() if "when_missing" in values]
     for values, answer in zip(tasks, answers, strict=True):
         target = values["target"]

@@ -56,12 +56,15 @@ def _write_examples(task: ModuleType, directory: str) -> None:
             _upload(Path(scratch), directory)
         return
     parent = Path(directory).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent) as scratch:
-        written = Path(scratch) / "examples"
-        written.mkdir()
-        task.write_examples(written)
-        written.rename(directory)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as scratch:
+            written = Path(scratch) / "examples"
+            written.mkdir()
+            task.write_examples(written)
+            written.rename(directory)
+    except OSError as error:
+        raise ValueError(f"{directory} cannot be written: {error.strerror}; pass another --root") from error
 
 
 def _upload(source: Path, directory: str) -> None:
@@ -83,7 +86,7 @@ def _first_line(error: tf.errors.OpError) -> str:
 
 def _files(directory: str) -> list[str]:
     """The files that ImportExampleGen will read; of large data, as many as are checked."""
-    if not tf.io.gfile.isdir(directory):
+    if not (_exists(directory) and tf.io.gfile.isdir(directory)):
         raise ValueError(f"no directory {directory} with examples; put TFRecord files of tf.Examples there")
     paths = [os.path.join(directory, name) for name in sorted(tf.io.gfile.listdir(directory))]
     files = [path for path in paths if not tf.io.gfile.isdir(path)]

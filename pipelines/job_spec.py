@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     )
     job: Json = tfx_runner.run(pipeline, write_out=False)
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
-    _deploy(config, job, uncached=recorder.id)
+    _deploy(config, job, runner, uncached=recorder.id)
     _check_placeholders(job)
     return job
 
@@ -110,7 +109,7 @@ def containers_of(job: Mapping[str, Any]) -> dict[str, Json]:
             )
         if "dag" in component:
             continue
-        executor = spec.get("deploymentSpec", {}).get("executors", {}).get(component.get("executorLabel"))
+        executor = (spec.get("deploymentSpec") or {}).get("executors", {}).get(component.get("executorLabel"))
         if executor is None:
             raise ValueError(
                 f"component {name} has the executor {component.get('executorLabel')}, which is not in the spec"
@@ -127,28 +126,31 @@ def read_job(path: Path) -> Json:
       ValueError: If the file is missing or no compiled job.
     """
     try:
-        job = json.loads(path.read_text())
+        job: Json = json.loads(path.read_text(encoding="utf-8"))
         tasks_of(job)
+        labels, root = job.get("labels", {}), job["runtimeConfig"]["gcsOutputDirectory"]
+        if not (isinstance(labels, dict) and isinstance(root, str)):
+            raise TypeError
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no compiled pipeline job; make one with `python -m pipelines compile ... -o <name>.json`"
         ) from error
-    compiled: Json = job
-    return compiled
+    return job
 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all; raises ValueError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def to_yaml(*documents: Mapping[str, Any]) -> str:
@@ -194,8 +196,6 @@ def _check_config(config: PipelineConfig, runner: str, schemes: tuple[str, ...])
         problems.append("no image; set deployment.image or pass --image, see infra/Dockerfile")
     if importlib.util.find_spec("kfp") is None or importlib.util.find_spec("kfp.pipeline_spec") is None:
         problems.append(f"the package kfp-pipeline-spec is not installed; pip install 'tfx-qat[{runner}]'")
-    if RUNNER_LABEL in config.deployment.labels:
-        problems.append(f"label {RUNNER_LABEL!r} is ours; choose another")
     problems = list(dict.fromkeys(filter(None, problems)))
     if problems:
         raise ValueError(f"config {config.name!r} cannot be compiled for {runner}: {'; '.join(problems)}")
@@ -210,8 +210,11 @@ def _check_component_ids(config: PipelineConfig, ids: list[str]) -> None:
         )
 
 
-def _deploy(config: PipelineConfig, job: Json, uncached: str) -> None:
-    """Puts in what TFX's compiler does not: resources for every kind of component, retries, what is not cached."""
+def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: str) -> None:
+    """Puts in what TFX's compiler does not: resources for every kind of component, retries, what is not cached.
+
+    A task with a driver is cached by what the driver finds in the data; Kubeflow runs no drivers, so there it is not.
+    """
     deployment = config.deployment
     for name, container in containers_of(job).items():
         resources = deployment.component_resources.get(name, deployment.resources).to_spec()
@@ -225,7 +228,8 @@ def _deploy(config: PipelineConfig, job: Json, uncached: str) -> None:
                 "backoffDuration": f"{deployment.retry_backoff_s}s",
                 "backoffFactor": 2.0,
             }
-    tasks[uncached].pop("cachingOptions", None)
+        if name == uncached or (runner == "kubeflow" and "lifecycle" in containers_of(job)[name]):
+            tasks[name].pop("cachingOptions", None)
 
 
 def _check_placeholders(job: Json) -> None:

@@ -57,7 +57,10 @@ def writable(directory: str) -> str:
     with fileio.open(file, "r") as stream:
         if stream.read() != "probe":
             raise OSError("what was written is not what is read")
-    fileio.remove(file)
+    try:
+        fileio.remove(file)
+    except Exception as error:
+        raise OSError(f"{file} was written but cannot be removed: {error}") from error
     return ""
 
 
@@ -65,10 +68,8 @@ def files(directory: str) -> int:
     """Returns how many files a directory has, 0 if it is not there."""
     from tfx.dsl.io import fileio
 
-    try:
-        return len(fileio.listdir(directory))
-    except fileio.NotFoundError:
-        return 0
+    # Not `isdir` or `listdir`, which take every error for an answer.
+    return len(fileio.listdir(directory)) if fileio.exists(directory) else 0
 
 
 _QUESTIONS = {"import": import_name, "versions": versions, "compiler": compiler, "writable": writable, "files": files}

@@ -4,6 +4,7 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
 
 import base64
+import http.client
 import json
 import re
 import urllib.error
@@ -55,11 +56,14 @@ def image_exists(image: str) -> bool:
     url = f"{scheme}://{host}/v2/{repository}/manifests/{reference}"
     headers = {"Accept": ", ".join(_MANIFESTS)}
     try:
-        _head(url, headers)
-    except urllib.error.HTTPError as error:
-        if error.code == 401:
-            return _exists_with_token(url, headers, error.headers.get("WWW-Authenticate", ""), registry)
-        return _answer(error, registry)
+        try:
+            _head(url, headers)
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                return _exists_with_token(url, headers, error.headers.get("WWW-Authenticate", ""), registry)
+            return _answer(error, registry)
+    except (http.client.HTTPException, AttributeError, ValueError) as error:
+        raise OSError(f"{registry} answers nothing that a registry would") from error
     return True
 
 

@@ -41,6 +41,10 @@ _KUBEFLOW_HINTS = {
     403: "pass a --namespace in which you may run pipelines, or have that allowed",
     404: "pass as --host the URL of Pipelines 2.0 or newer, with its path",
 }
+# They become the host that gets the token and a part of the request's path.
+_REGION = re.compile("[a-z]+-[a-z]+[0-9]+")
+_PROJECT = re.compile("[a-z0-9][a-z0-9.:-]*")
+_HOST = re.compile("[a-z0-9.-]+(:[0-9]+)?", re.IGNORECASE)
 _VERTEX_TIMEOUT_S = 60
 _KUBEFLOW_TIMEOUT_S = 5  # of each of urllib3's four attempts
 
@@ -69,6 +73,13 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
         raise ValueError(f"root {root!r} of the job: Vertex expects gs://BUCKET/PATH; compile it with --runner vertex")
     if not region:
         raise ValueError("no region to run the job in; pass --region, such as europe-west4")
+    for option, value, form in (
+        ("--region", region, _REGION),
+        ("--project", project, _PROJECT),
+        ("--api-endpoint", api_endpoint, _HOST),
+    ):
+        if value and not form.fullmatch(value):
+            raise ValueError(f"{option} {value!r} is none, and would change where the request goes; correct it")
     try:
         import google.auth
         from google.api_core.exceptions import GoogleAPICallError
@@ -84,7 +95,7 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
         credentials, default_project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     except ParseError as error:
         raise ValueError(f"this ({_clause(error)}) {_NO_JOB}") from error
-    except GoogleAuthError as error:
+    except (GoogleAuthError, OSError) as error:
         raise ValueError(f"no credentials for Google Cloud: {_clause(error).partition('. ')[0]}; {_LOG_IN}") from error
     project = project or default_project or ""
     if not project:
@@ -106,7 +117,7 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
     except GoogleAPICallError as error:
         hint = _VERTEX_HINTS.get(int(error.code or 0), "try again later")
         raise ValueError(f"{where} refuses the job: {_clause(error)}; {hint}") from error
-    except (RequestException, TransportError) as error:
+    except (RequestException, TransportError, OSError) as error:
         raise ValueError(f"{where} does not answer: {_clause(error)}; check --region and the way to {host}") from error
     except GoogleAuthError as error:
         raise ValueError(f"{where} cannot be asked with these credentials: {_clause(error)}; {_LOG_IN}") from error
@@ -170,9 +181,11 @@ def submit_to_kubeflow(job: Mapping[str, Any], *, host: str, namespace: str, exp
     except json_format.ParseError as error:  # which the client would see only after it has made the experiment
         raise ValueError(f"this ({_clause(error)}) {_NO_JOB}") from error
 
-    host = (host if re.match("https?://", host) else f"https://{host}").rstrip("/")
+    host = (host if "://" in host else f"https://{host}").rstrip("/")
+    if not re.fullmatch(r"https?://[^@\s]+", host):
+        raise ValueError("--host is no http(s) URL, or carries credentials; give those by KF_PIPELINES_SA_TOKEN_PATH")
     token = os.environ.get(kfp_client.KF_PIPELINES_SA_TOKEN_ENV)
-    if token and not os.access(token, os.R_OK):
+    if token and not (os.path.isfile(token) and os.access(token, os.R_OK)):
         raise ValueError(f"KF_PIPELINES_SA_TOKEN_PATH: {token} cannot be read; correct or unset it")
     try:
         credentials = kfp_client.ServiceAccountTokenVolumeCredentials(token) if token else None
@@ -198,6 +211,8 @@ def submit_to_kubeflow(job: Mapping[str, Any], *, host: str, namespace: str, exp
             message = json.loads(error.body).get("message") or message
         hint = _KUBEFLOW_HINTS.get(error.status, "see the log of its ml-pipeline deployment")
         raise ValueError(f"Kubeflow at {host} refuses with {error.status}: {_clause(message)}; {hint}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"kfp's own ~/.config/kfp/context.json is no JSON ({_clause(error)}); mend it") from error
     except HTTPError as error:
         reason = _clause(getattr(error, "reason", None) or error)
         raise ValueError(

@@ -1,5 +1,6 @@
 """Runs of the digits pipeline, on this machine as a user runs it, and as a job of Vertex."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -99,7 +100,8 @@ class VertexRun:
       job: The compiled job.
       first: Its first run, in which QuantizeTrainer's node goes away once.
       second: The same job again.
-      failed: The job of a pipeline whose examples are no TFRecords.
+      before: The first task of another pipeline, with good examples.
+      failed: The whole of that pipeline, when its examples are no TFRecords any more.
       kubeflow: The first task of the digits, compiled for Kubeflow and run as there.
       objects: All objects in the bucket, by name.
       doctor: What doctor said of the job in the image's environment, before it ran.
@@ -109,6 +111,7 @@ class VertexRun:
     job: dict[str, Any]
     first: JobRun
     second: JobRun
+    before: JobRun
     failed: JobRun
     kubeflow: JobRun
     objects: dict[str, bytes]
@@ -135,6 +138,13 @@ def image_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
+def _only_example_gen(job: dict[str, Any]) -> dict[str, Any]:
+    job = copy.deepcopy(job)
+    dag = job["pipelineSpec"]["components"]["tfx-dag"]["dag"]
+    dag["tasks"] = {"ImportExampleGen": dag["tasks"]["ImportExampleGen"]}
+    return job
+
+
 @pytest.fixture(scope="session")
 def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> VertexRun:
     """Compiles the digits for Vertex and runs the job, with object storage as its root."""
@@ -148,7 +158,7 @@ def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory
         def cli(*arguments: str) -> str:
             arguments = ("python", "-m", "pipelines", *arguments)
             result = subprocess.run(
-                arguments, env=environment, cwd=directory, check=False, capture_output=True, text=True
+                arguments, env=environment, cwd=directory, check=False, capture_output=True, text=True, timeout=300
             )
             assert result.returncode == 0, result.stdout + result.stderr
             return result.stdout
@@ -161,16 +171,22 @@ def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory
 
         store.make_bucket("bucket")
         cli("examples", "digits", "--root", "gs://bucket/digits")
-        store.put("bucket", "broken/examples/digits.tfrecord", b"no TFRecord")
         small = compiled("gs://bucket/kubeflow", "kubeflow", "--examples", "gs://bucket/digits/examples")
         job = compiled("gs://bucket/digits")  # the file that doctor will read
         broken = json.loads(json.dumps(job).replace("gs://bucket/digits", "gs://bucket/broken"))
-        dag = small["pipelineSpec"]["components"]["tfx-dag"]["dag"]
-        dag["tasks"] = {"ImportExampleGen": dag["tasks"]["ImportExampleGen"]}
+
+        def examples_change() -> tuple[JobRun, JobRun]:
+            service = PipelineService(environment, directory / "failed", read)
+            file = "examples/digits.tfrecord"
+            store.put("bucket", f"broken/{file}", store.objects("bucket")[f"digits/{file}"])
+            before = service.run(_only_example_gen(broken))
+            store.put("bucket", f"broken/{file}", b"no TFRecord")
+            return before, service.run(broken)
+
         on_kubeflow = PipelineService(environment, directory / "kubeflow", read, is_kubeflow=True)
         with ThreadPoolExecutor() as pool:
-            failed = pool.submit(PipelineService(environment, directory / "failed", read).run, broken)
-            kubeflow = pool.submit(on_kubeflow.run, small)
+            changed = pool.submit(examples_change)
+            kubeflow = pool.submit(on_kubeflow.run, _only_example_gen(small))
             doctor = cli("doctor", "job.json")
             service = PipelineService(environment, directory / "logs", read)
             first = service.run(job, preempt={"QuantizeTrainer": "Assets written"})
@@ -179,7 +195,8 @@ def vertex_run(image_environment: Path, tmp_path_factory: pytest.TempPathFactory
             job=job,
             first=first,
             second=second,
-            failed=failed.result(),
+            before=changed.result()[0],
+            failed=changed.result()[1],
             kubeflow=kubeflow.result(),
             objects=store.objects("bucket"),
             doctor=doctor,

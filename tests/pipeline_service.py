@@ -28,6 +28,7 @@ Json = dict[str, Any]
 _PROJECT = "123456789"
 _STORE = f"projects/{_PROJECT}/locations/here/metadataStores/default"
 _BACKOFF_SCALE = 0.001  # of the policy's seconds: a test need not wait for a node to come back
+_TIMEOUT_S = 300  # of one attempt
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.artifacts\['([^']+)'\]\.metadata\['([^']+)'\]\}\}")
 _TERM = re.compile(
     r'(schema_title|state|name|metadata\.(?P<key>\w+)\.(?:number|string)_value)=(?P<value>"[^"]*"|[^ ]+)'
@@ -106,10 +107,18 @@ class PipelineService:
 
     def artifact(self, schema: Json, uri: str, metadata: Json) -> Json:
         """Registers an artifact."""
-        name = f"{_STORE}/artifacts/{next(self._numbers)}"
-        artifact = {"name": name, "type": schema, "uri": uri, "metadata": dict(metadata)}
-        self._artifacts.append(artifact)
+        artifact = self.pending_artifact(schema, uri, metadata)
+        self.publish(artifact)
         return artifact
+
+    def pending_artifact(self, schema: Json, uri: str, metadata: Json) -> Json:
+        """Makes an artifact that its task has yet to write; resolvers do not see it."""
+        name = f"{_STORE}/artifacts/{next(self._numbers)}"
+        return {"name": name, "type": schema, "uri": uri, "metadata": dict(metadata)}
+
+    def publish(self, artifact: Json) -> None:
+        """Makes an artifact live."""
+        self._artifacts.append(artifact)
 
     def find(self, query: str, inputs: Mapping[str, list[Json]]) -> list[Json]:
         """Returns the newest live artifact that a resolver's filter matches, or none."""
@@ -156,11 +165,15 @@ class PipelineService:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=directory, env=self._environment
             )
-            while text is not None and process.poll() is None:
-                if text in log.read_text(errors="replace"):
-                    process.kill()
-                    break
-                time.sleep(0.1)
+            try:
+                while text is not None and process.poll() is None:
+                    if text in log.read_text(errors="replace"):
+                        break
+                    time.sleep(0.1)
+                else:
+                    process.wait(_TIMEOUT_S)
+            finally:
+                process.kill()  # nothing, if it has ended
             code = process.wait()
         return code == 0, f"exit status {code}: ...{log.read_text(errors='replace')[-2000:]}"
 
@@ -258,7 +271,7 @@ class _Dag:
         started = time.monotonic()
         directory = f"{self._root}/{_PROJECT}/{self._job_id}/{name}_{abs(hash((self._job_id, name)))}"
         outputs = {
-            key: [self._service.artifact(spec["artifactType"], f"{directory}/{key}", spec.get("metadata", {}))]
+            key: [self._service.pending_artifact(spec["artifactType"], f"{directory}/{key}", spec.get("metadata", {}))]
             for key, spec in component.get("outputDefinitions", {}).get("artifacts", {}).items()
         }
         executor_input = {
@@ -288,6 +301,8 @@ class _Dag:
             if went_well:
                 self._take_over(executor_input, outputs)
                 run.state, run.outputs, run.error = "SUCCEEDED", outputs, ""
+                for artifacts in outputs.values():
+                    self._service.publish(*artifacts)
                 self._service.remember(key, run)
                 break
             time.sleep(delay_s)

@@ -49,10 +49,10 @@ def load_user_module(path: str, required: tuple[str, ...]) -> ModuleType:
     """
     try:
         module = importlib.import_module(path)
-    except ImportError as error:
+    except Exception as error:  # whatever the user's code raises
         raise ValueError(
-            f"module {path!r} cannot be imported: {error}; give the dotted path of an installed module that imports"
-            " nothing that is missing"
+            f"module {path!r} cannot be imported: {type(error).__name__}: {error}; give the dotted path of an"
+            " installed module that imports nothing that is missing"
         ) from error
     missing = [name for name in required if not hasattr(module, name)]
     if missing:

@@ -2,6 +2,7 @@
 conditions. Compiled by TFX and run as the service would, so that the service of the other tests can be trusted.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,6 @@ pytestmark = pytest.mark.slow
 def service(tmp_path: Path) -> PipelineService:
     def read(uri: str) -> bytes | None:
         return Path(uri).read_bytes() if Path(uri).exists() else None
-
-    import sys
 
     environment = container_environment(Path(sys.executable).parent.parent, tmp_path, {})
     return PipelineService(environment, tmp_path / "logs", read)

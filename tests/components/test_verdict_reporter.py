@@ -35,7 +35,8 @@ def _report(directory: Path, status: dict[str, Any], run_id: str = "run-7") -> d
 def test_reporter_tells_the_verdict_when_the_run_ends_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _record(tmp_path, blessed=True)
     with caplog.at_level(logging.INFO):
-        report = _report(tmp_path, {"state": "SUCCEEDED", "pipelineJobResourceName": "projects/1/pipelineJobs/7"})
+        status = {"state": "SUCCEEDED", "pipelineJobResourceName": "projects/1/pipelineJobs/7", "error": None}
+        report = _report(tmp_path, status)
     verdict = {"blessed": True, "reasons": _REASONS, "pushed_to": "gs://bucket/pushed/7"}
     expected = {
         "run": "run-7",

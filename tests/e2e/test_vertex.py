@@ -84,7 +84,8 @@ def test_blessed_vertex_model_is_what_a_later_run_resolves(vertex_run: VertexRun
     assert blessing["baseline_model_id"] == vertex_run.first.output("QuantizeTrainer", "float_model")["name"]
 
 
-def test_failed_vertex_run_is_tried_again_stopped_and_reported(vertex_run: VertexRun) -> None:
+def test_vertex_run_with_other_examples_misses_the_cache_is_tried_again_and_reported(vertex_run: VertexRun) -> None:
+    assert vertex_run.before.tasks["ImportExampleGen"].state == "SUCCEEDED"  # and is not used when the data changes
     tasks = vertex_run.failed.tasks
     assert vertex_run.failed.state == "FAILED"
     assert (tasks["ImportExampleGen"].state, tasks["ImportExampleGen"].attempts) == ("FAILED", 2)

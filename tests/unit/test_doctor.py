@@ -62,7 +62,7 @@ def test_doctor_finds_nothing_wrong_when_all_is_there(look: Callable[..., list[F
     assert _wrong(findings) == []
     messages = "\n".join(finding.message for finding in findings)
     assert "spec: 12 containers for vertex" in messages
-    assert "code: 16 of 16 executors and modules can be imported" in messages
+    assert "code: 16 executors and modules can be imported" in messages
     assert "versions: as compiled" in messages
     assert "root: gs://bucket/digits/artifacts can be written, read and cleared" in messages
     assert "examples: gs://bucket/digits/examples has 1 files" in messages
@@ -87,9 +87,9 @@ def _break_much(job: Json) -> None:
 
 
 def test_doctor_names_everything_that_is_wrong(
-    look: Callable[..., list[Finding]], monkeypatch: pytest.MonkeyPatch
+    look: Callable[..., list[Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # no edgetpu_compiler
+    monkeypatch.setenv("PATH", str(tmp_path))  # no edgetpu_compiler
     findings = look(_break_much)
     wrong = "\n".join(_wrong(findings))
     assert "code: components.quantize_trainer.Missing cannot be imported in a clean process: AttributeError" in wrong
@@ -123,6 +123,26 @@ def _missing_output(job: Json) -> None:
     del job["pipelineSpec"]["components"]["Transform"]["outputDefinitions"]["artifacts"]["transform_graph"]
 
 
+def _no_deployment(job: Json) -> None:
+    job["pipelineSpec"]["deploymentSpec"] = None
+
+
+def _no_image(job: Json) -> None:
+    del containers_of(job)["Transform"]["image"]
+
+
+def _toolchain(job: Json) -> None:
+    tasks_of(job)["Transform"]["inputs"]["parameters"]["toolchain"] = {"runtimeValue": {"constant": "<toolchain>"}}
+
+
+def _examples_elsewhere(job: Json) -> None:
+    tasks_of(job)["ImportExampleGen"]["inputs"]["parameters"]["input_base"]["runtimeValue"]["constant"] = "/data"
+
+
+def _s3(job: Json) -> None:
+    job["runtimeConfig"]["gcsOutputDirectory"] = "s3://bucket/digits"
+
+
 def _local_root(job: Json) -> None:
     job["runtimeConfig"]["gcsOutputDirectory"] = "/tmp/digits"
 
@@ -135,6 +155,11 @@ def _local_root(job: Json) -> None:
         (_missing_component, "task Transform refers to component Transform, which is not in the spec"),
         (_missing_executor, "Transform has the executor Transform_executor, which is not in the spec"),
         (_missing_output, "task QuantizeTrainer takes transform_graph of Transform, which has no such output"),
+        (_no_deployment, "_executor, which is not in the spec; compile it again"),
+        (_no_image, "task Transform has a container without an image; compile it again"),
+        (_toolchain, "parameter toolchain of task Transform is no JSON object; compile it again"),
+        (_examples_elsewhere, "examples '/data' is not in object storage"),
+        (_s3, "root 's3://bucket/digits' is not in object storage that the containers can reach; expected gs://"),
         (_local_root, "root '/tmp/digits' is not in object storage"),
     ],
 )

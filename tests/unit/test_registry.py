@@ -1,6 +1,7 @@
 """Whether an image exists, asked of a registry on loopback by its own protocol."""
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -62,6 +63,22 @@ def test_image_exists_asks_the_registry(registry: str, image: str, exists: bool)
 def test_image_exists_says_so_when_the_registry_wants_a_login(registry: str) -> None:
     with pytest.raises(PermissionError, match=f"{registry} does not say without credentials"):
         image_exists(f"{registry}/private/tfx-qat:1.0")
+
+
+def test_image_exists_raises_when_something_else_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 mail is here\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="answers nothing that a registry would"):
+            image_exists(f"127.0.0.1:{server.getsockname()[1]}/public/tfx-qat:1.0")
+        thread.join()
 
 
 def test_image_exists_raises_when_nothing_answers() -> None:
