@@ -23,6 +23,8 @@ from tfx.orchestration.kubeflow.decorators import FinalStatusStr
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
+from components.evaluation.run_report import summary_line
+
 _LOGGER = logging.getLogger(__name__)
 
 # Resolved by both services when a task starts:
@@ -79,22 +81,6 @@ class ReporterExecutor(base_executor.BaseExecutor):
         _write(file, report)
         level = logging.INFO if report["state"] in _WENT_WELL else logging.ERROR
         _LOGGER.log(level, "%s (report: %s)", summary_line(report), file)
-
-
-def summary_line(report: dict[str, Any]) -> str:
-    """Returns a report as one sentence.
-
-    >>> summary_line({"run": "7", "state": "FAILED", "error": "task X failed", "verdict": None})
-    'run 7 FAILED without a verdict: task X failed'
-    """
-    head = f"run {report['run']} {report['state']}"
-    error = f": {report['error']}" if report["error"] else ""
-    verdict = report["verdict"]
-    if verdict is None:
-        return f"{head} without a verdict{error}"
-    pushed = f", pushed to {verdict['pushed_to']}" if verdict["pushed_to"] else ", not pushed"
-    blessed = "blessed" if verdict["blessed"] else "not blessed"
-    return f"{head}{error}; {blessed}{pushed}; {'; '.join(verdict['reasons'])}"
 
 
 def _file(exec_properties: dict[str, Any], suffix: str) -> str:

@@ -23,7 +23,7 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 if [[ ${1:-} != --inside ]]; then
   [[ $(uname -sm) == "Linux x86_64" ]] || fail "TFX has wheels for Linux on x86-64 only, and this is $(uname -sm)"
   [[ $EUID == 0 ]] || fail "making and entering a Debian 13 root needs root; run it with sudo"
-  git rev-parse --is-inside-work-tree &>/dev/null || fail "what to test is what git knows or does not ignore; run it in a clone"
+  git rev-parse --is-inside-work-tree &>/dev/null || fail "git does not answer here, and what to test is what it knows or does not ignore; run it in a clone of yours"
   unshare --mount true 2>/dev/null || fail "this container may not mount anything; start it with CAP_SYS_ADMIN"
   mkdir -p "$(dirname "$root")"
   exec 9>"$root.lock"
@@ -107,6 +107,8 @@ copy_work_tree() { # what git tracks or does not ignore; the environment of the 
     mount --bind ../shared "$base/src/shared"
     mount --options remount,bind,ro "$base/src/shared"
   fi
+  # Files keep their times, so make could take an environment of another work tree for new enough.
+  rm -f "$base/src/tfx-qat/.venv/.ready"
   find "$base/tmp" "$base/var/tmp" -mindepth 1 -delete
 }
 
