@@ -107,9 +107,10 @@ def _spec_problems(job: Mapping[str, Any]) -> list[str]:
         for key in ("toolchain", "push_destination"):
             if not isinstance(_json(values.get(key, "{}")), dict):
                 problems.append(f"parameter {key} of task {name} is no JSON object")
-    schemes = ("gs",) if job.get("labels", {}).get(RUNNER_LABEL) == "vertex" else ("gs", "s3")
-    for question, what in _directories(job, _parameters(job)).items():
-        problems += filter(None, [uri_problem(what, question.argument, schemes)])
+    if not problems:
+        schemes = ("gs",) if job.get("labels", {}).get(RUNNER_LABEL) == "vertex" else ("gs", "s3")
+        directories = _directories(job, _parameters(job))
+        problems += filter(None, (uri_problem(what, asked.argument, schemes) for asked, what in directories.items()))
     return [f"{problem}; compile it again" for problem in problems]
 
 

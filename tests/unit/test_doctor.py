@@ -135,6 +135,11 @@ def _toolchain(job: Json) -> None:
     tasks_of(job)["Transform"]["inputs"]["parameters"]["toolchain"] = {"runtimeValue": {"constant": "<toolchain>"}}
 
 
+def _push_destination(job: Json) -> None:
+    destination = tasks_of(job)["Pusher"]["inputs"]["parameters"]["push_destination"]["runtimeValue"]
+    destination["constant"] = "nowhere"
+
+
 def _examples_elsewhere(job: Json) -> None:
     tasks_of(job)["ImportExampleGen"]["inputs"]["parameters"]["input_base"]["runtimeValue"]["constant"] = "/data"
 
@@ -158,6 +163,7 @@ def _local_root(job: Json) -> None:
         (_no_deployment, "_executor, which is not in the spec; compile it again"),
         (_no_image, "task Transform has a container without an image; compile it again"),
         (_toolchain, "parameter toolchain of task Transform is no JSON object; compile it again"),
+        (_push_destination, "parameter push_destination of task Pusher is no JSON object; compile it again"),
         (_examples_elsewhere, "examples '/data' is not in object storage"),
         (_s3, "root 's3://bucket/digits' is not in object storage that the containers can reach; expected gs://"),
         (_local_root, "root '/tmp/digits' is not in object storage"),
