@@ -32,8 +32,8 @@ demo: ## Runs the digits pipeline and shows its result
 	echo "make demo took $$((SECONDS - started)) s, setup included"; \
 	exit $$status
 
-test: setup ## Runs all tests
-	@$(PYTHON) -m pytest
+test: setup ## Runs all tests, two files at a time
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## Runs the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow"
