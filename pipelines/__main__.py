@@ -138,15 +138,11 @@ def compile_(
 @click.option("--experiment", default="", help="Kubeflow: name of the experiment that the run belongs to.")
 def submit(job_file: Path, **destination: str) -> None:
     """Sends the compiled JOB, a file that `compile` wrote, to the service that it was compiled for."""
-    from pipelines.job_spec import RUNNER_LABEL, read_job
-    from pipelines.runners import Destination, load_service
+    from pipelines.job_spec import read_job
+    from pipelines.runners import Destination, service_of
 
     job = read_job(job_file)
-    runner = job.get("labels", {}).get(RUNNER_LABEL)
-    if not runner:
-        raise ValueError(f"{job_file} does not say which service it is for; compile it again")
-    service = load_service(runner)
-    click.echo(f"{job_file} runs at {service.submit(job, Destination(**destination))}")
+    click.echo(f"{job_file} runs at {service_of(job).submit(job, Destination(**destination))}")
 
 
 @main.command()

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pipelines.deployment import is_image
 from pipelines.job_spec import RUNNER_LABEL, containers_of, tasks_of, uri_problem
 from pipelines.registry import image_exists, split_reference
+from pipelines.runners import service_of
 
 # Imports take seconds, object storage without access is given up after retries.
 _TIMEOUT_S = 180
@@ -87,6 +88,7 @@ def _spec_problems(job: Mapping[str, Any]) -> list[str]:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(spec.get("deploymentSpec") or {}, pipeline_spec_pb2.PipelineDeploymentConfig())
         containers, tasks = containers_of(job), tasks_of(job)
+        schemes = service_of(job).SCHEMES
     except (json_format.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{_first_line(error)}; compile it again"]
     problems = [
@@ -103,13 +105,13 @@ def _spec_problems(job: Mapping[str, Any]) -> list[str]:
             outputs = spec["components"].get(component, {}).get("outputDefinitions", {})
             if "taskOutputArtifact" in source and key not in outputs.get("artifacts", {}):
                 problems.append(f"task {name} takes {key} of {producer}, which has no such output")
-    for name, values in _parameters(job).items():
+    parameters = _parameters(job)
+    for name, values in parameters.items():
         for key in ("toolchain", "push_destination"):
             if not isinstance(_json(values.get(key, "{}")), dict):
                 problems.append(f"parameter {key} of task {name} is no JSON object")
     if not problems:
-        schemes = ("gs",) if job.get("labels", {}).get(RUNNER_LABEL) == "vertex" else ("gs", "s3")
-        directories = _directories(job, _parameters(job))
+        directories = _directories(job, parameters)
         problems += filter(None, (uri_problem(what, asked.argument, schemes) for asked, what in directories.items()))
     return [f"{problem}; compile it again" for problem in problems]
 

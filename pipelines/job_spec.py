@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.config import PipelineConfig
 
 RUNNER_LABEL = "tfx_qat_runner"
+NO_JOB = "is no compiled pipeline job; make one with `python -m pipelines compile`"
 # A container argument that the service replaces with what a task is to do.
 EXECUTOR_INPUT = "{{$}}"
 
@@ -34,7 +35,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
       schemes: Of object storage that the runner's containers can read, such as ("gs",).
 
     Returns:
-      The job: displayName, labels, pipelineSpec, runtimeConfig.
+      The job: displayName, labels, pipelineSpec, runtimeConfig and, if the deployment has one, serviceAccount.
 
     Raises:
       ValueError: For whatever in the config is wrong, all at once where possible; nothing is written.
@@ -75,9 +76,18 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     )
     job: Json = tfx_runner.run(pipeline, write_out=False)
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
+    if deployment.service_account:
+        job["serviceAccount"] = deployment.service_account
     _deploy(config, job, runner, uncached=recorder.id)
     _check_placeholders(job)
     return job
+
+
+def require_service_account(config: PipelineConfig, form: re.Pattern[str], what: str) -> None:
+    """Checks the form of a deployment's service account, if it has one; raises ValueError if it is no `what`."""
+    account = config.deployment.service_account
+    if account and not form.fullmatch(account):
+        raise ValueError(f"service_account {account!r} is no {what}")
 
 
 def tasks_of(job: Mapping[str, Any]) -> dict[str, Json]:
@@ -88,7 +98,7 @@ def tasks_of(job: Mapping[str, Any]) -> dict[str, Json]:
     """
     spec = job.get("pipelineSpec")
     if not isinstance(spec, dict) or not spec.get("root", {}).get("dag", {}).get("tasks"):
-        raise ValueError("this is no compiled pipeline job; make one with `python -m pipelines compile`")
+        raise ValueError(f"this {NO_JOB}")
     dags = [spec["root"], *(component for component in spec["components"].values() if "dag" in component)]
     return {name: task for dag in dags for name, task in dag["dag"]["tasks"].items()}
 
@@ -216,19 +226,18 @@ def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: str) -> No
     A task with a driver is cached by what the driver finds in the data; Kubeflow runs no drivers, so there it is not.
     """
     deployment = config.deployment
+    tasks = tasks_of(job)
     for name, container in containers_of(job).items():
         resources = deployment.component_resources.get(name, deployment.resources).to_spec()
         if resources:
             container["resources"] = resources
-    tasks = tasks_of(job)
-    for name in containers_of(job):
         if deployment.retries:
             tasks[name]["retryPolicy"] = {
                 "maxRetryCount": deployment.retries,
                 "backoffDuration": f"{deployment.retry_backoff_s}s",
                 "backoffFactor": 2.0,
             }
-        if name == uncached or (runner == "kubeflow" and "lifecycle" in containers_of(job)[name]):
+        if name == uncached or (runner == "kubeflow" and "lifecycle" in container):
             tasks[name].pop("cachingOptions", None)
 
 
@@ -236,8 +245,7 @@ def _check_placeholders(job: Json) -> None:
     """The services resolve `{{$...}}` in any value; what a user's names bring in must not be one."""
     from components.verdict_reporter import RUN_ID_PLACEHOLDER
 
-    texts = dict(_constants(job))
-    found = [f"{name} is {value!r}" for name, value in texts.items() if "{{" in value and value != RUN_ID_PLACEHOLDER]
+    found = [f"{name} is {value!r}" for name, value in _constants(job) if "{{" in value and value != RUN_ID_PLACEHOLDER]
     for name, container in containers_of(job).items():
         arguments = [container["image"], *container.get("command", []), *container.get("args", [])]
         found += [f"{name}: {text!r}" for text in arguments if "{{" in text and text != EXECUTOR_INPUT]

@@ -60,12 +60,9 @@ def quiet(log_file: Path) -> Iterator[Console]:
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     console = Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w"))
-    saved = os.dup(2)
     root = logging.getLogger()
     level = root.level
-    with log_file.open("ab", buffering=0) as log, log_file.open("a") as text:
-        sys.stderr.flush()
-        os.dup2(log.fileno(), 2)
+    with log_file.open("ab", buffering=0) as log, log_file.open("a") as text, _stderr_to(log.fileno()):
         handler = logging.StreamHandler(text)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
@@ -75,25 +72,28 @@ def quiet(log_file: Path) -> Iterator[Console]:
         finally:
             root.removeHandler(handler)
             root.setLevel(level)
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
             console.file.close()
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Drops standard error: TensorFlow and TFX write to it when they are imported, past all of their settings."""
+    with open(os.devnull, "w") as nowhere, _stderr_to(nowhere.fileno()):
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_to(descriptor: int) -> Iterator[None]:
+    """Redirects standard error below Python, so that C++ is redirected too."""
     sys.stderr.flush()
     saved = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def watch(progress: Progress) -> None:

@@ -11,13 +11,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.job_spec import to_yaml
+from pipelines.job_spec import NO_JOB, to_yaml
 
-_NO_JOB = "is no compiled pipeline job; make one with `python -m pipelines compile`"
 _REQUIRED = (
     "displayName",
     "pipelineSpec.pipelineInfo.name",
@@ -68,6 +67,41 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
       ValueError: If it cannot be submitted.
     """
     _check_job(job)
+    _check_vertex_place(job, project, region, api_endpoint)
+    try:
+        from google.cloud.aiplatform_v1.services.pipeline_service import PipelineServiceClient
+        from google.cloud.aiplatform_v1.types import PipelineJob
+        from google.protobuf.json_format import ParseError
+    except ImportError as error:
+        raise ValueError(f"Vertex's client is missing ({error}); run pip install 'tfx-qat[vertex]'") from error
+    try:
+        request = PipelineJob.from_json(json.dumps(job))
+    except ParseError as error:
+        raise ValueError(f"this ({_clause(error)}) {NO_JOB}") from error
+    credentials, default_project = _google_credentials()
+    project = project or default_project
+    if not project:
+        raise ValueError("no Google Cloud project, and the credentials name none; pass --project")
+
+    host = api_endpoint or f"{region}-aiplatform.googleapis.com"
+    pipeline = re.sub("[^-0-9a-z]+", "-", job["pipelineSpec"]["pipelineInfo"]["name"].lower()).strip("-")
+    # REST: gRPC logs a traceback of refused credentials, and heeds no REQUESTS_CA_BUNDLE.
+    options = {"api_endpoint": host}
+    with (
+        _vertex_errors(f"Vertex in region {region} of project {project}", host),
+        PipelineServiceClient(credentials=credentials, transport="rest", client_options=options) as client,
+    ):
+        created = client.create_pipeline_job(
+            parent=f"projects/{project}/locations/{region}",
+            pipeline_job=request,
+            pipeline_job_id=f"{pipeline}-{datetime.datetime.now():%Y%m%d%H%M%S}",
+            timeout=_VERTEX_TIMEOUT_S,
+        )
+    name = PipelineServiceClient.parse_pipeline_job_path(created.name)["pipeline_job"]
+    return f"https://console.cloud.google.com/vertex-ai/locations/{region}/pipelines/runs/{name}?project={project}"
+
+
+def _check_vertex_place(job: Mapping[str, Any], project: str, region: str, api_endpoint: str) -> None:
     root = job["runtimeConfig"]["gcsOutputDirectory"]
     if not root.startswith("gs://"):
         raise ValueError(f"root {root!r} of the job: Vertex expects gs://BUCKET/PATH; compile it with --runner vertex")
@@ -80,40 +114,29 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
     ):
         if value and not form.fullmatch(value):
             raise ValueError(f"{option} {value!r} is none, and would change where the request goes; correct it")
+
+
+def _google_credentials() -> tuple[Any, str]:
+    """The Application Default Credentials and their project, which may be empty."""
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
     try:
-        import google.auth
-        from google.api_core.exceptions import GoogleAPICallError
-        from google.auth.exceptions import GoogleAuthError, TransportError
-        from google.cloud.aiplatform_v1.services.pipeline_service import PipelineServiceClient
-        from google.cloud.aiplatform_v1.types import PipelineJob
-        from google.protobuf.json_format import ParseError
-        from requests import RequestException
-    except ImportError as error:
-        raise ValueError(f"Vertex's client is missing ({error}); run pip install 'tfx-qat[vertex]'") from error
-    try:
-        request = PipelineJob.from_json(json.dumps(job))
-        credentials, default_project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    except ParseError as error:
-        raise ValueError(f"this ({_clause(error)}) {_NO_JOB}") from error
+        credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     except (GoogleAuthError, OSError) as error:
         raise ValueError(f"no credentials for Google Cloud: {_clause(error).partition('. ')[0]}; {_LOG_IN}") from error
-    project = project or default_project or ""
-    if not project:
-        raise ValueError("no Google Cloud project, and the credentials name none; pass --project")
+    return credentials, project or ""
 
-    host = api_endpoint or f"{region}-aiplatform.googleapis.com"
-    pipeline = re.sub("[^-0-9a-z]+", "-", job["pipelineSpec"]["pipelineInfo"]["name"].lower()).strip("-")
-    where = f"Vertex in region {region} of project {project}"
+
+@contextlib.contextmanager
+def _vertex_errors(where: str, host: str) -> Iterator[None]:
+    """Turns what the client raises into ValueErrors that say what to do."""
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from requests import RequestException
+
     try:
-        # REST: gRPC logs a traceback of refused credentials, and heeds no REQUESTS_CA_BUNDLE.
-        options = {"api_endpoint": host}
-        with PipelineServiceClient(credentials=credentials, transport="rest", client_options=options) as client:
-            created = client.create_pipeline_job(
-                parent=f"projects/{project}/locations/{region}",
-                pipeline_job=request,
-                pipeline_job_id=f"{pipeline}-{datetime.datetime.now():%Y%m%d%H%M%S}",
-                timeout=_VERTEX_TIMEOUT_S,
-            )
+        yield
     except GoogleAPICallError as error:
         hint = _VERTEX_HINTS.get(int(error.code or 0), "try again later")
         raise ValueError(f"{where} refuses the job: {_clause(error)}; {hint}") from error
@@ -121,8 +144,6 @@ def submit_to_vertex(job: Mapping[str, Any], *, project: str, region: str, api_e
         raise ValueError(f"{where} does not answer: {_clause(error)}; check --region and the way to {host}") from error
     except GoogleAuthError as error:
         raise ValueError(f"{where} cannot be asked with these credentials: {_clause(error)}; {_LOG_IN}") from error
-    name = PipelineServiceClient.parse_pipeline_job_path(created.name)["pipeline_job"]
-    return f"https://console.cloud.google.com/vertex-ai/locations/{region}/pipelines/runs/{name}?project={project}"
 
 
 def kubeflow_package(job: Mapping[str, Any]) -> str:
@@ -169,17 +190,15 @@ def submit_to_kubeflow(job: Mapping[str, Any], *, host: str, namespace: str, exp
     if not host:
         raise ValueError("no Kubeflow Pipelines to submit to; pass --host, such as http://localhost:8080")
     try:
-        import kfp_server_api
         from google.protobuf import json_format
         from kfp import client as kfp_client
         from kfp.pipeline_spec import pipeline_spec_pb2
-        from urllib3.exceptions import HTTPError
     except ImportError as error:
         raise ValueError(f"Kubeflow's client is missing ({error}); run pip install 'tfx-qat[kubeflow]'") from error
     try:
         json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:  # which the client would see only after it has made the experiment
-        raise ValueError(f"this ({_clause(error)}) {_NO_JOB}") from error
+        raise ValueError(f"this ({_clause(error)}) {NO_JOB}") from error
 
     host = (host if "://" in host else f"https://{host}").rstrip("/")
     if not re.fullmatch(r"https?://[^@\s]+", host):
@@ -187,24 +206,42 @@ def submit_to_kubeflow(job: Mapping[str, Any], *, host: str, namespace: str, exp
     token = os.environ.get(kfp_client.KF_PIPELINES_SA_TOKEN_ENV)
     if token and not (os.path.isfile(token) and os.access(token, os.R_OK)):
         raise ValueError(f"KF_PIPELINES_SA_TOKEN_PATH: {token} cannot be read; correct or unset it")
-    try:
+    with _kubeflow_errors(host):
         credentials = kfp_client.ServiceAccountTokenVolumeCredentials(token) if token else None
         client = _kubeflow_client_class()(host, credentials=credentials)
         is_shared = client.get_kfp_healthz().multi_user
         if is_shared and not (namespace or client.get_user_namespace()):
             raise ValueError(f"Kubeflow at {host} has several users; pass --namespace with yours")
-        # The client prints its links.
-        with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
-            file = Path(directory, "pipeline.yaml")
-            file.write_text(package)
-            run = client.create_run_from_pipeline_package(
-                str(file),
-                run_name=f"{job['displayName']} {datetime.datetime.now():%Y-%m-%d %H-%M-%S}",
-                experiment_name=experiment or None,
-                namespace=(namespace or None) if is_shared else None,  # means nothing where there is one user
-                pipeline_root=job["runtimeConfig"]["gcsOutputDirectory"],
-                service_account=job.get("serviceAccount"),
-            )
+        # Means nothing where there is one user.
+        run_id = _create_run(client, job, package, experiment, namespace if is_shared else "")
+    return f"{os.environ.get('KF_PIPELINES_UI_ENDPOINT', host).rstrip('/')}/#/runs/details/{run_id}"
+
+
+def _create_run(client: Any, job: Mapping[str, Any], package: str, experiment: str, namespace: str) -> str:
+    """Returns the id of a new run; the client would print links."""
+    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
+        file = Path(directory, "pipeline.yaml")
+        file.write_text(package)
+        run = client.create_run_from_pipeline_package(
+            str(file),
+            run_name=f"{job['displayName']} {datetime.datetime.now():%Y-%m-%d %H-%M-%S}",
+            experiment_name=experiment or None,
+            namespace=namespace or None,
+            pipeline_root=job["runtimeConfig"]["gcsOutputDirectory"],
+            service_account=job.get("serviceAccount"),
+        )
+    run_id: str = run.run_id
+    return run_id
+
+
+@contextlib.contextmanager
+def _kubeflow_errors(host: str) -> Iterator[None]:
+    """Turns what the client raises into ValueErrors that say what to do."""
+    import kfp_server_api
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
     except kfp_server_api.ApiException as error:
         message = error.reason  # and not the error's own text, which has headers
         with contextlib.suppress(ValueError, TypeError, AttributeError):
@@ -219,7 +256,6 @@ def submit_to_kubeflow(job: Mapping[str, Any], *, host: str, namespace: str, exp
             f"Kubeflow at {host} does not answer: {reason}; check --host, and where a port is forwarded to it, that it "
             "still is (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)"
         ) from error
-    return f"{os.environ.get('KF_PIPELINES_UI_ENDPOINT', host).rstrip('/')}/#/runs/details/{run.run_id}"
 
 
 def _kubeflow_client_class() -> Any:
@@ -249,7 +285,7 @@ def _check_job(job: Mapping[str, Any]) -> None:
         return value
 
     if missing := [path for path in _REQUIRED if not at(path)]:
-        raise ValueError(f"this (without {', '.join(missing)}) {_NO_JOB}")
+        raise ValueError(f"this (without {', '.join(missing)}) {NO_JOB}")
 
 
 def _clause(said: object) -> str:

@@ -1,6 +1,7 @@
 """Runners: who executes a pipeline. One file per runner.
 
-A runner of this machine holds `run(pipeline)`; a service holds `compile_job(config)` and `submit(job, destination)`.
+A runner of this machine holds `run(pipeline)`; a service holds `SCHEMES`, `compile_job(config)`, `package(job)` and
+`submit(job, destination)`.
 """
 
 import dataclasses
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from components.quantization import plugins
+from pipelines.job_spec import RUNNER_LABEL
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -44,7 +46,13 @@ class Destination:
 
 
 class Service(Protocol):
-    """The contract of a service's module."""
+    """The contract of a service's module.
+
+    Attributes:
+      SCHEMES: Of the object storage that its containers can read, such as ("gs",).
+    """
+
+    SCHEMES: tuple[str, ...]
 
     def compile_job(self, config: "PipelineConfig") -> dict[str, Any]:
         """Returns a config's pipeline as a job; see pipelines/job_spec.py. Raises ValueError for mistakes."""
@@ -83,3 +91,17 @@ def load_service(name: str) -> Service:
     if not hasattr(module, "compile_job"):
         raise ValueError(f"{name} runs on this machine; use `python -m pipelines run --runner {name}`")
     return cast(Service, module)
+
+
+def service_of(job: Mapping[str, Any]) -> Service:
+    """Returns the service that a job was compiled for.
+
+    Raises:
+      ValueError: If it says none.
+    """
+    runner = job.get("labels", {}).get(RUNNER_LABEL)
+    if not runner:
+        raise ValueError(
+            "the job does not say by a label which service it is for, as `python -m pipelines compile` does"
+        )
+    return load_service(runner)

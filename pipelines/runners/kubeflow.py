@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # TensorFlow reads s3:// only in an image to which tensorflow-io is added, which doctor notices; Kubeflow's own minio://
 # it never reads.
-_SCHEMES = ("gs", "s3")
+SCHEMES = ("gs", "s3")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -22,17 +22,12 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
     Raises:
       ValueError: For mistakes in the config.
     """
-    from pipelines.job_spec import build_job
+    from pipelines.job_spec import build_job, require_service_account
 
-    account = config.deployment.service_account
-    if account and not _SERVICE_ACCOUNT.fullmatch(account):
-        raise ValueError(f"service_account {account!r} is no name of a Kubernetes service account")
+    require_service_account(config, _SERVICE_ACCOUNT, "name of a Kubernetes service account")
     if config.deployment.failure_policy != "slow":
         raise ValueError("failure_policy='fast' cannot be asked of Kubeflow; only Vertex has it")
-    job = build_job(config, "kubeflow", _SCHEMES)
-    if account:
-        job["serviceAccount"] = account
-    return job
+    return build_job(config, "kubeflow", SCHEMES)
 
 
 def package(job: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pipelines.runners import Destination
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
-_SCHEMES = ("gs",)
+SCHEMES = ("gs",)
 # https://cloud.google.com/iam/docs/service-account-types
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com")
 
@@ -20,16 +20,12 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
     Raises:
       ValueError: For mistakes in the config.
     """
-    from pipelines.job_spec import build_job
+    from pipelines.job_spec import build_job, require_service_account
 
-    account = config.deployment.service_account
-    if account and not _SERVICE_ACCOUNT.fullmatch(account):
-        raise ValueError(f"service_account {account!r} is no Google service account; expected its email address")
-    job = build_job(config, "vertex", _SCHEMES)
+    require_service_account(config, _SERVICE_ACCOUNT, "Google service account; expected its email address")
+    job = build_job(config, "vertex", SCHEMES)
     # https://cloud.google.com/vertex-ai/docs/reference/rest/v1/PipelineFailurePolicy
     job["runtimeConfig"]["failurePolicy"] = f"PIPELINE_FAILURE_POLICY_FAIL_{config.deployment.failure_policy.upper()}"
-    if account:
-        job["serviceAccount"] = account
     return job
 
 
