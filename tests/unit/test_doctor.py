@@ -177,6 +177,15 @@ def test_doctor_names_what_is_wrong_with_the_spec_before_anything_else(
     assert message in "\n".join(_wrong(findings))
 
 
+def test_doctor_names_the_extra_when_its_package_is_missing(
+    look: Callable[..., list[Finding]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kfp.pipeline_spec", None)
+    assert _wrong(look()) == [
+        "spec: kfp-pipeline-spec is not installed: pip install 'tfx-qat[vertex]' or 'tfx-qat[kubeflow]'"
+    ]
+
+
 def test_clean_process_goes_on_after_a_module_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deadly.py").write_text("import os; os._exit(3)")
     (tmp_path / "quits.py").write_text("raise SystemExit('no licence')")

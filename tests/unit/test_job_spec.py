@@ -152,6 +152,12 @@ def test_compile_job_names_the_mistake_when_the_config_is_wrong(change: dict[str
     assert "secret" not in str(caught.value)
 
 
+def test_compile_job_names_the_extra_when_its_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kfp", None)
+    with pytest.raises(ValueError, match=r"kfp-pipeline-spec is not installed; pip install 'tfx-qat\[vertex\]'"):
+        load_service("vertex").compile_job(_config("vertex"))
+
+
 def test_compile_job_refuses_a_failure_policy_that_kubeflow_has_not() -> None:
     with pytest.raises(ValueError, match="only Vertex has it"):
         load_service("kubeflow").compile_job(_config("kubeflow", failure_policy="fast"))
