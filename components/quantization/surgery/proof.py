@@ -1,0 +1,103 @@
+"""Proof, by running both, that a change of a model's graph leaves the function that it computes as it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras
+
+from components.quantization.surgery.graph import calls, is_nested, nested_inputs
+
+TOLERANCE = 1e-5  # of the range of the outputs
+UNKNOWN_DIMENSION = 32  # what random inputs have where a model takes any size
+_EXAMPLES = 2
+
+
+def random_inputs(model: tf_keras.Model, seed: int = 1) -> list[npt.NDArray[Any]]:
+    """Returns arrays for the inputs of a model: normal numbers, and small indices where it takes integers."""
+    generator = np.random.default_rng(seed)
+    arrays = []
+    for tensor in model.inputs:
+        batch = tensor.shape[0] or _EXAMPLES
+        shape = [batch, *(size or UNKNOWN_DIMENSION for size in tensor.shape[1:])]
+        integers = tensor.dtype.is_integer or _is_index(model, tensor)
+        values = generator.integers(0, 2, shape) if integers else generator.normal(size=shape)
+        arrays.append(values.astype(tensor.dtype.as_numpy_dtype))
+    return arrays
+
+
+def difference(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
+    """Returns the largest absolute difference, as a fraction of the range of the first; infinite if not comparable.
+
+    >>> difference([0.0, 4.0], [0.0, 3.0])
+    0.25
+    """
+    old, new = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    finite = np.isfinite(old)
+    infinities = np.where(finite, 0.0, old), np.where(np.isfinite(new), 0.0, new)
+    if not np.array_equal(*infinities, equal_nan=True):  # false for other shapes too
+        return float("inf")
+    old, new = old[finite], new[finite]
+    if not old.size:
+        return 0.0
+    largest = float(np.max(np.abs(old - new)))
+    spread = float(np.ptp(old)) or float(np.max(np.abs(old)))
+    return largest / spread if spread else (0.0 if largest < TOLERANCE else float("inf"))
+
+
+def require_same_function(
+    before: Callable[..., Any], after: tf_keras.Model, step: str, tolerance: float = TOLERANCE
+) -> None:
+    """Checks that both compute the same from random inputs.
+
+    Args:
+      before: The model as it was; any callable that takes the inputs of the other, and `training`.
+      after: The changed functional model.
+      step: What changed it, for the error.
+      tolerance: Largest allowed difference, as a fraction of the range of each output.
+
+    Raises:
+      ValueError: If an output differs; names it, and where models share layer names the first layer that differs.
+    """
+    inputs = random_inputs(after)
+    arguments = inputs if len(inputs) > 1 else inputs[0]
+    olds = [np.asarray(value) for value in tf.nest.flatten(before(arguments, training=False))]
+    news = [np.asarray(value) for value in tf.nest.flatten(after(arguments, training=False))]
+    worst = max(difference(old, new) for old, new in zip(olds, news, strict=True))
+    if worst <= tolerance:
+        return
+    where = _first_difference(before, after, arguments, tolerance) if isinstance(before, tf_keras.Model) else ""
+    raise ValueError(
+        f"model {after.name!r}: step {step!r} would change what it computes by {worst:.2g} of the range of an output"
+        f"{where}, expected at most {tolerance:g}; rewrite that part with plain layers"
+    )
+
+
+def _first_difference(before: tf_keras.Model, after: tf_keras.Model, arguments: Any, tolerance: float) -> str:
+    shared = [layer.name for layer in after.layers if any(layer.name == old.name for old in before.layers)]
+    for name in shared:
+        try:
+            values = [
+                tf.nest.flatten(tf_keras.Model(m.inputs, m.get_layer(name).output)(arguments, training=False))
+                for m in (before, after)
+            ]
+        except (AttributeError, ValueError):  # a shared layer has several outputs
+            continue
+        if any(difference(old, new) > tolerance for old, new in zip(*values, strict=True)):
+            return f", first at layer {name!r}"
+    return ""
+
+
+def _is_index(model: tf_keras.Model, tensor: Any) -> bool:
+    """Whether a float input is used as an index."""
+    for call in calls(model):
+        if isinstance(call.layer, tf_keras.layers.Embedding) and any(tensor is fed for fed in call.inputs):
+            return True
+        if is_nested(call):
+            fed = nested_inputs(call.layer, call.args, call.kwargs)
+            inner = zip(fed, call.layer.inputs, strict=True)
+            if any(tensor is old and _is_index(call.layer, new) for old, new in inner):
+                return True
+    return False
