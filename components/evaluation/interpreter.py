@@ -91,6 +91,7 @@ class IntegerModel:
         count = len(next(iter(quantized.values())))
         results: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self._outputs}
         for row in range(count):
+            self._interpreter.reset_all_variables()  # the state of an LSTM, which would go on from example to example
             for name, detail in self._inputs.items():
                 self._interpreter.set_tensor(detail["index"], quantized[name][row : row + 1])
             self._interpreter.invoke()

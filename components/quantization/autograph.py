@@ -1,13 +1,13 @@
 """Keeps AutoGraph from rewriting library code.
 
-AutoGraph leaves `keras` alone but does not know `tf_keras` (before TensorFlow 2.21), tfmot and TensorFlow Transform, so
-the first training step of a process rewrites their sources, function by function, which takes longer than the
-training of a small model. Their control flow is explicit, as Keras's is; user code is still converted.
+AutoGraph leaves `keras` alone but knows neither `tf_keras` (before TensorFlow 2.21) nor TensorFlow Transform nor our
+own layers, so the first training step of a process rewrites their sources, function by function, which takes longer
+than the training of a small model. Their control flow is explicit, as Keras's is; user code is still converted.
 """
 
 from tensorflow.python.autograph.core import config
 
-_LIBRARIES = ("tf_keras", "tensorflow_model_optimization", "tensorflow_transform")
+_LIBRARIES = ("tf_keras", "tensorflow_transform", "components.quantization")
 
 
 def leave_libraries_alone() -> None:

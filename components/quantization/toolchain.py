@@ -14,7 +14,6 @@ _DISTRIBUTIONS = (
     "numpy",
     "tensorflow",
     "tensorflow-model-analysis",
-    "tensorflow-model-optimization",
     "tensorflow-transform",
     "tf-keras",
     "tfx",

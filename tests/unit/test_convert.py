@@ -8,7 +8,9 @@ import tf_keras
 from components.quantization import audit, convert, quantize_model
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import NotIntegerOnlyError
+from components.quantization.qat.fake_quantization import FakeQuantize
 
+import fake_quantized_models
 import small_models as models
 
 pytestmark = pytest.mark.slow
@@ -110,9 +112,12 @@ def test_convert_uses_the_dense_signature_when_given_a_saved_model(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scheme": "int7"}, "unknown scheme 'int7': there are full_int8, full_int8_per_tensor"),
+        ({"scheme": "int7"}, "unknown scheme 'int7': there are dynamic_range, float16, full_int8, full_int8_p"),
         ({"profile": "abacus"}, "unknown target 'abacus'"),
-        ({"io_dtype": "float32"}, "expected one of int8, uint8"),
+        ({"io_dtype": "float32"}, "expected one of int8, uint8 with scheme 'full_int8'"),
+        ({"scheme": "int16x8"}, "target 'edge_tpu' cannot run scheme 'int16x8'"),
+        ({"scheme": "int16x8", "profile": "cpu"}, "16-bit activations, whose ranges are calibrated: pass a repre"),
+        ({"scheme": "float16", "profile": "cpu", "io_dtype": "int8"}, "expected one of float32 with scheme 'float16'"),
         ({"model": object()}, "got builtins.object, expected a tf_keras.Model or the path of a SavedModel"),
         ({"model": "/no/model"}, "no SavedModel at /no/model"),
     ],
@@ -145,3 +150,80 @@ def test_convert_raises_in_one_sentence_when_the_converter_refuses_an_op() -> No
     model = tf_keras.Model(inputs, tf_keras.layers.Activation(tf.math.erf, name="erf")(inputs))
     with pytest.raises(ValueError, match="TensorFlow's converter refuses the model: "):
         convert(model, representative_dataset=[np.ones((2, 4))])
+
+
+def _partly_ranged() -> tf_keras.Model:
+    """Ranges are known in front of and behind a square, whose own is not."""
+    layers = tf_keras.layers
+    image = tf_keras.Input((8, 8, 1), name="image")
+    x = FakeQuantize(name="before")(image)
+    x = FakeQuantize(name="between")(layers.ReLU(name="relu")(layers.Conv2D(4, 3, name="first")(x)))
+    x = layers.Multiply(name="square")([x, x])
+    x = FakeQuantize(name="after")(layers.Conv2D(2, 3, name="second")(x))
+    return tf_keras.Model(image, x)
+
+
+def _scales(tflite: bytes) -> dict[str, list[tuple[float, int]]]:
+    """Scale and zero point of the outputs of the ops, by op."""
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    found: dict[str, list[tuple[float, int]]] = {}
+    for op in graph.ops:
+        tensor = graph.tensors[op.outputs[0]]
+        found.setdefault(op.code, []).append((tensor.scale[0], tensor.zero_point[0]))
+    return found
+
+
+def test_convert_calibrates_only_what_has_no_trained_range() -> None:
+    model = fake_quantized_models.observe(_partly_ranged(), models.images(20))
+    model.get_layer("between").set_range(0.0, 2.55)
+    model.get_layer("after").set_range(-1.27, 1.28)
+    dim, bright = (_scales(convert(model, representative_dataset=[models.images(20) * gain])) for gain in (0.5, 1.0))
+    # (2.55 - 0) / 255 with zero point -128, and (1.28 + 1.27) / 255 with -128 + 127.
+    for scales in (dim, bright):
+        assert scales["CONV_2D"] == [(pytest.approx(0.01, rel=1e-6), -128), (pytest.approx(0.01, rel=1e-6), -1)]
+    assert dim["MUL"][0][0] < bright["MUL"][0][0]
+
+
+def test_convert_names_the_remedy_when_ranges_are_missing_and_there_is_no_dataset() -> None:
+    model = fake_quantized_models.observe(_partly_ranged(), models.images(20))
+    with pytest.raises(NotIntegerOnlyError, match="pass a representative_dataset to calibrate what has no trained"):
+        convert(model)
+
+
+def test_convert_ignores_the_dataset_when_all_ranges_are_known() -> None:
+    model = fake_quantized_models.observe(fake_quantized_models.convolutional(), models.images(20))
+    tflite = convert(model)
+    assert tflite == convert(model, representative_dataset=[models.images(20)])
+    assert tflite == convert(model, representative_dataset=[models.images(3) * 100])
+
+
+def test_convert_keeps_weights_exactly_when_they_are_on_their_grid() -> None:
+    model = fake_quantized_models.observe(fake_quantized_models.convolutional(), models.images(20))
+    graph = flatbuffer.read_subgraphs(convert(model, profile="cpu"))[0]
+    weights = {op.code: graph.tensors[op.inputs[1]] for op in graph.ops if op.code != "RESHAPE" and len(op.inputs) > 1}
+    for name, code in (("conv", "CONV_2D"), ("depthwise", "DEPTHWISE_CONV_2D"), ("dense", "FULLY_CONNECTED")):
+        kernel = model.get_layer(name).get_weights()[0]
+        scale = fake_quantized_models.kernel_scale(model.get_layer(name), 127)
+        integers = np.rint(kernel / scale).astype(np.int8)
+        # TFLite keeps output channels first, Keras last (and the multiplier of depthwise convolutions behind them).
+        stored = {"conv": (3, 0, 1, 2), "depthwise": (3, 0, 1, 2), "dense": (1, 0)}[name]
+        np.testing.assert_array_equal(weights[code].values, integers.transpose(stored))
+        np.testing.assert_allclose(weights[code].scale, scale.ravel(), rtol=1e-6)
+
+
+def test_convert_names_the_layers_when_their_ranges_were_never_observed(tmp_path: Path) -> None:
+    model = fake_quantized_models.convolutional()
+    model.get_layer("relu_range").set_range(0.0, 1.0)
+    model.save(tmp_path / "saved", save_format="tf")
+    named = "no range was ever trained for: dense_range, depthwise_range, image_range; fine-tune the quantized model"
+    for untrained in (model, tmp_path / "saved"):
+        with pytest.raises(ValueError, match=named):
+            convert(untrained)
+
+
+@pytest.mark.parametrize(("layer", "named"), [("GRU", "gru"), ("SimpleRNN", "recurrent/while")])
+def test_convert_raises_when_calibration_would_meet_a_loop(layer: str, named: str) -> None:
+    inputs = tf_keras.Input((8, 3), name="x")
+    model = tf_keras.Model(inputs, getattr(tf_keras.layers, layer)(4, name="recurrent")(inputs))
+    with pytest.raises(ValueError, match=rf"the model loops in \S*{named}, where ranges cannot be calibrated; unroll"):
+        convert(model, representative_dataset=[np.ones((2, 8, 3))])

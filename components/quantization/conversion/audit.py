@@ -5,7 +5,7 @@ import dataclasses
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
 
-INTEGER_DTYPES = frozenset({"INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL"})
+INTEGER_DTYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL"})
 # Ops whose presence means that a value leaves the integer domain, or that the TFLite builtins cannot run it.
 _NEVER_INTEGER = {
     "DEQUANTIZE": "turns integers into floats",
@@ -74,14 +74,11 @@ class NotIntegerOnlyError(ValueError):
       audit: The audit with its offenders.
     """
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, remedy: str = "replace the layers that made them") -> None:
         self.audit = audit
         what = "is not ready for its target" if audit.integer_only else "is not integer-only"
         count = len(audit.offenders)
-        super().__init__(
-            f"the converted model {what}: {count} offender{'s' if count > 1 else ''}; replace the layers that"
-            f" made them\n{audit}"
-        )
+        super().__init__(f"the converted model {what}: {count} offender{'s' if count > 1 else ''}; {remedy}\n{audit}")
 
 
 def audit(tflite: bytes, profile: str | ConversionProfile | None = None) -> Audit:
@@ -151,6 +148,9 @@ def _profile_offenders(
         weights = subgraph.tensors[op.inputs[1]]
         if len(weights.scale) > 1:
             found.append((weights.name, f"{len(weights.scale)} scales, {profile.name} takes one per Dense layer"))
+    if 4 not in profile.weight_bits:
+        packed = [subgraph.tensors[i] for i in op.inputs if subgraph.tensors[i].dtype == "INT4"]
+        found += [(tensor.name, f"has 4-bit values, which {profile.name} cannot read") for tensor in packed]
     for tensor in (subgraph.tensors[i] for i in op.outputs):
         if tensor.dynamic:
             found.append((tensor.name, f"has a dynamic dimension, {profile.name} takes static shapes"))

@@ -4,9 +4,13 @@ Schema: https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/sc
 """
 
 import dataclasses
+import math
+import re
 from typing import Any
 
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
+import numpy.typing as npt
 from tensorflow.lite.python import schema_py_generated as schema
 
 _FILE_IDENTIFIER = b"TFL3"
@@ -40,7 +44,9 @@ class Tensor:
 
     @property
     def values(self) -> np.ndarray[Any, Any] | None:
-        """The constant as an array of this shape; None if it is not a constant of a known type."""
+        """The constant as an array of this shape, INT4 as int8; None if it is not a constant of a known type."""
+        if self.constant is not None and self.dtype == "INT4":
+            return unpacked_int4(self.constant, math.prod(self.shape)).reshape(self.shape)
         if self.constant is None or self.dtype not in _NUMPY_DTYPES:
             return None
         return np.frombuffer(self.constant, _NUMPY_DTYPES[self.dtype]).reshape(self.shape)
@@ -96,21 +102,76 @@ def read_subgraphs(tflite: bytes) -> tuple[Subgraph, ...]:
     Raises:
       ValueError: If the bytes are not a TFLite flatbuffer.
     """
-    if tflite[4:8] != _FILE_IDENTIFIER:
-        raise ValueError(f"not a TFLite flatbuffer: got identifier {tflite[4:8]!r}, expected {_FILE_IDENTIFIER!r}")
+    _require_identifier(tflite)
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
+        model = read_object(tflite)
         codes = [_read_code(code) for code in model.operatorCodes or []]
         return tuple(_read_subgraph(graph, codes, model.buffers) for graph in model.subgraphs)
     except Exception as error:  # flatbuffers raises what its reader stumbles over: struct, index or type errors
         raise ValueError(f"TFLite flatbuffer of {len(tflite)} bytes cannot be parsed: {error}") from error
 
 
-def _read_code(code: Any) -> tuple[str, str, int]:
+def read_object(tflite: bytes) -> Any:
+    """Returns a TFLite flatbuffer as the schema's own mutable object, a `ModelT`.
+
+    Raises:
+      ValueError: If the bytes are not a TFLite flatbuffer.
+    """
+    _require_identifier(tflite)
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
+
+
+def _require_identifier(tflite: bytes) -> None:
+    if tflite[4:8] != _FILE_IDENTIFIER:
+        raise ValueError(f"not a TFLite flatbuffer: got identifier {tflite[4:8]!r}, expected {_FILE_IDENTIFIER!r}")
+
+
+def write_object(model: Any) -> bytes:
+    """Returns the flatbuffer of a `ModelT`."""
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def builtin_name(code: Any) -> str:
+    """Returns the name of the op of an `OperatorCodeT`."""
     # Codes below 127 stand in the deprecated byte field, written by converters before schema 3a.
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-    custom = (code.customCode or b"").decode()
-    return _BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}"), custom, code.version
+    return _BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}")
+
+
+def name_parts(name: str) -> frozenset[str]:
+    """Returns what a tensor's name is made of: scopes and ops of all that was fused into it.
+
+    >>> sorted(name_parts("model/relu/Relu;model/conv/Conv2D"))
+    ['Conv2D', 'Relu', 'conv', 'model', 'relu']
+    """
+    return frozenset(re.split("[/;:]", name))
+
+
+def packed_int4(values: npt.NDArray[np.int8]) -> bytes:
+    """Returns integers from -8 to 7 as nibbles, the first in the low one; the last is padded with 0.
+
+    >>> packed_int4(np.array([1, -1, 7], np.int8)).hex()
+    'f107'
+    """
+    nibbles = np.pad(values.ravel(), (0, values.size % 2)).view(np.uint8) & 0xF
+    return bytes(nibbles[0::2] | nibbles[1::2] << 4)
+
+
+def unpacked_int4(content: bytes, count: int) -> npt.NDArray[np.int8]:
+    """Returns the integers that `packed_int4` packed.
+
+    >>> unpacked_int4(bytes.fromhex("f107"), 3).tolist()
+    [1, -1, 7]
+    """
+    pairs = np.frombuffer(content, np.uint8)
+    nibbles = np.stack([pairs & 0xF, pairs >> 4], axis=-1).ravel()[:count].astype(np.int8)
+    return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
+
+
+def _read_code(code: Any) -> tuple[str, str, int]:
+    return builtin_name(code), (code.customCode or b"").decode(), code.version
 
 
 def _read_subgraph(graph: Any, codes: list[tuple[str, str, int]], buffers: list[Any]) -> Subgraph:

@@ -2,8 +2,16 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterator
 
 from components.quantization import plugins
+
+# Pairs of widths that the converter makes and a kernel of the stock TFLite interpreter runs. 32-bit activations are
+# floats, and 16-bit weights beside them too.
+_WIDTHS = ((8, 8), (4, 8), (8, 16), (8, 32), (16, 32))
+# What an override does to the weights of the layers that it names, as their width; None: nothing is trained.
+_ACTIONS: dict[str, int | None] = {"skip": None, "int8_weights": 8, "int4_weights": 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -12,22 +20,61 @@ class QuantizationScheme:
 
     Attributes:
       name: The name of the scheme; the name of its file, for those that ship.
-      weight_bits: Bits of a weight.
-      activation_bits: Bits of an activation.
+      weight_bits: Bits of a weight: 4 or 8 for integers, 16 for floats.
+      activation_bits: Bits of an activation: 8 or 16 for integers, 32 for floats.
       per_axis_weights: One scale per output channel of a convolution, instead of one per tensor.
+      overrides: Pairs of a regular expression, searched for in layer names, and what to do with such layers instead:
+        "int8_weights" or "int4_weights" sets the width of their weights; "skip" leaves them out of training, so that
+        their weights are rounded and their ranges calibrated when the model is converted. The first match counts.
     """
 
     name: str
     weight_bits: int = 8
     activation_bits: int = 8
     per_axis_weights: bool = True
+    overrides: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.weight_bits, self.activation_bits) != (8, 8):
-            raise ValueError(
-                f"scheme {self.name!r}: got {self.weight_bits}-bit weights and {self.activation_bits}-bit"
-                " activations, expected 8 and 8, the widths that can be trained and converted; change them to 8"
+        """Checks everything at once; raises ValueError that lists all violations."""
+        wrong = []
+        if (self.weight_bits, self.activation_bits) not in _WIDTHS:
+            wrong.append(
+                f"{self.weight_bits}-bit weights with {self.activation_bits}-bit activations (weights and activations"
+                f" of {', '.join(f'{weights} and {activations}' for weights, activations in _WIDTHS)} bits)"
             )
+        elif self.overrides and not self.trained:
+            wrong.append("overrides (none in a scheme that is not trained)")
+        for index, override in enumerate(self.overrides):
+            wrong += [f"overrides[{index}]: {violation}" for violation in _violations(override, self.activation_bits)]
+        if wrong:
+            raise ValueError(f"scheme {self.name!r}: got {'; '.join(wrong)}: change them to what is in brackets")
+
+    @property
+    def integer_only(self) -> bool:
+        """Whether a model of this scheme computes in integers alone."""
+        return self.activation_bits < 32
+
+    @property
+    def trained(self) -> bool:
+        """Whether quantization-aware training knows this scheme; the others are applied to the float model."""
+        return self.integer_only
+
+    @property
+    def all_weight_bits(self) -> tuple[int, ...]:
+        """The widths of weights that occur, overrides included, in ascending order."""
+        overridden = (_ACTIONS[action] for _, action in self.overrides)
+        return tuple(sorted({self.weight_bits, *(bits for bits in overridden if bits is not None)}))
+
+    def weight_bits_of(self, layer: str) -> int | None:
+        """Returns the width of the weights of the layer of that name; None if the layer is left out of training.
+
+        >>> QuantizationScheme(name="mine", overrides=(("^se_", "skip"),)).weight_bits_of("se_reduce") is None
+        True
+        """
+        for pattern, action in self.overrides:
+            if re.search(pattern, layer):
+                return _ACTIONS[action]
+        return self.weight_bits
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
@@ -41,9 +88,27 @@ class QuantizationScheme:
           ValueError: If the text is not JSON or its keys are not the attributes of a scheme.
         """
         try:
-            return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
+            values = json.loads(text)
+            overrides = tuple(tuple(override) for override in values.pop("overrides", ()))
+            return cls(**values, overrides=overrides)
+        except (AttributeError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a quantization scheme: {text!r} ({error}); pass a scheme's to_json()") from error
+
+
+def _violations(override: object, activation_bits: int) -> Iterator[str]:
+    """What is wrong with one override."""
+    match override:
+        case (str(pattern), str(action)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield f"{pattern!r}, {error} (a regular expression)"
+            if action not in _ACTIONS:
+                yield f"{action!r} (one of {', '.join(_ACTIONS)})"
+            elif _ACTIONS[action] is not None and (_ACTIONS[action], activation_bits) not in _WIDTHS:
+                yield f"{action!r} beside {activation_bits}-bit activations (int8_weights or skip)"
+        case _:
+            yield f"{override!r} (a pair of a regular expression and one of {', '.join(_ACTIONS)})"
 
 
 def scheme_names() -> tuple[str, ...]:
@@ -58,7 +123,7 @@ def load_scheme(scheme: str | QuantizationScheme) -> QuantizationScheme:
       ValueError: If there is no scheme of that name.
 
     >>> load_scheme("full_int8").to_json()
-    '{"activation_bits":8,"name":"full_int8","per_axis_weights":true,"weight_bits":8}'
+    '{"activation_bits":8,"name":"full_int8","overrides":[],"per_axis_weights":true,"weight_bits":8}'
     """
     if isinstance(scheme, QuantizationScheme):
         return scheme

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from components.quantization import plugins
-from components.quantization.schemes import QuantizationScheme
+from components.quantization import plugins, schemes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +14,8 @@ class ConversionProfile:
       per_channel_dense: Whether FULLY_CONNECTED weights may carry one scale per output channel. Converters since
         TensorFlow 2.16 emit that by default; many devices compute it wrongly or refuse it
         (https://github.com/tensorflow/tflite-micro/pull/2602).
-      weight_bits: The widths of weights that the device computes with.
-      activation_bits: The widths of activations that the device computes with.
+      weight_bits: The widths of weights that the device computes with; 16 for floats.
+      activation_bits: The widths of activations that the device computes with; 32 for floats.
     """
 
     name: str
@@ -24,17 +23,27 @@ class ConversionProfile:
     weight_bits: tuple[int, ...] = (8,)
     activation_bits: tuple[int, ...] = (8,)
 
-    def check(self, scheme: QuantizationScheme) -> None:
+    def check(self, scheme: schemes.QuantizationScheme) -> None:
         """Checks that the device can run a model of this scheme.
 
         Raises:
-          ValueError: If it cannot.
+          ValueError: If it cannot; names the schemes that it can run.
         """
-        if scheme.weight_bits not in self.weight_bits or scheme.activation_bits not in self.activation_bits:
+        if not self._runs(scheme):
+            can_run = [name for name in schemes.scheme_names() if self._runs(schemes.load_scheme(name))]
             raise ValueError(
-                f"target {self.name!r} cannot run scheme {scheme.name!r}: got {scheme.weight_bits}-bit weights and"
-                f" {scheme.activation_bits}-bit activations, expected {self.weight_bits} and {self.activation_bits}"
+                f"target {self.name!r} cannot run scheme {scheme.name!r}: got weights of"
+                f" {_listed(scheme.all_weight_bits)} bits and {scheme.activation_bits}-bit activations, expected"
+                f" weights of {_listed(self.weight_bits)} and activations of {_listed(self.activation_bits)} bits;"
+                f" choose one of {', '.join(can_run)}"
             )
+
+    def _runs(self, scheme: schemes.QuantizationScheme) -> bool:
+        return set(scheme.all_weight_bits) <= set(self.weight_bits) and scheme.activation_bits in self.activation_bits
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return " or ".join(str(width) for width in widths)
 
 
 def load_profile(profile: str | ConversionProfile) -> ConversionProfile:

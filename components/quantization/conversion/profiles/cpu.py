@@ -2,4 +2,4 @@
 
 from components.quantization.conversion.profiles import ConversionProfile
 
-PROFILE = ConversionProfile(name="cpu", per_channel_dense=True)
+PROFILE = ConversionProfile(name="cpu", per_channel_dense=True, weight_bits=(4, 8, 16), activation_bits=(8, 16, 32))

@@ -1,0 +1,107 @@
+"""A Keras model or SavedModel as one function of dense inputs with static shapes: what the converter is given."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+# The signature of a SavedModel that takes dense, transformed features; written by components.quantization.qat.export.
+DENSE_SIGNATURE = "serving_dense"
+
+Signature = dict[str, tf.TensorSpec]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DenseFunction:
+    """A traced function for batches of one.
+
+    Attributes:
+      concrete: The function; takes its inputs by name and returns the outputs by name.
+      inputs: The specs of its inputs by name.
+      trackable: What holds its variables.
+    """
+
+    concrete: Any
+    inputs: Signature
+    trackable: Any
+
+
+def dense_function(model: tf_keras.Model | str | Path) -> DenseFunction:
+    """Traces a model for batches of one.
+
+    Args:
+      model: A tf_keras model, or the path of a SavedModel with signature "serving_dense" (else "serving_default").
+
+    Raises:
+      ValueError: If it is neither, or an input has an unknown dimension.
+    """
+    function, signature, trackable = _of_saved_model(model) if isinstance(model, str | Path) else _of_keras(model)
+    fixed = {name: tf.TensorSpec([1, *spec.shape[1:]], spec.dtype, name=name) for name, spec in signature.items()}
+    unknown = [f"{name} {tuple(spec.shape)}" for name, spec in fixed.items() if None in tuple(spec.shape)]
+    if unknown:
+        raise ValueError(
+            f"inputs with an unknown dimension: {', '.join(unknown)}; give the model's inputs static shapes"
+        )
+    traced = tf.function(lambda **features: function(**features)).get_concrete_function(**fixed)
+    # Of a Keras model its variables alone: the model itself would be saved with a trace of each of its layers.
+    kept = list(traced.variables) if isinstance(trackable, tf_keras.Model) else trackable
+    return DenseFunction(concrete=traced, inputs=fixed, trackable=kept)
+
+
+def loops(concrete: Any) -> tuple[str, ...]:
+    """Returns what loops in a concrete function, as recurrent layers do that are not unrolled, sorted.
+
+    Loops of a Keras LSTM are left out: the converter makes one op of them.
+    """
+    definition = concrete.graph.as_graph_def()
+    # Keras names what a function implements: "lstm_" or "gru_" and an identifier.
+    scopes = [("", definition.node)]
+    scopes += [
+        (function.attr["api_implements"].s.decode(), function.node_def) for function in definition.library.function
+    ]
+    found = {
+        kind.split("_")[0] or node.name
+        for kind, nodes in scopes
+        if not kind.startswith("lstm_")
+        for node in nodes
+        if node.op in ("While", "StatelessWhile")
+    }
+    return tuple(sorted(found))
+
+
+def _of_saved_model(path: str | Path) -> tuple[Callable[..., Any], Signature, Any]:
+    if not tf.saved_model.contains_saved_model(str(path)):
+        raise ValueError(f"no SavedModel at {path}; give the path of a directory with a saved_model.pb")
+    loaded = tf.saved_model.load(str(path))
+    key = DENSE_SIGNATURE if DENSE_SIGNATURE in loaded.signatures else "serving_default"
+    if key not in loaded.signatures:
+        raise ValueError(f"SavedModel {path} has no signature {DENSE_SIGNATURE!r}; export it with one")
+    function = loaded.signatures[key]
+    inputs = dict(function.structured_input_signature[1])
+    if any(spec.dtype == tf.string for spec in inputs.values()):
+        raise ValueError(
+            f"signature {key!r} of SavedModel {path} takes strings, perhaps serialized examples; export one called"
+            f" {DENSE_SIGNATURE!r} that takes dense features"
+        )
+    return function, inputs, loaded
+
+
+def _of_keras(model: Any) -> tuple[Callable[..., Any], Signature, Any]:
+    if not isinstance(model, tf_keras.Model):
+        raise ValueError(
+            f"model: got {type(model).__module__}.{type(model).__name__}, expected a tf_keras.Model or the path of a"
+            " SavedModel; build the model with tf_keras, not with Keras 3"
+        )
+    if not model.inputs:
+        raise ValueError(f"model {model.name!r} has no known inputs; begin it with a tf_keras.Input")
+    names = list(model.input_names)
+    inputs = {n: tf.TensorSpec(i.shape, i.dtype, name=n) for n, i in zip(names, model.inputs, strict=True)}
+
+    def call(**features: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model(features if len(names) > 1 else features[names[0]], training=False)
+        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
+
+    return call, inputs, model

@@ -1,0 +1,83 @@
+"""The fake quantization of a traced function: whether there is any, whether its ranges are known, and its removal."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+# With scalar ranges, and with one per channel.
+_OPS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
+
+
+def has_fake_quantization(concrete: Any) -> bool:
+    """Whether a concrete function contains fake quantization."""
+    definition = concrete.graph.as_graph_def()
+    nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
+    return any(node.op in _OPS for node in nodes)
+
+
+def unobserved_layers(concrete: Any) -> tuple[str, ...]:
+    """Returns the layers whose fake quantization has an empty range, from 0 to 0, sorted.
+
+    The converter takes such a range without a word and makes a model that knows only zeros.
+    """
+    nodes = {node.name: node for node in _frozen(concrete).node}
+    ranges = ((node.name, *(_constant(nodes, name) for name in node.input[1:3])) for node in _fake(nodes.values()))
+    # Ranges that are computed, such as those of weights, are known by construction.
+    empty = (name for name, low, high in ranges if low is not None and high is not None and (low >= high).all())
+    return tuple(sorted({_layer(name) for name in empty}))
+
+
+def remove_fake_quantization(saved_model: Path) -> None:
+    """Rewrites a SavedModel so that values pass where they were fake-quantized."""
+    path = saved_model / "saved_model.pb"
+    content = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for graph in content.meta_graphs:
+        for node in _fake(graph.graph_def.node):
+            _make_identity(node)
+        for function in graph.graph_def.library.function:
+            removed = {_make_identity(node) for node in _fake(function.node_def)}
+            for node in function.node_def:
+                node.input[:] = [_identity_output(name, removed) for name in node.input]
+            for output, name in function.ret.items():
+                function.ret[output] = _identity_output(name, removed)
+    path.write_bytes(content.SerializeToString(deterministic=True))
+
+
+def _frozen(concrete: Any) -> Any:
+    """The graph, functions inlined and variables as constants."""
+    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def()
+
+
+def _fake(nodes: Iterable[Any]) -> Iterator[Any]:
+    return (node for node in nodes if node.op in _OPS)
+
+
+def _constant(nodes: Mapping[str, Any], name: str) -> Any:
+    """The value of a node's output as an array; None if it is computed."""
+    node = nodes.get(name.split(":")[0])
+    while node is not None and node.op == "Identity":
+        node = nodes.get(node.input[0].split(":")[0])
+    return tf.make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+
+
+def _layer(node: str) -> str:
+    """The layer that a node is in: its innermost name scope."""
+    return node.split("/")[-2] if "/" in node else node
+
+
+def _make_identity(node: Any) -> str:
+    node.op = "Identity"
+    del node.input[1:]
+    node.attr.clear()
+    node.attr["T"].type = tf.float32.as_datatype_enum
+    return str(node.name)
+
+
+def _identity_output(name: str, removed: set[str]) -> str:
+    """A reference within a function, `node:output:index`, with the name of Identity's output."""
+    node, *output = name.split(":")
+    return f"{node}:output:{output[1]}" if node in removed and len(output) == 2 else name
