@@ -2,7 +2,10 @@
 
 import contextlib
 import functools
+import hashlib
 import json
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from tfx.utils import io_utils
 from components import example_files, model_artifact
 from components.quantization import plugins, toolchain
 from components.quantization.qat import export
+from components.quantization.qat.checkpoints import remove_checkpoints
+from components.quantization.qat.distribution import is_chief, make_strategy
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import QuantizationScheme, load_scheme
@@ -39,6 +44,8 @@ class Executor(base_executor.BaseExecutor):
         scheme = QuantizationScheme.from_json(exec_properties["scheme"])
         hyperparameters = _read_hyperparameters(input_dict.get("hyperparameters"))
         parameters = _training_parameters(exec_properties["training"], hyperparameters)
+        # Workers that train together must find each other before anything else runs in TensorFlow.
+        strategy = make_strategy(parameters.distribution, parameters.batch_size)
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         serving_features = _serving_features(input_dict, transform, exec_properties["label_key"])
         with contextlib.ExitStack() as stack:
@@ -53,17 +60,49 @@ class Executor(base_executor.BaseExecutor):
                 for split in (exec_properties["train_split"], exec_properties["eval_split"])
             ]
             outputs = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in output_dict.items()}
+            checkpoints = _checkpoint_dir(outputs["model"], exec_properties)
+            logs = scratch / "logs"
+            logs.mkdir()
+            trained = QuantizationAwareTraining(*datasets, parameters, logs).run(
+                functools.partial(user.build_model, hyperparameters),
+                scheme,
+                _load_base(input_dict),
+                checkpoint_dir=checkpoints,
+                strategy=strategy,
+            )
+            if not is_chief(strategy):
+                return
             # Published when this block ends well: what fails before leaves nothing.
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
-            trained = QuantizationAwareTraining(*datasets, parameters, staged["model_run"]).run(
-                functools.partial(user.build_model, hyperparameters), scheme, _load_base(input_dict)
-            )
+            shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
             settings: dict[str, model_artifact.Fact] = {
                 "scheme": scheme.to_json(),
                 "training": parameters.to_json(),
                 **toolchain.version_facts(),
             }
             _export(trained, settings, transform, serving_features, staged, outputs)
+        if checkpoints is not None:
+            remove_checkpoints(checkpoints)
+            with contextlib.suppress(OSError):
+                checkpoints.parent.rmdir()  # unless another training is going on
+
+
+def _checkpoint_dir(model: types.Artifact, exec_properties: dict[str, Any]) -> Path | None:
+    """A directory that another attempt of this training finds again: beside its output, named after what it trains.
+
+    A bucket must be mounted, as Vertex AI does under /gcs; without it an attempt starts anew.
+    """
+    uri = str(model.uri).rstrip("/")
+    # Services give all attempts of a task one URI, TASK/model; local runners count executions, NODE/model/12.
+    home = os.path.dirname(uri) if os.path.basename(uri) == "model" else os.path.dirname(os.path.dirname(uri))
+    if home.startswith("gs://"):
+        home = f"/gcs/{home.removeprefix('gs://')}"
+        if not os.path.isdir(os.path.join("/gcs", home.split("/")[2])):
+            return None
+    if "://" in home:
+        return None
+    key = hashlib.sha256(json.dumps(exec_properties, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return Path(home) / "checkpoints" / key
 
 
 def _export(

@@ -14,7 +14,7 @@ from tfx.utils import io_utils
 from components import example_files, model_artifact
 from components.quantization import toolchain
 from components.quantization.conversion import convert as conversion
-from components.quantization.conversion import require_io_dtype
+from components.quantization.conversion import default_io_dtype, require_io_dtype
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
@@ -79,12 +79,13 @@ def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any
     accuracies = {
         f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
     }
+    scheme = QuantizationScheme.from_json(exec_properties["scheme"])
     return {
-        "kind": "int8",
+        "kind": "int8" if scheme.activation_bits == 8 else scheme.name,
         "scheme": exec_properties["scheme"],
         "profile": exec_properties["profile"],
         "io_dtype": exec_properties["io_dtype"],
-        "integer_only": 1,
+        "integer_only": int(scheme.integer_only),
         "sha256": hashlib.sha256(tflite).hexdigest(),
         "parent_sha256": source.get_string_custom_property("sha256"),
         "size_bytes": len(tflite),
@@ -133,7 +134,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
         schema: types.BaseChannel | None = None,
         scheme: str | QuantizationScheme = "full_int8",
         profile: str = "edge_tpu",
-        io_dtype: str = "int8",
+        io_dtype: str = "",
         split: str = "train",
         representative_examples: int = 300,
         seed: int = 1,
@@ -147,7 +148,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
           schema: Says how to parse the examples where there is no transform graph.
           scheme: A quantization scheme or its name.
           profile: Name of the target whose needs the converter respects.
-          io_dtype: Type of the inputs and outputs: "int8" or "uint8".
+          io_dtype: Type of the inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations; "" for the usual
+            one of the scheme.
           split: The split that a float model is calibrated with.
           representative_examples: How many examples of it.
           seed: Decides which.
@@ -157,7 +159,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
         """
         scheme = load_scheme(scheme)
         load_profile(profile).check(scheme)
-        require_io_dtype(io_dtype)
+        io_dtype = io_dtype or default_io_dtype(scheme)
+        require_io_dtype(io_dtype, scheme)
         if representative_examples < 1:
             raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
         if transform_graph is None and schema is None:

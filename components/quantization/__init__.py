@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from components.quantization.conversion.audit import Audit, audit
     from components.quantization.conversion.convert import convert
+    from components.quantization.qat.parity import parity
     from components.quantization.qat.plan import QuantizationPlan, plan
     from components.quantization.qat.quantize import quantize_model
 
-__all__ = ["Audit", "QuantizationPlan", "audit", "convert", "plan", "quantize_model"]
+__all__ = ["Audit", "QuantizationPlan", "audit", "convert", "parity", "plan", "quantize_model"]
 
 _HOMES = {
     "Audit": "components.quantization.conversion.audit",
     "QuantizationPlan": "components.quantization.qat.plan",
     "audit": "components.quantization.conversion.audit",
     "convert": "components.quantization.conversion.convert",
+    "parity": "components.quantization.qat.parity",
     "plan": "components.quantization.qat.plan",
     "quantize_model": "components.quantization.qat.quantize",
 }

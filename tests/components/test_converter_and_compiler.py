@@ -107,7 +107,7 @@ def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
     assert (report["compiled"], report["tool"]) == (False, "static analysis")
     assert artifact.get_int_custom_property("compiled") == 0
     assert artifact.get_int_custom_property("ops_on_target") == 7
-    for fact in ("scheme", "tensorflow_version", "tensorflow_model_optimization_version", "compiler", "io_dtype"):
+    for fact in ("scheme", "tensorflow_version", "tf_keras_version", "compiler", "io_dtype"):
         assert artifact.get_string_custom_property(fact)
     assert artifact.get_string_custom_property("parent_sha256") == hashlib.sha256(before).hexdigest()
 

@@ -23,7 +23,7 @@ def test_constructor_puts_everything_that_decides_the_result_into_the_cache_key(
 ) -> None:
     properties = trainer().exec_properties
     assert json.loads(properties["scheme"])["name"] == "full_int8"
-    assert set(json.loads(properties["toolchain"])) >= {"tensorflow", "tensorflow-model-optimization", "tfx-qat"}
+    assert set(json.loads(properties["toolchain"])) >= {"tensorflow", "tf-keras", "tfx-qat"}
     assert len(properties["module_sha256"]) == 64
     assert {type(value) for value in properties.values()} <= {str, int, float}
 

@@ -32,8 +32,3 @@ def test_to_json_is_canonical() -> None:
 def test_scheme_from_json_raises_when_the_text_is_no_scheme(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantization scheme"):
         QuantizationScheme.from_json(text)
-
-
-def test_scheme_refuses_widths_that_cannot_be_deployed() -> None:
-    with pytest.raises(ValueError, match="got 4-bit weights and 8-bit activations, expected 8 and 8"):
-        QuantizationScheme(name="four", weight_bits=4)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion.convert import DENSE_SIGNATURE
+
+# For what they register: loading finds their layers and functions by name.
+from components.quantization.qat import quantize as _quantize  # noqa: F401
+from components.quantization.surgery import keras3_layers as _keras3_layers  # noqa: F401
 
 # The name that TFMA's preprocessing_function_names looks for by convention.
 TRANSFORM_SIGNATURE = "transform_features"
@@ -81,8 +84,7 @@ def load_float_model(directory: Path) -> tf_keras.Model:
       ValueError: If the directory holds no tf_keras SavedModel.
     """
     try:
-        with tfmot.quantization.keras.quantize_scope():
-            model = tf_keras.models.load_model(directory, compile=False)
+        model = tf_keras.models.load_model(directory, compile=False)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"base model {directory} cannot be loaded by tf_keras: {error}; save it with tf_keras (Keras 2) as a"

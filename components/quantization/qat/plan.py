@@ -3,36 +3,20 @@
 import dataclasses
 from typing import Any, Literal
 
-import tensorflow as tf
-import tensorflow_model_optimization as tfmot
+import numpy as np
 import tf_keras
 
 from components.quantization.conversion.profiles import load_profile
+from components.quantization.qat import weight_quantization
+from components.quantization.qat.ranges import Ranges
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.quantization.surgery.graph import Call
+from components.quantization.surgery.prepare import Prepared, prepare
 
-Action = Literal["quantize", "fold", "pass", "blocked"]
-
-# Fused activations that tfmot 0.8.1 trains:
-# https://github.com/tensorflow/model-optimization/blob/v0.8.0/tensorflow_model_optimization/python/core/quantization/keras/quantize_aware_activation.py
-_FUSED_ACTIVATIONS = frozenset({"linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish"})
-_ACTIVATION_LAYERS = frozenset({"linear", "relu", "relu6", "softmax", "sigmoid", "tanh", "gelu", "swish"})
-# Layers into which the converter folds a BatchNormalization that follows.
-_FOLDS_BATCH_NORMALIZATION = (
-    tf_keras.layers.Conv2D,
-    tf_keras.layers.DepthwiseConv2D,
-    tf_keras.layers.Dense,
-    tf_keras.layers.SeparableConv2D,
-)
-_REWRITTEN = (tf_keras.layers.SeparableConv1D, tf_keras.layers.SeparableConv2D)
-_REMEDIES = {
-    "BatchNormalization": "place it directly behind a Conv2D, DepthwiseConv2D or Dense without activation",
-    "Lambda": "replace it by layers of tf_keras",
-    "Multiply": "scale with a Conv2D or BatchNormalization",
-    "Rescaling": "scale in the preprocessing_fn",
-    "Normalization": "normalize in the preprocessing_fn",
-    "MaxPooling1D": "reshape and use MaxPooling2D",
-    "Conv1D": "reshape and use Conv2D",
-}
+Action = Literal["quantize", "fold", "rewrite", "pass", "calibrate", "blocked"]
+Policy = Literal["calibrate", "fail"]
+POLICIES = ("calibrate", "fail")
+TRAINED: tuple[Action, ...] = ("quantize", "fold", "pass")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +24,14 @@ class LayerPlan:
     """What happens to one layer.
 
     Attributes:
-      name: Name of the layer.
+      name: Name of the layer; one inside a nested model has the names of both, with "/".
       layer: Its class.
-      action: "quantize": trained with fake quantization. "fold": merged into another layer by the converter. "pass":
-        computes on the integers of its input. "blocked": cannot be trained.
-      reason: Why; for a blocked layer, with its remedy.
+      action: "quantize": trained with fake quantization. "fold": merged into another layer. "rewrite": replaced by the
+        layers that are listed behind it. "pass": computes on the integers of its input. "calibrate": not trained; the
+        converter finds its ranges. "blocked": cannot be computed in integers, or not be trained where that is asked.
+      reason: Why, or how; for a blocked layer, with its remedy.
       parameters: Number of its parameters.
+      macs: Multiplications of one inference; those of a folded layer are its host's.
     """
 
     name: str
@@ -53,6 +39,7 @@ class LayerPlan:
     action: Action
     reason: str
     parameters: int
+    macs: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +49,7 @@ class QuantizationPlan:
     Attributes:
       scheme: The scheme.
       target: Name of the target that the scheme was checked against, None if none was.
-      layers: One entry per layer, in the model's order.
+      layers: One entry per layer: rewritten ones first, then those that are trained, in the order of computation.
     """
 
     scheme: QuantizationScheme
@@ -71,39 +58,59 @@ class QuantizationPlan:
 
     @property
     def blockers(self) -> tuple[LayerPlan, ...]:
-        """The layers that cannot be trained, all of them."""
+        """The layers that prevent an integer model, all of them."""
         return tuple(layer for layer in self.layers if layer.action == "blocked")
+
+    @property
+    def calibrated(self) -> tuple[LayerPlan, ...]:
+        """The layers whose ranges the converter has to find."""
+        return tuple(layer for layer in self.layers if layer.action == "calibrate")
 
     @property
     def coverage(self) -> float:
         """Share of the parameters, 0..1, that are trained as integers."""
-        total = sum(layer.parameters for layer in self.layers)
-        blocked = sum(layer.parameters for layer in self.blockers)
-        return 1.0 if not total else (total - blocked) / total
+        return self._share("parameters")
+
+    @property
+    def mac_coverage(self) -> float:
+        """Share of the multiplications, 0..1, that are trained as integers."""
+        return self._share("macs")
+
+    def _share(self, what: str) -> float:
+        total = sum(getattr(layer, what) for layer in self.layers)
+        trained = sum(getattr(layer, what) for layer in self.layers if layer.action in TRAINED)
+        return trained / total if total else 1.0
 
     def __str__(self) -> str:
         """A table of the layers, one a line, and the coverage."""
         width = max((len(f"{layer.name} ({layer.layer})") for layer in self.layers), default=0)
         lines = [
-            f"{f'{layer.name} ({layer.layer})'.ljust(width)}  {layer.action:8}  {layer.reason}" for layer in self.layers
+            f"{f'{layer.name} ({layer.layer})'.ljust(width)}  {layer.action:9}  {layer.reason}" for layer in self.layers
         ]
-        blocked = len(self.blockers)
-        lines.append(f"{self.coverage:.1%} of the parameters are trained as integers, {blocked} layers blocked")
+        lines.append(
+            f"trained as integers: {self.coverage:.1%} of the parameters, {self.mac_coverage:.1%} of the"
+            f" multiplications; layers calibrated: {len(self.calibrated)}, blocked: {len(self.blockers)}"
+        )
         return "\n".join(lines)
 
 
 def plan(
-    model: tf_keras.Model, scheme: str | QuantizationScheme = "full_int8", target: str | None = None
+    model: Any,
+    scheme: str | QuantizationScheme = "full_int8",
+    target: str | None = None,
+    untrainable: Policy = "calibrate",
 ) -> QuantizationPlan:
     """Lists what quantization-aware training will do to every layer, with all blockers at once.
 
     Args:
-      model: A built Sequential or Functional tf_keras model.
+      model: A built Keras model: tf_keras or Keras 3, Sequential, functional or subclassed.
       scheme: A scheme or its name.
       target: Name of a target; the scheme must be one that it can run.
+      untrainable: What becomes of a layer that cannot be trained with fake quantization: "calibrate" leaves its
+        ranges to the converter, so that the model is still fully integer; "fail" makes it a blocker.
 
     Raises:
-      ValueError: If the model is not such a model, or scheme and target do not fit or do not exist.
+      ValueError: If the model cannot be taken apart, or scheme and target do not fit or do not exist.
 
     >>> import tf_keras
     >>> model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,), name="dense")])
@@ -113,96 +120,88 @@ def plan(
     scheme = load_scheme(scheme)
     if target is not None:
         load_profile(target).check(scheme)
-    require_graph_model(model)
-    registry = tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme(
-        disable_per_axis=not scheme.per_axis_weights
-    ).get_quantize_registry()
-    layers = []
-    for layer in model.layers:
-        action, reason = _decide(layer, registry, model)
-        layers.append(
+    if untrainable not in POLICIES:
+        raise ValueError(f"untrainable: got {untrainable!r}, expected one of {', '.join(POLICIES)}")
+    prepared = prepare(model)
+    return plan_of(prepared, Ranges(prepared.model, scheme), scheme, target, untrainable)
+
+
+def plan_of(
+    prepared: Prepared, ranges: Ranges, scheme: QuantizationScheme, target: str | None, untrainable: Policy
+) -> QuantizationPlan:
+    """Returns the plan of a prepared and analysed model; arguments as those of `plan`."""
+    rows = [
+        LayerPlan(name=rewrite.name, layer=rewrite.layer, action="rewrite", reason=rewrite.step, parameters=0)
+        for rewrite in prepared.rewrites
+    ]
+    seen: dict[int, int] = {}
+    for index, call in enumerate(ranges.calls):
+        macs = _macs(call) if ranges.rules[index].kind not in ("affine",) else 0
+        if id(call.layer) in seen:  # called once more
+            row = rows[seen[id(call.layer)]]
+            rows[seen[id(call.layer)]] = dataclasses.replace(row, macs=row.macs + macs)
+            continue
+        action, reason = _decide(ranges, index, scheme, untrainable)
+        seen[id(call.layer)] = len(rows)
+        rows.append(
             LayerPlan(
-                name=layer.name,
-                layer=type(layer).__name__,
+                name=call.layer.name,
+                layer=type(call.layer).__name__,
                 action=action,
                 reason=reason,
-                parameters=int(layer.count_params()),
+                parameters=int(call.layer.count_params()),
+                macs=macs,
             )
         )
-    return QuantizationPlan(scheme=scheme, target=target, layers=tuple(layers))
+    return QuantizationPlan(scheme=scheme, target=target, layers=tuple(rows))
 
 
-def require_graph_model(model: Any) -> None:
-    """Checks that a model can be quantized layer by layer.
-
-    Raises:
-      ValueError: If it is no built Sequential or Functional tf_keras model.
-    """
-    if not isinstance(model, tf_keras.Model):
-        raise ValueError(
-            f"model: got {type(model).__module__}.{type(model).__name__}, expected a tf_keras.Model; build it with"
-            " tf_keras (Keras 2), not with tf.keras of TensorFlow >= 2.16, which is Keras 3"
-        )
-    if not isinstance(model, tf_keras.Sequential) and not model._is_graph_network:
-        raise ValueError(
-            f"model {model.name!r}: got a subclassed {type(model).__name__}, expected a Sequential or Functional model;"
-            " build it from tf_keras.Input and layers"
-        )
-    if not model.built:
-        raise ValueError(f"model {model.name!r} is not built; give its first layer an input_shape")
-
-
-def _decide(layer: Any, registry: Any, model: Any) -> tuple[Action, str]:
-    kind = type(layer).__name__
-    if isinstance(layer, tf_keras.layers.InputLayer):
-        return "quantize", "the input gets a quantizer"
-    if isinstance(layer, tf_keras.Model):
-        return "blocked", "a model inside a model cannot be annotated; call its layers one by one"
-    if isinstance(layer, tf_keras.layers.BatchNormalization):
-        feeder = _single_feeder(layer, model)
-        if type(feeder) in _FOLDS_BATCH_NORMALIZATION and _activation(feeder) == "linear":
-            return "fold", f"folded into {feeder.name}"
-        return "blocked", f"has no layer to be folded into; {_REMEDIES[kind]}"
-    if type(layer) in _REWRITTEN:
-        return "quantize", "split into a depthwise and a pointwise convolution"
-    if not registry.supports(layer):
-        return "blocked", f"tfmot trains no {kind}; {_REMEDIES.get(kind, 'replace it by a layer that tfmot trains')}"
-    activation = _activation(layer)
-    allowed = _ACTIVATION_LAYERS if isinstance(layer, tf_keras.layers.Activation) else _FUSED_ACTIVATIONS
-    if activation is not None and activation not in allowed:
-        return "blocked", f"tfmot trains no activation {activation!r} here; use one of {', '.join(sorted(allowed))}"
-    if layer.weights:
-        axis = "per axis" if _per_axis(layer, registry) else "per tensor"
-        return "quantize", f"weights {axis}, activation per tensor"
-    if registry.get_quantize_config(layer).get_output_quantizers(layer):
-        return "quantize", "output per tensor"
-    return "pass", "integers in, integers out"
+def _decide(ranges: Ranges, index: int, scheme: QuantizationScheme, untrainable: Policy) -> tuple[Action, str]:
+    rule, call = ranges.rules[index], ranges.calls[index]
+    if rule.kind == "float":
+        return "blocked", rule.reason
+    if rule.kind == "calibrate":
+        return ("calibrate" if untrainable == "calibrate" else "blocked"), rule.reason
+    host = ranges.folded_into(index)
+    if host is not None:
+        return "fold", f"into {ranges.calls[host].layer.name}"
+    group = ranges.group(call.outputs[0])
+    if rule.kind == "weights":
+        axes = weight_quantization.scale_axes(call.layer, scheme.per_axis_weights)
+        weights = f"{scheme.weight_bits_of(call.layer.name)}-bit weights {'per axis' if axes else 'per tensor'}"
+        return "quantize", f"{weights}, {_range(group, index in ranges.fused)}"
+    if rule.kind == "affine":
+        return "quantize", f"as a 1x1 depthwise convolution, {_range(group, index in ranges.fused)}"
+    if rule.kind in ("own", "fixed"):
+        return "quantize", _range(group, index in ranges.fused)
+    if group is None and rule.kind != "nothing":
+        return "calibrate", "behind a layer that is calibrated"
+    if rule.kind == "nothing":
+        return "pass", "does nothing at inference"
+    return "pass", f"shares the range of {group.name if group else ''}"
 
 
-def _activation(layer: Any) -> str | None:
-    function = getattr(layer, "activation", None)
-    if function is None:
-        return None
-    name = getattr(function, "__name__", None)
-    return str(name) if name else type(function).__name__
+def _range(group: Any, fused: bool) -> str:
+    if fused:
+        return "fused with what follows"
+    if group is None:
+        return "no range"
+    if group.fixed:
+        return "range prescribed by the kernel"
+    return "range trained" if len(group.watched) < 2 else "range trained, shared"
 
 
-def _single_feeder(layer: Any, model: Any) -> Any:
-    """The layer that alone feeds this one and in this model feeds nothing else, or None."""
-    edges = [
-        (feeder, node.outbound_layer)
-        for nodes in model._nodes_by_depth.values()
-        for node in nodes
-        for feeder in tf.nest.flatten(node.inbound_layers)
-    ]
-    feeders = [feeder for feeder, consumer in edges if consumer is layer]
-    if len(feeders) != 1:
-        return None
-    alone = all(consumer is layer for feeder, consumer in edges if feeder is feeders[0])
-    return feeders[0] if alone else None
-
-
-def _per_axis(layer: Any, registry: Any) -> bool:
-    config = registry.get_quantize_config(layer)
-    quantizers = [quantizer for _, quantizer in config.get_weights_and_quantizers(layer)]
-    return any(getattr(quantizer, "per_axis", False) for quantizer in quantizers)
+def _macs(call: Call) -> int:
+    """Multiplications of a call for one example; 0 where a dimension is unknown."""
+    layer, outputs = call.layer, call.outputs[0].shape
+    if isinstance(layer, tf_keras.layers.Bidirectional):
+        layer = layer.forward_layer
+    if isinstance(layer, tf_keras.layers.RNN):
+        return int(call.layer.count_params() * (call.inputs[0].shape[1] or 0))
+    if not weight_quantization.has_kernel(layer):
+        return 0
+    positions = call.inputs[0].shape if isinstance(layer, tf_keras.layers.Conv2DTranspose) else outputs
+    if any(size is None for size in positions[1:]):
+        return 0
+    kernel = getattr(layer, weight_quantization.kernel_name(layer))
+    return int(np.prod(positions[1:-1])) * int(np.prod(kernel.shape))

@@ -1,0 +1,126 @@
+"""Fake quantization of activations: a range learned in training, on the grid that the integer model will use."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+# A moving average over about a hundred steps. With tfmot's 0.999 a third of the start is there after a thousand.
+_MOMENTUM = 0.99
+
+
+@tf_keras.saving.register_keras_serializable("tfx_qat")
+class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
+    """Rounds and clips a tensor to the integers of its range, and gives back the real values that they stand for.
+
+    The range is a moving average of the batches' minimum and maximum, starting with the first batch's. Gradients pass
+    where values are within the range.
+
+    Attributes:
+      minimum: The range's lower end, float32 scalar, never above 0.
+      maximum: Its upper end, never below 0. Both are 0 until a training step or `set_range`.
+      observing: 1.0 while training moves the range, 0.0 when frozen.
+      quantizing: Whether it does anything; off only to prove that all else is as in the float model.
+    """
+
+    def __init__(
+        self, bits: int = 8, fixed: tuple[float, float] | None = None, monotone: bool = False, **kwargs: Any
+    ) -> None:
+        """Sets up the quantizer.
+
+        Args:
+          bits: Width of the integers, 8 or 16.
+          fixed: A range that the kernels of the integer op prescribe, and that training does not move.
+          monotone: The range never shrinks; for a range that several tensors share and that each of them observes.
+          **kwargs: Those of a Keras layer.
+        """
+        super().__init__(**kwargs)
+        self.bits = bits
+        self.fixed = tuple(fixed) if fixed else None
+        self.monotone = monotone
+        self.quantizing = True
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the three scalars."""
+        minimum, maximum = self.fixed or (0.0, 0.0)
+
+        def scalar(name: str, value: float) -> Any:
+            return self.add_weight(
+                name,
+                shape=(),
+                initializer=tf_keras.initializers.Constant(value),
+                trainable=False,
+                # Replicas that see different batches keep one range, the mean of theirs.
+                aggregation=tf.VariableAggregation.MEAN,
+            )
+
+        self.minimum = scalar("minimum", minimum)
+        self.maximum = scalar("maximum", maximum)
+        self.observing = scalar("observing", 0.0 if self.fixed else 1.0)
+        super().build(input_shape)
+
+    @property
+    def observed(self) -> bool:
+        """Whether the range is known."""
+        return float(self.maximum) > float(self.minimum)
+
+    def set_range(self, minimum: float, maximum: float) -> None:
+        """Sets the range, widened so that it contains 0."""
+        self.minimum.assign(min(float(minimum), 0.0))
+        self.maximum.assign(max(float(maximum), 0.0))
+
+    def freeze(self) -> None:
+        """Keeps training from moving the range any more."""
+        self.observing.assign(0.0)
+
+    def call(self, inputs: tf.Tensor, observe: bool = True, training: bool | None = None) -> tf.Tensor:
+        """Fake-quantizes.
+
+        Args:
+          inputs: A float32 tensor.
+          observe: Whether the range follows this tensor; if not, it follows others and only applies here.
+          training: Whether this is a training step.
+        """
+        if not self.quantizing:
+            return inputs
+        minimum, maximum = self.minimum, self.maximum
+        if self.fixed is None and training:
+            minimum, maximum = self._observed_range(inputs) if observe else self._known_range(inputs)
+        if self.bits == 16:  # symmetric, as TFLite's 16-bit kernels ask
+            maximum = tf.maximum(-minimum, maximum)
+            minimum = -maximum
+        return tf.quantization.fake_quant_with_min_max_vars(
+            inputs, minimum, maximum, num_bits=self.bits, narrow_range=self.bits == 16
+        )
+
+    def _observed_range(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Moves the range towards that of this batch; without branches, which replicas could not synchronize in."""
+        first = tf.cast(tf.equal(self.minimum, self.maximum), tf.float32)
+        rate = self.observing * tf.maximum(first, 1.0 - _MOMENTUM)
+        moved = []
+        for variable, extreme, reduce in (
+            (self.minimum, tf.minimum, tf.reduce_min),
+            (self.maximum, tf.maximum, tf.reduce_max),
+        ):
+            seen = extreme(tf.stop_gradient(reduce(inputs)), 0.0)
+            if self.monotone:
+                seen = extreme(seen, variable)
+                value = variable + self.observing * (seen - variable)
+            else:
+                value = variable + rate * (seen - variable)
+            variable.assign(value)
+            moved.append(value)
+        return moved[0], moved[1]
+
+    def _known_range(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The range, or that of this batch as long as no tensor has been observed."""
+        known: tuple[tf.Tensor, tf.Tensor] = tf.cond(
+            tf.equal(self.minimum, self.maximum),
+            lambda: (tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)),
+            lambda: (tf.identity(self.minimum), tf.identity(self.maximum)),
+        )
+        return known
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {**super().get_config(), "bits": self.bits, "fixed": self.fixed, "monotone": self.monotone}

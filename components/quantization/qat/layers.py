@@ -1,0 +1,228 @@
+"""Layers of a quantization-aware model: weighted ones, with the normalization that is folded into them."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from components.quantization.qat import weight_quantization
+from components.quantization.surgery.affine import ChannelAffine
+
+
+def inference_affine(layer: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns what a BatchNormalization or ChannelAffine does at inference: gain and offset, each (channels,)."""
+    if isinstance(layer, ChannelAffine):
+        return tf.convert_to_tensor(layer.gain), tf.convert_to_tensor(layer.offset)
+    gain = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
+    if layer.gamma is not None:
+        gain *= layer.gamma
+    offset = -layer.moving_mean * gain
+    return gain, offset if layer.beta is None else offset + layer.beta
+
+
+@tf_keras.saving.register_keras_serializable("tfx_qat")
+class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
+    """A weighted layer whose kernel is on the integer grid, with the normalization behind it folded at inference.
+
+    In training the normalization sees the batch, as it does in the float model; with one scale for each channel of the
+    output that is the same as quantizing the folded kernel. At inference kernel and bias are the folded ones, which is
+    what the converter reads.
+
+    Attributes:
+      layer: The layer, its activation linear.
+      normalization: A BatchNormalization or ChannelAffine behind it, or None.
+      quantizing: Whether kernels are quantized; off only to prove that all else is as in the float model.
+    """
+
+    def __init__(
+        self, layer: Any, normalization: Any = None, bits: int = 8, per_axis: bool = True, **kwargs: Any
+    ) -> None:
+        """Wraps a layer.
+
+        Args:
+          layer: The layer.
+          normalization: What is folded into it, or None.
+          bits: Width of its weights.
+          per_axis: One scale for each output channel where the integer op has them, else one for the kernel.
+          **kwargs: Those of a Keras layer.
+        """
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.normalization = normalization
+        self.bits = bits
+        self.axes = weight_quantization.scale_axes(layer, per_axis)
+        self.per_axis = per_axis
+        self.quantizing = True
+
+    def build(self, input_shape: Any) -> None:
+        """Builds both layers."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+            self.layer.built = True
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build(self.layer.compute_output_shape(input_shape))
+            self.normalization.built = True
+        super().build(input_shape)
+
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The float kernel."""
+        return tf.convert_to_tensor(getattr(self.layer, weight_quantization.kernel_name(self.layer)))
+
+    def deployed_kernel(self) -> tf.Tensor:
+        """Returns the kernel as the integer model holds it, in real values: folded and on its grid."""
+        kernel = self.kernel
+        if self.normalization is not None:
+            gain, _ = inference_affine(self.normalization)
+            kernel *= weight_quantization.along_output(gain, self.layer, kernel)
+        deployed = self._quantized(kernel)
+        # Without a range of its own, the converter gives a convolution's kernel one scale for each channel.
+        one_scale = self.quantizing and not self.per_axis and weight_quantization.scale_axes(self.layer, per_axis=True)
+        return weight_quantization.with_one_range(deployed) if one_scale else deployed
+
+    def scale_count(self) -> int:
+        """Returns how many scales the kernel has."""
+        return int(tf.size(weight_quantization.scales(self.kernel, self.axes, self.bits)))
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Computes as the integer model, in real values."""
+        if self.normalization is None:
+            return self._apply(inputs, self._quantized(self.kernel) if training else self.deployed_kernel(), None)
+        if training or not self.quantizing:
+            return self.normalization(self._apply(inputs, self._training_kernel(), None), training=training)
+        return self.folded(inputs)
+
+    def folded(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Computes as at inference, with the normalization in kernel and bias."""
+        gain, offset = inference_affine(self.normalization)
+        bias = self.layer.bias if self.layer.use_bias else 0.0
+        return self._apply(inputs, self.deployed_kernel(), bias * gain + offset)
+
+    def _training_kernel(self) -> tf.Tensor:
+        """The kernel before the normalization, on the grid that it will have behind it."""
+        kernel = self.kernel
+        if not self.quantizing or len(self.axes) == len(weight_quantization.output_axis(self.layer)):
+            return self._quantized(kernel)
+        # One scale for all channels: that of the folded kernel.
+        gain = weight_quantization.along_output(inference_affine(self.normalization)[0], self.layer, kernel)
+        gain = tf.stop_gradient(gain)
+        safe = tf.where(tf.abs(gain) > 1e-12, gain, tf.ones_like(gain))
+        return self._quantized(kernel * safe) / safe
+
+    def _quantized(self, kernel: tf.Tensor) -> tf.Tensor:
+        return weight_quantization.fake_quantized(kernel, self.axes, self.bits) if self.quantizing else kernel
+
+    def _apply(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+        replaced = {weight_quantization.kernel_name(self.layer): kernel}
+        if bias is not None:
+            replaced |= {"bias": bias, "use_bias": True}
+        with _replaced(self.layer, replaced):
+            return self.layer.call(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the output."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes, layers serialized."""
+        serialize = tf_keras.layers.serialize
+        normalization = None if self.normalization is None else serialize(self.normalization)
+        own = {"layer": serialize(self.layer), "normalization": normalization}
+        return {**super().get_config(), **own, "bits": self.bits, "per_axis": self.per_axis}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "QuantizedWeights":
+        """Makes the layer from `get_config`."""
+        config = dict(config)
+        for key in ("layer", "normalization"):
+            if config[key] is not None:
+                config[key] = tf_keras.layers.deserialize(config[key], custom_objects=custom_objects)
+        return cls(**config)
+
+
+@tf_keras.saving.register_keras_serializable("tfx_qat")
+class QuantizedAffine(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
+    """A BatchNormalization or ChannelAffine that follows no weighted layer: at inference a 1x1 depthwise convolution.
+
+    Each channel has one weight and one scale, so that its weights lose nothing.
+
+    Attributes:
+      normalization: The layer.
+    """
+
+    def __init__(self, normalization: Any, bits: int = 8, per_axis: bool = True, **kwargs: Any) -> None:
+        """Wraps a layer; arguments as those of QuantizedWeights."""
+        super().__init__(**kwargs)
+        self.normalization = normalization
+        self.bits = bits
+        self.per_axis = per_axis
+        self.quantizing = True
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the layer."""
+        if not self.normalization.built:
+            self.normalization.build(input_shape)
+            self.normalization.built = True
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Computes as the integer model, in real values."""
+        if training or not self.quantizing:
+            return self.normalization(inputs, training=training)
+        return self.folded(inputs)
+
+    def folded(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Computes as at inference, as a convolution."""
+        gain, offset = inference_affine(self.normalization)
+        kernel = tf.reshape(gain, [1, 1, -1, 1])
+        if self.quantizing:
+            kernel = weight_quantization.fake_quantized(kernel, (-2, -1) if self.per_axis else (), self.bits)
+            kernel = kernel if self.per_axis else weight_quantization.with_one_range(kernel)
+        images = _as_images(inputs)
+        values = tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "VALID") + offset
+        return values if images is inputs else tf.reshape(values, _shape(inputs))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the output, that of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes, the layer serialized."""
+        own = {"normalization": tf_keras.layers.serialize(self.normalization)}
+        return {**super().get_config(), **own, "bits": self.bits, "per_axis": self.per_axis}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "QuantizedAffine":
+        """Makes the layer from `get_config`."""
+        normalization = tf_keras.layers.deserialize(config["normalization"], custom_objects=custom_objects)
+        return cls(**{**config, "normalization": normalization})
+
+
+def _shape(tensor: tf.Tensor) -> list[Any]:
+    """The shape, as numbers where they are known."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
+
+
+def _as_images(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor with three dimensions beside the batch, the last the channels."""
+    batch, *inner = _shape(tensor)
+    channels = inner[-1]
+    if len(inner) == 3:
+        return tensor
+    if len(inner) < 3:
+        return tf.reshape(tensor, [batch, *[1] * (3 - len(inner)), *inner])
+    return tf.reshape(tensor, [batch, inner[0], -1, channels])
+
+
+@contextlib.contextmanager
+def _replaced(layer: Any, values: dict[str, Any]) -> Iterator[None]:
+    """Gives a layer other values for some attributes, past Keras's tracking of its variables, and takes them back."""
+    before = {name: layer.__dict__.get(name) for name in values}
+    layer.__dict__.update(values)
+    try:
+        yield
+    finally:
+        layer.__dict__.update(before)

@@ -1,0 +1,164 @@
+"""Which tensors of a model have a range of their own, which share one, and who watches it.
+
+TFLite's ops decide: a concatenation, a maximum pooling or a reshape has one scale before and behind. Tensors tied so
+form a group, which trains one range; otherwise the converter would have to requantize between them.
+"""
+
+import dataclasses
+from typing import Any
+
+import tf_keras
+
+from components.quantization.qat import rules
+from components.quantization.qat.rules import Rule
+from components.quantization.schemes import QuantizationScheme
+from components.quantization.surgery.graph import Call, calls, consumers
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Group:
+    """Tensors that share a range.
+
+    Attributes:
+      name: Name of the layer that made its first tensor.
+      fixed: The range, where a kernel prescribes it.
+      watched: Ids of the tensors whose values make up the range; empty for a fixed one.
+    """
+
+    name: str
+    fixed: tuple[float, float] | None = None
+    watched: set[int] = dataclasses.field(default_factory=set)
+
+
+class Ranges:
+    """The analysis of one model.
+
+    Attributes:
+      calls: Its calls, in order.
+      rules: The rule of each call.
+      folds: For the index of each weighted call, the index of the normalization that is folded into it.
+      fused: Indices of calls whose output has no range, since what follows is fused into them.
+    """
+
+    def __init__(self, model: tf_keras.Model, scheme: QuantizationScheme) -> None:
+        """Analyses a prepared model; layers that the scheme leaves out are left to the converter's calibration."""
+        self.calls = list(calls(model))
+        self._consumers = consumers(model)
+        self._outputs = {id(tensor) for tensor in model.outputs}
+        self._index = {id(call.outputs[0]): index for index, call in enumerate(self.calls)}
+        left_out = Rule(kind="calibrate", reason="left out of training by the scheme: its ranges are calibrated")
+        self.rules = [
+            left_out if scheme.weight_bits_of(call.layer.name) is None else rules.rule_of(call) for call in self.calls
+        ]
+        self.folds = self._find_folds()
+        self.fused = self._find_fused()
+        self._groups: dict[int, Group] = {}
+        self._requantized: dict[tuple[int, int], Group] = {}
+        for tensor in model.inputs:
+            if tensor.dtype.is_floating and not self._is_index(tensor):
+                self._new_group(tensor, tensor.node.layer.name)
+        for index, call in enumerate(self.calls):
+            self._assign(index, call)
+
+    def group(self, tensor: Any) -> Group | None:
+        """The group of a tensor; None if it has no range: an index, or one that is fused or calibrated."""
+        return self._groups.get(id(tensor))
+
+    def requantized(self, call_index: int, tensor: Any) -> Group | None:
+        """The group that a tensor of a prescribed range must be brought to for one of its uses, or None."""
+        return self._requantized.get((call_index, id(tensor)))
+
+    def folded_into(self, index: int) -> int | None:
+        """The index of the weighted call that the normalization at an index is folded into, or None."""
+        return next((weighted for weighted, folded in self.folds.items() if folded == index), None)
+
+    def _only_consumer(self, index: int) -> int | None:
+        """Index of the one call that takes the one output of a call, if nothing else does."""
+        call = self.calls[index]
+        if len(call.outputs) != 1 or id(call.outputs[0]) in self._outputs:
+            return None
+        users = self._consumers.get(id(call.outputs[0]), [])
+        return self._index[id(users[0].outputs[0])] if len(users) == 1 else None
+
+    def _find_folds(self) -> dict[int, int]:
+        """Pairs each weighted layer with the normalization that alone follows it, in all of its calls."""
+        found = {}
+        for index, rule in enumerate(self.rules):
+            follower = self._only_consumer(index)
+            foldable = rule.kind == "weights" and not isinstance(self.calls[index].layer, tf_keras.layers.PReLU)
+            if foldable and follower is not None and self.rules[follower].kind == "affine":
+                found[index] = follower
+
+        def consistent(index: int, follower: int) -> bool:
+            first, second = self.calls[index].layer, self.calls[follower].layer
+            pairs = [(i, found.get(i)) for i, call in enumerate(self.calls) if call.layer is first]
+            uses = [i for i, call in enumerate(self.calls) if call.layer is second]
+            return sorted(uses) == sorted(-1 if f is None else f for _, f in pairs)
+
+        return {index: follower for index, follower in found.items() if consistent(index, follower)}
+
+    def _find_fused(self) -> set[int]:
+        """Calls whose output is only an intermediate value of one integer op."""
+        fused = set(self.folds)
+        for index, call in enumerate(self.calls):
+            follower = self._only_consumer(index)
+            head = self.folded_into(index)
+            takes = rules.takes_relu(self.calls[index if head is None else head])
+            if follower is not None and takes and rules.is_relu(self.calls[follower]):
+                fused.add(index)
+            if self.rules[index].kind == "calibrate" and not call.outputs[0].dtype.is_floating:
+                fused.add(index)
+        return fused
+
+    def _is_index(self, tensor: Any) -> bool:
+        users = self._consumers.get(id(tensor), [])
+        return bool(users) and all(isinstance(call.layer, tf_keras.layers.Embedding) for call in users)
+
+    def _new_group(self, tensor: Any, name: str, fixed: tuple[float, float] | None = None) -> Group:
+        group = Group(name=name, fixed=fixed, watched=set() if fixed else {id(tensor)})
+        self._groups[id(tensor)] = group
+        return group
+
+    def _assign(self, index: int, call: Call) -> None:
+        rule = self.rules[index]
+        if index in self.fused or rule.kind in ("calibrate", "float"):
+            return
+        if rule.kind in ("same", "rounded", "nothing"):
+            self._share(index, call, rule)
+            return
+        for tensor in call.outputs:
+            self._new_group(tensor, call.layer.name, rule.fixed)
+
+    def _share(self, index: int, call: Call, rule: Rule) -> None:
+        """Ties the outputs of a call to its inputs."""
+        groups = [self.group(tensor) for tensor in call.inputs]
+        known = [group for group in groups if group is not None]
+        if not known:
+            return  # before and behind, the converter calibrates
+        free = [group for group in known if group.fixed is None]
+        if not free and all(group is not None and group.fixed == known[0].fixed for group in groups):
+            for tensor in call.outputs:
+                self._groups[id(tensor)] = known[0]
+            return
+        shared = free[0] if free else Group(name=call.layer.name)
+        for other in free[1:]:
+            self._merge(other, shared)
+        for tensor, group in zip(call.inputs, groups, strict=True):
+            if group is not None and group.fixed is not None:
+                self._requantized[index, id(tensor)] = shared
+        for tensor in call.outputs:
+            self._groups[id(tensor)] = shared
+        if rule.covers == "output" or not free or None in groups:
+            shared.watched -= {id(tensor) for tensor in call.inputs}
+            shared.watched |= {id(tensor) for tensor in call.outputs}
+
+    def _merge(self, group: Group, into: Group) -> None:
+        if group is into:
+            return
+        into.watched |= group.watched
+        for tensor, found in self._groups.items():
+            if found is group:
+                self._groups[tensor] = into
+        for use, found in self._requantized.items():
+            if found is group:
+                self._requantized[use] = into

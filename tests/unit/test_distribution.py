@@ -1,0 +1,223 @@
+"""Training on several devices and in several processes. Run as a script, this is one of these processes."""
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from components.quantization.qat.checkpoints import TrainingState
+from components.quantization.qat.distribution import make_strategy, worker_dir
+from components.quantization.qat.freezing import quantizers
+from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.qat.progress import Progress
+from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
+from components.quantization.schemes import load_scheme
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = 44
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _dataset(seed: int | None) -> tf.data.Dataset:
+    values = np.random.default_rng(3).random((EXAMPLES, 6), np.float32)
+    labels = np.argmax(values[:, :3], axis=1)
+    rows = tf.data.Dataset.from_tensor_slices(({"x": values}, labels))
+    return (rows if seed is None else rows.shuffle(EXAMPLES, seed=seed)).batch(8)
+
+
+def _build() -> tf_keras.Model:
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layers.InputLayer((6,), name="x"),
+            layers.Dense(8, name="hidden"),
+            layers.BatchNormalization(momentum=0.8, name="normalization"),
+            layers.ReLU(name="relu"),
+            layers.Dropout(0.1, name="dropout"),
+            layers.Dense(3, activation="softmax", name="y"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@functools.cache
+def _strategy(distribution: str) -> tf.distribute.Strategy:
+    """One for the process: keys of collective ops of further ones would clash with its own."""
+    return make_strategy(distribution, 8)
+
+
+def _train(distribution: str, directory: Path, log_dir: Path | None = None) -> TrainedModels:
+    strategy = _strategy(distribution)  # several workers find each other before TensorFlow does anything else
+    parameters = TrainingParameters(
+        float_epochs=2,
+        qat_epochs=1,
+        batch_size=8,
+        float_learning_rate=0.02,
+        distillation_weight=0.3,
+        checkpoint_steps=4,
+        distribution=distribution,
+    )
+    return QuantizationAwareTraining(_dataset, _dataset, parameters, log_dir).run(
+        _build, load_scheme("full_int8"), checkpoint_dir=directory, strategy=strategy
+    )
+
+
+def _save(trained: TrainedModels, path: Path) -> None:
+    arrays = {f"weights{index}": weights for index, weights in enumerate(trained.qat_model.get_weights())}
+    ranges = [[float(q.minimum), float(q.maximum)] for q in quantizers(trained.qat_model)]
+    np.savez(path, ranges=ranges, **{f"metric_{n}": v for n, v in trained.qat_metrics.items()}, **arrays)
+
+
+def _train_mirrored(directory: Path) -> None:
+    """Trains on one device and on two, then on two once more, killed and run again."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    for distribution in ("none", "mirrored"):
+        _save(_train(distribution, directory / distribution), directory / f"{distribution}.npz")
+    steps, is_due = iter(range(1, 1000)), Progress.is_due
+
+    def killed(self: Progress, state: TrainingState) -> bool:
+        if next(steps) == 17:  # the fifth step of fine-tuning
+            raise _Killed
+        return False
+
+    Progress.is_due = killed  # type: ignore[method-assign]
+    with contextlib.suppress(_Killed):
+        _train("mirrored", directory / "killed")
+    Progress.is_due = is_due  # type: ignore[method-assign]
+    _save(_train("mirrored", directory / "killed"), directory / "resumed.npz")
+
+
+def _train_worker(directory: Path, index: int) -> None:
+    """Trains as one of several workers."""
+    trained = _train("multi_worker_mirrored", directory / "checkpoints", directory / "logs" / str(index))
+    _save(trained, directory / f"{index}.npz")
+
+
+def _start(mode: str, directory: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", __file__, mode, str(directory)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait(*processes: subprocess.Popen[str]) -> None:
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output[-5000:]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `_train_mirrored` leaves; logical devices can be set up only before TensorFlow starts."""
+    directory = tmp_path_factory.mktemp("mirrored")
+    _wait(_start("mirrored", directory))
+    return directory
+
+
+@pytest.mark.slow
+def test_mirrored_training_keeps_all_variables_equal_but_statistics_that_are_averaged_when_read(mirrored: Path) -> None:
+    newest = _load(sorted((mirrored / "mirrored").glob("qat-*.npz"))[-1])
+    variables = [key for key in newest if key.startswith("model/") and key.endswith("/0")]
+    differing = [key for key in variables if not np.array_equal(newest[key], newest[f"{key[:-1]}1"])]
+    # Ranges among those that do not: three scalars for each of three at least.
+    assert len(variables) >= 8 + 9
+    assert [newest[key].shape for key in differing] == [(8,), (8,)]
+
+
+@pytest.mark.slow
+def test_mirrored_training_ends_within_noise_of_one_device(mirrored: Path) -> None:
+    one, two = _load(mirrored / "none.npz"), _load(mirrored / "mirrored.npz")
+    assert two["metric_loss"] == pytest.approx(one["metric_loss"], rel=0.15)
+    widths = [np.ptp(each["ranges"], axis=1) for each in (one, two)]
+    np.testing.assert_allclose(*widths, rtol=0.5)
+
+
+@pytest.mark.slow
+def test_mirrored_training_ends_with_the_same_weights_when_it_was_killed_and_run_again(mirrored: Path) -> None:
+    _assert_same(_load(mirrored / "resumed.npz"), _load(mirrored / "mirrored.npz"))
+
+
+@pytest.mark.slow
+def test_multi_worker_training_gives_all_workers_the_result_of_one_process(tmp_path: Path, mirrored: Path) -> None:
+    workers = [f"localhost:{port}" for port in _free_ports(2)]
+    _wait(
+        *(
+            _start(
+                "worker",
+                tmp_path,
+                TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
+            )
+            for index in range(2)
+        )
+    )
+    first, second, one = (_load(tmp_path / "0.npz"), _load(tmp_path / "1.npz"), _load(mirrored / "none.npz"))
+    _assert_same(first, second)
+    assert first["metric_loss"] == pytest.approx(one["metric_loss"], rel=0.15)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["worker-0", "worker-1"]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],
+    ids=["unset", "empty", "no such worker"],
+)
+def test_make_strategy_raises_when_tf_config_is_wrong(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="environment variable TF_CONFIG is .* expected .* Vertex AI sets it"):
+        make_strategy("multi_worker_mirrored", 8)
+
+
+def test_worker_dir_is_the_directory_itself_when_there_is_one_process(tmp_path: Path) -> None:
+    assert worker_dir(tmp_path, make_strategy("none", 7)) == tmp_path
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    if sys.argv[1] == "mirrored":
+        _train_mirrored(target)
+    else:
+        _train_worker(target, json.loads(os.environ["TF_CONFIG"])["task"]["index"])
