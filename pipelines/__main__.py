@@ -16,6 +16,7 @@ from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 if TYPE_CHECKING:
+    from components.quantization.qat.plan import Policy
     from pipelines.config import PipelineConfig
 
 
@@ -163,6 +164,30 @@ def doctor(job_file: Path) -> None:
         style = {"ok": "green", "warning": "yellow", "wrong": "red"}[finding.level]
         console.print(Text.assemble((finding.level.ljust(7), style), "  ", finding.message), soft_wrap=True)
     sys.exit(any(finding.level == "wrong" for finding in findings))
+
+
+@main.command()
+@click.argument("source", metavar="CONFIG|MODEL")
+@click.option("--scheme", help="Quantization scheme; default: the config's, for a saved model full_int8.")
+@click.option("--target", help="Where it will run; default: the config's, for a saved model edge_tpu.")
+@click.option(
+    "--untrainable",
+    type=click.Choice(["calibrate", "fail"]),
+    default="calibrate",
+    show_default=True,
+    help="What becomes of layers that cannot be trained with fake quantization.",
+)
+def inspect(source: str, scheme: str | None, target: str | None, untrainable: "Policy") -> None:
+    """Shows what quantization will do to every layer of a model, and which of its ops the target will run.
+
+    The model is that of the config CONFIG, or MODEL: a .keras or .h5 file, or the directory of a SavedModel, of either
+    Keras. Nothing is trained.
+
+    Exit status: 0 if nothing stands in the way, 1 if something does, 2 for a mistake in what was asked.
+    """
+    from pipelines.inspection import inspect_and_show, subject_of
+
+    sys.exit(inspect_and_show(subject_of(source, scheme, target, untrainable), Console(highlight=False)))
 
 
 @main.command()

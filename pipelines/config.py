@@ -10,7 +10,7 @@ from components.evaluation.gates import Gate, require_gates
 from components.quantization import conversion
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
-from components.quantization.schemes import load_scheme
+from components.quantization.schemes import QuantizationScheme, load_scheme
 from pipelines import tasks
 from pipelines.deployment import Deployment
 
@@ -31,9 +31,10 @@ class PipelineConfig:
         can write its own examples puts them.
       push_dir: Where blessed models go; "" for `pushed` under the root.
       eval_buckets: The eval split is about one in this many examples.
-      scheme: Quantization scheme.
+      scheme: A quantization scheme, or the name of one that ships.
       target: Where the model will run.
-      io_dtype: Type of the model's inputs and outputs: "int8" or "uint8".
+      io_dtype: Type of the model's inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations; "" for the
+        usual one of the scheme.
       representative_examples: Examples that a float model would be calibrated with.
       when_missing: Without the target's compiler: "analyze" or "fail".
       training: Epochs, rates, seed and so on.
@@ -51,9 +52,9 @@ class PipelineConfig:
     examples_dir: str = ""
     push_dir: str = ""
     eval_buckets: int = 5
-    scheme: str = "full_int8"
+    scheme: str | QuantizationScheme = "full_int8"
     target: str = "edge_tpu"
-    io_dtype: str = "int8"
+    io_dtype: str = ""
     representative_examples: int = 300
     when_missing: str = "analyze"
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
@@ -73,11 +74,14 @@ class PipelineConfig:
         """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
         tasks.task_path(self.task)
         targets.require_target(self.target)
-        load_profile(self.target).check(load_scheme(self.scheme))
-        conversion.require_io_dtype(self.io_dtype)
+        scheme = load_scheme(self.scheme)
+        load_profile(self.target).check(scheme)
+        conversion.require_io_dtype(self.io_dtype or conversion.default_io_dtype(scheme), scheme)
         targets.require_when_missing(self.when_missing)
         require_gates(self.gates, self.metrics)
         wrong = []
+        if not scheme.integer_only:
+            wrong.append(f"scheme {scheme.name!r} computes in floats (one of integers; `convert` applies this one)")
         if not _NAME.fullmatch(self.name):
             wrong.append(f"name {self.name!r} (lowercase letters, digits and '-', a letter first, at most 63)")
         if not self.root:

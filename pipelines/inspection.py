@@ -1,0 +1,167 @@
+"""Shows what quantization would make of a model, and what its target would run, before anyone trains it."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from components.quantization.conversion.profiles import load_profile
+from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.targets import Mapping, analysis, load_target, require_target
+from pipelines.configs import config_names, load_config
+from pipelines.progress import silent
+
+if TYPE_CHECKING:
+    from components.quantization.qat.plan import Policy
+
+STOPPED_STATUS = 1
+
+_STYLES = {"blocked": "red", "calibrate": "yellow"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What is inspected.
+
+    Attributes:
+      source: Name of a config, or path of a saved model.
+      scheme: Name of the scheme.
+      target: Name of the target.
+      untrainable: What becomes of layers that cannot be trained.
+      task: The task that builds the model; empty if it was saved.
+    """
+
+    source: str
+    scheme: str
+    target: str
+    untrainable: "Policy"
+    task: str = ""
+
+    def load(self) -> Any:
+        """Returns the model: as the task builds it, or as it was saved."""
+        if not self.task:
+            from components.quantization.surgery.keras3 import load_model
+
+            return load_model(Path(self.source))
+        from pipelines.tasks import load_task
+
+        return load_task(self.task).build_model({})
+
+
+def subject_of(source: str, scheme: str | None, target: str | None, untrainable: "Policy") -> Subject:
+    """Returns what a source is; a config brings its own scheme and target, which the other arguments replace.
+
+    Args:
+      source: Name of a config in pipelines/configs, else the path of a saved model.
+      scheme: Name of the scheme; None for the config's, else full_int8.
+      target: Name of the target; None for the config's, else edge_tpu.
+      untrainable: What becomes of layers that cannot be trained.
+
+    Raises:
+      ValueError: If it is neither, or scheme and target do not fit or do not exist.
+    """
+    if source in config_names():
+        config = load_config(source)
+        config = dataclasses.replace(config, scheme=scheme or config.scheme, target=target or config.target)
+        return Subject(
+            source=source, scheme=config.scheme, target=config.target, untrainable=untrainable, task=config.task
+        )
+    if not os.path.exists(source) and os.sep not in source and not Path(source).suffix:
+        raise ValueError(
+            f"{source}: got neither a config nor a path, expected one of {', '.join(config_names())}, or a .keras or"
+            " .h5 file or the directory of a SavedModel; write one with model.save('model.keras')"
+        )
+    scheme, target = scheme or "full_int8", target or "edge_tpu"
+    require_target(target)
+    load_profile(target).check(load_scheme(scheme))
+    return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable)
+
+
+def inspect_and_show(subject: Subject, console: Console) -> int:
+    """Plans, converts an untrained copy and maps its ops; shows all of it.
+
+    Returns:
+      The exit status: 0, or 1 if there will be no integer model, or none that the target runs an op of.
+
+    Raises:
+      ValueError: For a mistake in what was asked: no such model, or one that cannot be taken apart.
+    """
+    scheme = load_scheme(subject.scheme)
+    with console.status("loading TensorFlow and the model"), silent():
+        model = subject.load()
+    _print(console, f"{subject.source}: scheme {scheme.name}, target {subject.target}", "bold")
+    if not scheme.trained:
+        _print(console, f"scheme {scheme.name} is not trained: it is applied when a float model is converted")
+    elif not _show_plan(subject, scheme, model, console):
+        _print(console, "Not converted: the target's ops are checked when no layer is blocked", "red")
+        return STOPPED_STATUS
+    return _show_mapping(subject, scheme, model, console)
+
+
+def _show_plan(subject: Subject, scheme: QuantizationScheme, model: Any, console: Console) -> bool:
+    """Shows what happens to each layer; returns whether none is blocked."""
+    with console.status("planning"), silent():
+        from components.quantization.qat.plan import plan
+
+        found = plan(model, scheme, subject.target, subject.untrainable)
+    rows = [(layer.name, layer.layer, layer.action, layer.reason) for layer in found.layers]
+    _table(console, ("layer", "class", "action", "how or why"), rows, [_STYLES.get(row[2], "") for row in rows])
+    parameters, macs = (sum(getattr(layer, what) for layer in found.layers) for what in ("parameters", "macs"))
+    _print(
+        console,
+        f"Trained as integers: {found.coverage:.1%} of {parameters:,} parameters, {found.mac_coverage:.1%} of"
+        f" {macs:,} multiplications; layers calibrated: {len(found.calibrated)}, blocked: {len(found.blockers)}",
+    )
+    for layer in found.blockers:
+        _print(console, f"blocked: {layer.name} ({layer.layer}): {layer.reason}", "red")
+    return not found.blockers
+
+
+def _show_mapping(subject: Subject, scheme: QuantizationScheme, model: Any, console: Console) -> int:
+    """Shows where each op of the converted model would run; returns the exit status."""
+    with console.status("converting an untrained copy"), silent():
+        from components.quantization.qat.preflight import preflight
+
+        try:
+            tflite = preflight(model, scheme, subject.target, subject.untrainable)
+        except ValueError as error:
+            failure = str(error)
+        else:
+            failure = ""
+    if failure:
+        _print(console, f"Not converted: {failure}", "red")
+        return STOPPED_STATUS
+    mapping = load_target(subject.target).inspect(tflite)
+    _show_ops(mapping, console)
+    return 0 if mapping.on_target else STOPPED_STATUS
+
+
+def _show_ops(mapping: Mapping, console: Console) -> None:
+    counts = analysis(mapping).ops
+    rows = [
+        (count.op, str(count.count), mapping.target if count.on_target else "CPU", count.status) for count in counts
+    ]
+    _table(console, ("op", "count", "runs on", "why"), rows, ["" if row.on_target else "yellow" for row in counts])
+    style = "" if mapping.on_target else "red"
+    _print(console, f"{mapping.on_target} of {len(mapping.ops)} ops run on {mapping.target}, by its rules", style)
+    left = [f"{op.index} {op.op}" for op in mapping.ops if not op.on_target]
+    if left:
+        _print(console, f"not on {mapping.target}, by index: {', '.join(left)}", "yellow")
+
+
+def _table(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
+    """Prints aligned columns. Not a table of rich's, which would cut what is wider than the console."""
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads) - 1)]
+    console.print()
+    for row, style in zip((heads, *rows), ("bold", *styles), strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        console.print(Text("  ".join([*cells, row[-1]]), style), soft_wrap=True)
+    console.print()
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True)
