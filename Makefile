@@ -14,7 +14,7 @@ UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
 UNREACHABLE ?= fail
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup demo test test-fast test-newest lint image-lint audit sbom bench clean
+.PHONY: help setup demo test test-fast test-newest lint image-lint audit sbom bench bench-qat clean
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ sbom: setup ## Writes what both stacks consist of, as CycloneDX, into build/sbom
 
 bench: setup ## Times the demo, component by component, into build/bench/demo.json
 	@$(PYTHON) -m infra.bench.demo
+
+bench-qat: setup ## Times training steps in floats, with our fake quantization and with tfmot's, into build/bench
+	@TF_USE_LEGACY_KERAS=1 $(PYTHON) -W ignore -m infra.bench.qat_steps
 
 clean: ## Removes what runs and builds left; keeps the environment
 	@rm -rf runs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -17,7 +17,7 @@ import click
 from pipelines.metadata import MetadataStore
 
 _RESULT = Path("build/bench/demo.json")
-_VERSIONS = ("tfx", "tensorflow", "tf-keras", "tensorflow-model-optimization", "apache-beam", "ml-metadata", "numpy")
+_VERSIONS = ("tfx", "tensorflow", "tf-keras", "apache-beam", "ml-metadata", "numpy")
 
 
 @click.command()
