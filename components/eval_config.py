@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import prediction_agreement
-from components.evaluation.gates import AGREEMENT, EXAMPLE_COUNT, Gate, require_gates
+from components.evaluation.gates import Gate, require_gates
 from components.paired_predictions import FLOAT, INTEGER
+from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
 
 def eval_config(

@@ -12,8 +12,8 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 
-from components.evaluation.interpreter import IntegerModel
 from components.quantization.conversion.convert import DENSE_SIGNATURE
+from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
 
 INTEGER = "integer"

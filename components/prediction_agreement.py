@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.utils import model_util
 
-from components.evaluation.gates import AGREEMENT
+from components.quantization.agreement import AGREEMENT, agreeing
 
 
 class Agreement(metric_types.Metric):
@@ -66,7 +66,7 @@ class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
         return _Weights()
 
     def add_input(self, accumulator: _Weights, element: Any) -> _Weights:
-        classes, weight = [], 0.0
+        scores, weight = [], 0.0
         for model in (self._key.model_name, self._baseline):
             _, prediction, example_weight = next(
                 metric_util.to_label_prediction_example_weight(
@@ -78,10 +78,9 @@ class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
                     example_weighted=self._key.example_weighted,
                 )
             )
-            scores = np.asarray(prediction)
-            classes.append(scores.argmax(-1) if scores.shape[-1:] > (1,) else scores > 0.5)
+            scores.append(np.asarray(prediction))
             weight = float(np.squeeze(example_weight))
-        accumulator.agreed += weight * float(np.mean(classes[0] == classes[1]))
+        accumulator.agreed += weight * agreeing(*scores)
         accumulator.total += weight
         return accumulator
 

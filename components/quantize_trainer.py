@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components import example_files, model_artifact
+from components import example_files, model_artifact, trained_models
+from components.evaluation.gates import Gate, judge
 from components.quantization import plugins, toolchain
+from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
 from components.quantization.qat.checkpoints import remove_checkpoints
 from components.quantization.qat.distribution import is_chief, make_strategy
+from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
-from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
+from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
 USER_FUNCTIONS = ("build_model", "input_fn")
@@ -66,7 +70,9 @@ class Executor(base_executor.BaseExecutor):
             trained = QuantizationAwareTraining(*datasets, parameters, logs).run(
                 functools.partial(user.build_model, hyperparameters),
                 scheme,
-                _load_base(input_dict),
+                _load_float(input_dict, "base_model"),
+                warm_start_model=_load_float(input_dict, "warm_start_model"),
+                ladder=_ladder_options(exec_properties),
                 checkpoint_dir=checkpoints,
                 strategy=strategy,
             )
@@ -75,12 +81,8 @@ class Executor(base_executor.BaseExecutor):
             # Published when this block ends well: what fails before leaves nothing.
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
             shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
-            settings: dict[str, model_artifact.Fact] = {
-                "scheme": scheme.to_json(),
-                "training": parameters.to_json(),
-                **toolchain.version_facts(),
-            }
-            _export(trained, settings, transform, serving_features, staged, outputs)
+            trained_models.write_reports(trained, staged["model_run"])
+            trained_models.export_models(trained, parameters, transform, serving_features, staged, outputs)
         if checkpoints is not None:
             remove_checkpoints(checkpoints)
             with contextlib.suppress(OSError):
@@ -105,42 +107,6 @@ def _checkpoint_dir(model: types.Artifact, exec_properties: dict[str, Any]) -> P
     return Path(home) / "checkpoints" / key
 
 
-def _export(
-    trained: TrainedModels,
-    settings: dict[str, model_artifact.Fact],
-    transform: tft.TFTransformOutput,
-    serving_features: frozenset[str],
-    staged: dict[str, Path],
-    outputs: dict[str, types.Artifact],
-) -> None:
-    """Writes both models and their facts."""
-    transform_layer = transform.transform_features_layer()
-    parent = ""
-    for key, kind, model, metrics in (
-        ("float_model", "float", trained.float_model, trained.float_metrics),
-        ("model", "qat", trained.qat_model, trained.qat_metrics),
-    ):
-        saved = staged[key] / model_artifact.SERVING_DIR
-        export.export_saved_model(
-            model,
-            saved,
-            transform=transform_layer,
-            raw_feature_spec=transform.raw_feature_spec(),
-            serving_features=serving_features,
-            output_names=tuple(trained.float_model.output_names),
-        )
-        facts: dict[str, model_artifact.Fact] = {
-            "kind": kind,
-            "sha256": model_artifact.sha256(saved),
-            "parent_sha256": parent,
-            "size_bytes": sum(file.stat().st_size for file in (saved / "variables").glob("*.data*")),
-            **{f"eval_{name}": value for name, value in metrics.items()},
-            **settings,
-        }
-        model_artifact.record_facts(outputs[key], staged[key], facts)
-        parent = str(facts["sha256"])
-
-
 def _read_hyperparameters(artifacts: list[types.Artifact] | None) -> dict[str, Any]:
     """Reads what a Tuner wrote: the configuration of keras_tuner's HyperParameters."""
     if not artifacts:
@@ -157,11 +123,29 @@ def _training_parameters(text: str, hyperparameters: dict[str, Any]) -> Training
     return parameters.updated({name: value for name, value in hyperparameters.items() if name in names})
 
 
-def _load_base(input_dict: dict[str, list[types.Artifact]]) -> Any:
-    if not input_dict.get("base_model"):
+def _load_float(input_dict: dict[str, list[types.Artifact]], key: str) -> Any:
+    """The float model that an input stands for: itself, or the one that an integer model was made from."""
+    if not input_dict.get(key):
         return None
-    with model_artifact.local_saved_model(artifact_utils.get_single_instance(input_dict["base_model"])) as path:
+    artifact = artifact_utils.get_single_instance(input_dict[key])
+    uri = artifact.get_string_custom_property("float_model_uri")
+    if uri:
+        artifact = standard_artifacts.Model()
+        artifact.uri = uri
+    with model_artifact.local_saved_model(artifact) as path:
         return export.load_float_model(path)
+
+
+def _ladder_options(exec_properties: dict[str, Any]) -> LadderOptions | None:
+    gates = [Gate.parse(text) for text in json.loads(exec_properties["gates"])]
+    if not gates:
+        return None
+
+    def judge_rung(integer: Mapping[str, float], parent: Mapping[str, float]) -> tuple[bool, tuple[str, ...]]:
+        verdict = judge(gates, integer, parent)
+        return verdict.blessed, verdict.reasons
+
+    return LadderOptions(judge=judge_rung, profile=exec_properties["profile"], io_dtype=exec_properties["io_dtype"])
 
 
 def _serving_features(
@@ -186,6 +170,9 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
         "module_sha256": component_spec.ExecutionParameter(type=str),
         "scheme": component_spec.ExecutionParameter(type=str),
         "training": component_spec.ExecutionParameter(type=str),
+        "profile": component_spec.ExecutionParameter(type=str),
+        "io_dtype": component_spec.ExecutionParameter(type=str),
+        "gates": component_spec.ExecutionParameter(type=str),
         "label_key": component_spec.ExecutionParameter(type=str),
         "train_split": component_spec.ExecutionParameter(type=str),
         "eval_split": component_spec.ExecutionParameter(type=str),
@@ -196,6 +183,7 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
         "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "warm_start_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "hyperparameters": component_spec.ChannelParameter(type=standard_artifacts.HyperParameters, optional=True),
     }
     OUTPUTS = {
@@ -208,8 +196,9 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
 class QuantizeTrainer(base_component.BaseComponent):
     """Trains a float model, then fine-tunes a copy of it with fake quantization.
 
-    Outputs: `model`, the quantization-aware-trained SavedModel; `float_model`, its parent; `model_run`, TensorBoard
-    logs of both loops. The SavedModels' signatures: see components/quantization/qat/export.py.
+    Outputs: `model`, the quantized SavedModel, by fine-tuning unless the training says otherwise; `float_model`, its
+    parent; `model_run`, TensorBoard logs of all loops, the plan, and receipts of the rungs of strategy "auto". The
+    SavedModels' signatures: see components/quantization/qat/export.py.
     """
 
     SPEC_CLASS = QuantizeTrainerSpec
@@ -225,7 +214,11 @@ class QuantizeTrainer(base_component.BaseComponent):
         label_key: str,
         scheme: str | QuantizationScheme = "full_int8",
         training: TrainingParameters | None = None,
+        profile: str = "edge_tpu",
+        io_dtype: str = "",
+        gates: Sequence[Gate] = (),
         base_model: types.BaseChannel | None = None,
+        warm_start_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
         train_split: str = "train",
         eval_split: str = "eval",
@@ -241,26 +234,43 @@ class QuantizeTrainer(base_component.BaseComponent):
           label_key: The raw feature that is the label; it is not needed for serving.
           scheme: A quantization scheme or its name.
           training: Epochs, rates and so on.
+          profile: Name of the target; the scheme must be one that it can run.
+          io_dtype: Type of the integer model's inputs and outputs, for strategy "auto"; "" for the scheme's usual one.
+          gates: Bounds that a model of strategy "auto" must keep on the eval split, on metrics that build_model
+            compiles the model with, its loss, "agreement" and "example_count".
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.
+          warm_start_model: An earlier model, integer, quantized or float, such as the last blessed one that a Resolver
+            finds: float training begins with the weights of its float model, layer by layer where they fit.
           hyperparameters: A Tuner's best; those named as training parameters replace them, all reach build_model.
           train_split: Name of the split to train on.
           eval_split: Name of the split to evaluate on.
 
         Raises:
-          ValueError: If the module or the scheme is wrong.
+          ValueError: If the module or the scheme is wrong, scheme and profile do not fit, or strategy "auto" has no
+            gates.
         """
         plugins.load_user_module(module, USER_FUNCTIONS)
+        scheme, training = load_scheme(scheme), training or TrainingParameters()
+        load_profile(profile).check(scheme)
+        if not scheme.trained:
+            raise ValueError(f"scheme {scheme.name!r} is not trained; TFLiteIntConverter applies it to a float model")
+        if training.strategy == "auto" and not gates:
+            raise ValueError("strategy 'auto' stops at the first model that keeps the gates; give at least one")
         super().__init__(
             QuantizeTrainerSpec(
                 examples=examples,
                 transform_graph=transform_graph,
                 schema=schema,
                 base_model=base_model,
+                warm_start_model=warm_start_model,
                 hyperparameters=hyperparameters,
                 module=module,
                 module_sha256=toolchain.module_sha256(module),
-                scheme=load_scheme(scheme).to_json(),
-                training=(training or TrainingParameters()).to_json(),
+                scheme=scheme.to_json(),
+                training=training.to_json(),
+                profile=profile,
+                io_dtype=io_dtype,
+                gates=json.dumps([str(gate) for gate in gates] if training.strategy == "auto" else []),
                 label_key=label_key,
                 train_split=train_split,
                 eval_split=eval_split,

@@ -17,9 +17,10 @@ from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.eval_config import eval_config
-from components.evaluation.gates import EXAMPLE_COUNT, Gate, Verdict, judge
+from components.evaluation.gates import Gate, Verdict, judge
 from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
 from components.quantization import toolchain
+from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import flatbuffer
 
 VERDICT_FILE = "verdict.json"

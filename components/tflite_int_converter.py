@@ -13,8 +13,8 @@ from tfx.utils import io_utils
 
 from components import example_files, model_artifact
 from components.quantization import toolchain
+from components.quantization.conversion import IO_DTYPES, default_io_dtype, require_io_dtype
 from components.quantization.conversion import convert as conversion
-from components.quantization.conversion import default_io_dtype, require_io_dtype
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
@@ -33,7 +33,8 @@ class Executor(base_executor.BaseExecutor):
         """Samples the representative dataset, converts and proves."""
         source = artifact_utils.get_single_instance(input_dict["model"])
         output = artifact_utils.get_single_instance(output_dict["tflite_model"])
-        scheme = QuantizationScheme.from_json(exec_properties["scheme"])
+        scheme = _scheme(source, exec_properties)
+        io_dtype = exec_properties["io_dtype"] or default_io_dtype(scheme)
         sample = example_files.sample_split(
             input_dict["examples"],
             exec_properties["split"],
@@ -46,11 +47,24 @@ class Executor(base_executor.BaseExecutor):
                 scheme,
                 representative_dataset=_batches(sample, _feature_spec(input_dict)),
                 profile=exec_properties["profile"],
-                io_dtype=exec_properties["io_dtype"],
+                io_dtype=io_dtype,
             )
         with model_artifact.staged_output(output) as directory:
             model_artifact.write_tflite(directory, tflite)
-            model_artifact.record_facts(output, directory, _facts(tflite, source, exec_properties))
+            model_artifact.record_facts(
+                output, directory, _facts(tflite, source, scheme, exec_properties | {"io_dtype": io_dtype})
+            )
+
+
+def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> QuantizationScheme:
+    """The scheme that was asked for, or else the one that the model was trained with."""
+    trained = source.get_string_custom_property("scheme")
+    if not exec_properties["scheme"] and not trained:
+        raise ValueError(
+            f"model artifact {source.uri} does not say by which scheme it was trained; pass scheme= to"
+            " TFLiteIntConverter"
+        )
+    return QuantizationScheme.from_json(exec_properties["scheme"] or trained)
 
 
 def _feature_spec(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
@@ -75,19 +89,21 @@ def _batches(records: list[bytes], feature_spec: dict[str, Any]) -> list[dict[st
     return [{name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)} for batch in parsed]
 
 
-def _facts(tflite: bytes, source: types.Artifact, exec_properties: dict[str, Any]) -> dict[str, model_artifact.Fact]:
+def _facts(
+    tflite: bytes, source: types.Artifact, scheme: QuantizationScheme, exec_properties: dict[str, Any]
+) -> dict[str, model_artifact.Fact]:
     accuracies = {
         f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
     }
-    scheme = QuantizationScheme.from_json(exec_properties["scheme"])
     return {
         "kind": "int8" if scheme.activation_bits == 8 else scheme.name,
-        "scheme": exec_properties["scheme"],
+        "scheme": scheme.to_json(),
         "profile": exec_properties["profile"],
         "io_dtype": exec_properties["io_dtype"],
         "integer_only": int(scheme.integer_only),
         "sha256": hashlib.sha256(tflite).hexdigest(),
         "parent_sha256": source.get_string_custom_property("sha256"),
+        "float_model_uri": source.get_string_custom_property("float_model_uri"),
         "size_bytes": len(tflite),
         **accuracies,
         **toolchain.version_facts(),
@@ -132,7 +148,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
         examples: types.BaseChannel,
         transform_graph: types.BaseChannel | None = None,
         schema: types.BaseChannel | None = None,
-        scheme: str | QuantizationScheme = "full_int8",
+        scheme: str | QuantizationScheme | None = "full_int8",
         profile: str = "edge_tpu",
         io_dtype: str = "",
         split: str = "train",
@@ -146,7 +162,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
           examples: Examples with the model's inputs as features; transformed ones.
           transform_graph: The graph that made the examples; says how to parse them.
           schema: Says how to parse the examples where there is no transform graph.
-          scheme: A quantization scheme or its name.
+          scheme: A quantization scheme or its name; None for the one that QuantizeTrainer trained the model with, which
+            strategy "auto" chooses.
           profile: Name of the target whose needs the converter respects.
           io_dtype: Type of the inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations; "" for the usual
             one of the scheme.
@@ -157,10 +174,13 @@ class TFLiteIntConverter(base_component.BaseComponent):
         Raises:
           ValueError: If an argument is wrong or scheme and profile do not fit.
         """
-        scheme = load_scheme(scheme)
-        load_profile(profile).check(scheme)
-        io_dtype = io_dtype or default_io_dtype(scheme)
-        require_io_dtype(io_dtype, scheme)
+        if scheme is None:
+            require_io_dtype(io_dtype or IO_DTYPES[0])
+        else:
+            scheme = load_scheme(scheme)
+            load_profile(profile).check(scheme)
+            io_dtype = io_dtype or default_io_dtype(scheme)
+            require_io_dtype(io_dtype, scheme)
         if representative_examples < 1:
             raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
         if transform_graph is None and schema is None:
@@ -171,7 +191,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
                 examples=examples,
                 transform_graph=transform_graph,
                 schema=schema,
-                scheme=scheme.to_json(),
+                scheme="" if scheme is None else scheme.to_json(),
                 profile=profile,
                 io_dtype=io_dtype,
                 split=split,

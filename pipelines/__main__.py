@@ -42,6 +42,13 @@ def _config_options(command: Any) -> Any:
         click.option("--io-dtype", help="Type of the model's inputs and outputs, int8 or uint8."),
         click.option("--target", help="Target to use instead of the config's."),
         click.option("--scheme", help="Quantization scheme to use instead of the config's."),
+        click.option("--strategy", help="How the float model becomes one of integers: qat, ptq or auto."),
+        click.option(
+            "--warm-start",
+            is_flag=True,
+            default=None,
+            help="Begin float training with the weights of the last blessed model.",
+        ),
         click.option("--examples", "examples_dir", help="Directory of TFRecord files of tf.Examples."),
         click.option("--root", help="Directory for everything the run keeps; default: as the config says."),
         click.argument("config_name", metavar="CONFIG"),
@@ -50,17 +57,20 @@ def _config_options(command: Any) -> Any:
     return command
 
 
-def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, str | None]) -> "PipelineConfig":
+def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
-    return dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    changed = {name: value for name, value in changes.items() if value is not None}
+    if "strategy" in changed:
+        changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
+    return dataclasses.replace(config, **changed)
 
 
 @main.command()
 @_config_options
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
-def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: str | None) -> None:
+def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
     Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
@@ -82,7 +92,7 @@ def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: str | 
 
 @main.command()
 @_config_options
-def examples(config_name: str, gates: tuple[str, ...], **changes: str | None) -> None:
+def examples(config_name: str, gates: tuple[str, ...], **changes: Any) -> None:
     """Writes the examples of CONFIG where its task can write them and they are missing, and checks them."""
     config = _load(config_name, gates, changes)
     from pipelines.progress import silent
@@ -173,11 +183,9 @@ def doctor(job_file: Path) -> None:
 @click.option(
     "--untrainable",
     type=click.Choice(["calibrate", "fail"]),
-    default="calibrate",
-    show_default=True,
-    help="What becomes of layers that cannot be trained with fake quantization.",
+    help="What becomes of layers that cannot be trained; default: as the config's training says, else calibrate.",
 )
-def inspect(source: str, scheme: str | None, target: str | None, untrainable: "Policy") -> None:
+def inspect(source: str, scheme: str | None, target: str | None, untrainable: "Policy | None") -> None:
     """Shows what quantization will do to every layer of a model, and which of its ops the target will run.
 
     The model is that of the config CONFIG, or MODEL: a .keras or .h5 file, or the directory of a SavedModel, of either

@@ -37,7 +37,8 @@ class PipelineConfig:
         usual one of the scheme.
       representative_examples: Examples that a float model would be calibrated with.
       when_missing: Without the target's compiler: "analyze" or "fail".
-      training: Epochs, rates, seed and so on.
+      training: Strategy, epochs, rates, seed and so on.
+      warm_start: Whether float training begins with the weights of the last blessed model.
       metrics: Class names of TFMA or Keras metrics by the names that gates use.
       gates: What a model must keep to be pushed.
       slices: Features, or groups of features, by which metrics are sliced.
@@ -58,6 +59,7 @@ class PipelineConfig:
     representative_examples: int = 300
     when_missing: str = "analyze"
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
+    warm_start: bool = False
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: tuple[Gate, ...] = (Gate.parse("accuracy drop <= 0.01"),)
     slices: tuple[tuple[str, ...], ...] = ()

@@ -52,14 +52,14 @@ class Subject:
         return load_task(self.task).build_model({})
 
 
-def subject_of(source: str, scheme: str | None, target: str | None, untrainable: "Policy") -> Subject:
+def subject_of(source: str, scheme: str | None, target: str | None, untrainable: "Policy | None") -> Subject:
     """Returns what a source is; a config brings its own scheme and target, which the other arguments replace.
 
     Args:
       source: Name of a config in pipelines/configs, else the path of a saved model.
       scheme: Name of the scheme; None for the config's, else full_int8.
       target: Name of the target; None for the config's, else edge_tpu.
-      untrainable: What becomes of layers that cannot be trained.
+      untrainable: What becomes of layers that cannot be trained; None for what the config says, else "calibrate".
 
     Raises:
       ValueError: If it is neither, or scheme and target do not fit or do not exist.
@@ -68,7 +68,11 @@ def subject_of(source: str, scheme: str | None, target: str | None, untrainable:
         config = load_config(source)
         config = dataclasses.replace(config, scheme=scheme or config.scheme, target=target or config.target)
         return Subject(
-            source=source, scheme=config.scheme, target=config.target, untrainable=untrainable, task=config.task
+            source=source,
+            scheme=config.scheme,
+            target=config.target,
+            untrainable=untrainable or config.training.untrainable,
+            task=config.task,
         )
     if not os.path.exists(source) and os.sep not in source and not Path(source).suffix:
         raise ValueError(
@@ -78,7 +82,7 @@ def subject_of(source: str, scheme: str | None, target: str | None, untrainable:
     scheme, target = scheme or "full_int8", target or "edge_tpu"
     require_target(target)
     load_profile(target).check(load_scheme(scheme))
-    return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable)
+    return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable or "calibrate")
 
 
 def inspect_and_show(subject: Subject, console: Console) -> int:

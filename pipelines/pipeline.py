@@ -1,4 +1,4 @@
-"""The pipeline: ten components in a row."""
+"""The pipeline: ten components in a row, and before the trainer perhaps a Resolver."""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 # Not tfx.v1: that imports the whole of Google's Vertex client, which takes longer than TensorFlow.
 from tfx import components as standard
 from tfx import types
-from tfx.dsl.components.base import base_component
+from tfx.dsl.components.base import base_node
+from tfx.dsl.components.common import resolver
+from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
+from tfx.types import standard_artifacts
 
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.quantization import toolchain
@@ -37,7 +40,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     )
 
 
-def pipeline_components(config: PipelineConfig) -> list[base_component.BaseComponent]:
+def pipeline_components(config: PipelineConfig) -> list[base_node.BaseNode]:
     """Returns all components of a config's pipeline, the Pusher last.
 
     Raises:
@@ -58,7 +61,7 @@ def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
         )
 
 
-def data_components(config: PipelineConfig) -> list[base_component.BaseComponent]:
+def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
     """Returns ImportExampleGen, StatisticsGen, SchemaGen, ExampleValidator and Transform, in this order."""
     split = example_gen_pb2.SplitConfig.Split
     splits = [split(name="train", hash_buckets=config.eval_buckets - 1), split(name="eval", hash_buckets=1)]
@@ -84,16 +87,18 @@ def data_components(config: PipelineConfig) -> list[base_component.BaseComponent
     return [example_gen, statistics_gen, schema_gen, validator, transform]
 
 
-def model_components(
-    config: PipelineConfig, data: list[base_component.BaseComponent]
-) -> list[base_component.BaseComponent]:
-    """Returns the components that train, convert, compile, evaluate and push, on those of `data_components`."""
+def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> list[base_node.BaseNode]:
+    """Returns the components that train, convert, compile, evaluate and push, on those of `data_components`.
+
+    With a warm start, the Resolver of the last blessed model is the first of them.
+    """
     example_gen, _, schema_gen, _, transform = data
     schema = schema_gen.outputs["schema"]
     transformed = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
     }
+    resolvers = [_last_blessed()] if config.warm_start else []
     trainer = QuantizeTrainer(
         **transformed,
         schema=schema,
@@ -101,12 +106,16 @@ def model_components(
         label_key=config.label_key,
         scheme=config.scheme,
         training=config.training,
+        profile=config.target,
+        io_dtype=config.io_dtype,
+        gates=config.gates,
+        warm_start_model=resolvers[0].outputs["model"] if resolvers else None,
     )
     converter = TFLiteIntConverter(
         **transformed,
         model=trainer.outputs["model"],
         schema=schema,
-        scheme=config.scheme,
+        scheme=None if config.training.strategy == "auto" else config.scheme,
         profile=config.target,
         io_dtype=config.io_dtype,
         representative_examples=config.representative_examples,
@@ -129,7 +138,15 @@ def model_components(
         model_blessing=evaluator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(filesystem=destination),
     )
-    return [trainer, converter, compiler, evaluator, pusher]
+    return [*resolvers, trainer, converter, compiler, evaluator, pusher]
+
+
+def _last_blessed() -> resolver.Resolver:
+    return resolver.Resolver(
+        strategy_class=latest_blessed_model_strategy.LatestBlessedModelStrategy,
+        model=types.Channel(type=standard_artifacts.Model),
+        model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("last_blessed")
 
 
 def _compiler(config: PipelineConfig, model: types.BaseChannel) -> TargetCompiler:

@@ -5,12 +5,15 @@ import json
 import os
 import shlex
 import sys
+from typing import Any
 
 from tfx.dsl.io import fileio
 
 from components.model_artifact import TFLITE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, MetadataStore
+
+_RUNG_NAMES = {"ptq": "PTQ", "selective": "selective QAT", "qat": "QAT", "mixed": "mixed QAT"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +22,7 @@ class RunSummary:
 
     Attributes:
       float_accuracy: Accuracy of the float model on the eval split, by the first configured metric, 0..1.
-      qat_accuracy: The same of the quantization-aware-trained model, with fake quantization.
+      qat_accuracy: The same of its quantized copy, with fake quantization.
       int8_accuracy: The same of the integer model.
       agreement: Share of the eval split for which integer and float model predict the same.
       float_bytes: Size of the float SavedModel's variables.
@@ -29,6 +32,9 @@ class RunSummary:
       target: Name of the target.
       compiled: Whether the target's compiler made the file.
       compiler: The compiler, or "static analysis".
+      rung: How the model became one of integers: "ptq", "selective", "qat" or "mixed".
+      rungs: What each rung of strategy "auto" cost and brought, one a line; empty with other strategies.
+      warm_start: How many layers began with weights of the last blessed model; empty without a warm start.
       blessed: Whether all gates hold.
       reasons: The gates with their figures.
       pushed_to: The pushed file; empty if none was pushed.
@@ -48,6 +54,9 @@ class RunSummary:
     target: str
     compiled: bool
     compiler: str
+    rung: str
+    rungs: tuple[str, ...]
+    warm_start: str
     blessed: bool
     reasons: tuple[str, ...]
     pushed_to: str
@@ -83,6 +92,9 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         target=str(compiled.properties["target"]),
         compiled=bool(compiled.properties["compiled"]),
         compiler=str(compiled.properties["compiler"]),
+        rung=str(outputs["model"].properties.get("kind", "")),
+        rungs=_rungs(outputs["model"], metric),
+        warm_start=_warm_start(outputs["float_model"]),
         blessed=blessing.properties["blessed"] == 1,
         reasons=tuple(json.loads(str(blessing.properties["reasons"]))),
         pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
@@ -97,12 +109,35 @@ def _number(artifact: ArtifactRecord, name: str) -> float:
     return value if isinstance(value, int | float) else float("nan")
 
 
+def _rungs(model: ArtifactRecord, metric: str) -> tuple[str, ...]:
+    receipts = json.loads(str(model.properties.get("receipts", "[]")))
+    return tuple(_rung(receipt, metric) for receipt in receipts)
+
+
+def _rung(receipt: dict[str, Any], metric: str) -> str:
+    if not receipt["metrics"]:
+        return f"{receipt['rung']}: {'; '.join(receipt['reasons'])}"
+    value = receipt["metrics"].get(metric, float("nan"))
+    figures = f"{receipt['rung']}: {metric} {value:.4f}, {receipt['size_bytes']:,} bytes, {receipt['seconds']:.1f} s"
+    if not receipt["reasons"]:
+        return figures
+    return f"{figures}, {'good enough' if receipt['accepted'] else 'not good enough'}"
+
+
+def _warm_start(model: ArtifactRecord) -> str:
+    layers = json.loads(str(model.properties.get("warm_start", "[]")))
+    return f"{sum(layer['taken'] for layer in layers)} of {len(layers)} layers" if layers else ""
+
+
 def summary_rows(summary: RunSummary, lineage: str) -> list[tuple[str, str]]:
     """Returns the table that ends a run, as rows of a name and a value; `lineage` is the command that shows it."""
     verdict = "yes" if summary.blessed else "no"
+    warm_start = [("warm start", summary.warm_start)] if summary.warm_start else []
     return [
+        *warm_start,
+        *zip(["ladder", *[""] * len(summary.rungs)], summary.rungs, strict=False),
         (f"float {summary.metric}", f"{summary.float_accuracy:.4f}"),
-        (f"QAT {summary.metric}", f"{summary.qat_accuracy:.4f} (fake quantization)"),
+        (f"{_RUNG_NAMES.get(summary.rung, 'QAT')} {summary.metric}", f"{summary.qat_accuracy:.4f} (fake quantization)"),
         (f"int8 {summary.metric}", f"{summary.int8_accuracy:.4f}"),
         ("agreement float/int8", f"{summary.agreement:.4f}"),
         ("model bytes float/int8", _sizes(summary)),

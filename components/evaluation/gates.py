@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-AGREEMENT = "agreement"
-EXAMPLE_COUNT = "example_count"
+from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
 Kind = Literal["at_least", "at_most", "drop_at_most", "rise_at_most"]
 

@@ -3,7 +3,7 @@
 A task is a module with:
   `RAW_FEATURE_SPEC`: how its tf.Examples are parsed, by feature name; checked before a run starts.
   `preprocessing_fn(inputs)`: TensorFlow Transform's: raw features to transformed ones, labels included.
-  `build_model(hyperparameters)`: returns a compiled tf_keras model whose inputs are named after transformed features;
+  `build_model(hyperparameters)`: returns a compiled Keras model whose inputs are named after transformed features;
     the argument is a dict of what a Tuner found, empty without one.
   `input_fn(files, feature_spec, batch_size, shuffle_seed)`: one pass over uncompressed TFRecord files of transformed
     tf.Examples, as batches of (features by name, label); shuffled anew in each pass unless the seed is None.

@@ -59,6 +59,20 @@ def test_converter_publishes_an_integer_only_model(
     assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
 
 
+def test_converter_takes_the_scheme_that_the_model_was_trained_with_when_it_is_given_none(
+    channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path
+) -> None:
+    artifact = _convert(channel, standard, trained["model"], tmp_path, scheme=None)
+    scheme = trained["model"][0].get_string_custom_property("scheme")
+    assert artifact.get_string_custom_property("scheme") == scheme
+    assert artifact.get_string_custom_property("io_dtype") == "int8"
+    parent = trained["float_model"][0].uri
+    assert artifact.get_string_custom_property("float_model_uri") == parent
+    stranger = new_models(tmp_path / "stranger", "model")["model"]
+    with pytest.raises(ValueError, match="does not say by which scheme it was trained; pass scheme="):
+        _convert(channel, standard, stranger, tmp_path, scheme=None)
+
+
 def test_converter_raises_and_writes_nothing_when_the_split_does_not_exist(
     channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path
 ) -> None:

@@ -1,12 +1,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from components.evaluation.gates import Gate
+from components.quantization.qat.parameters import TrainingParameters
 from components.quantize_trainer import QuantizeTrainer
 
 from conftest_components import Artifacts, train
@@ -34,10 +37,13 @@ def test_constructor_puts_everything_that_decides_the_result_into_the_cache_key(
         ({"module": "no.such.module"}, "module 'no.such.module' cannot be imported"),
         ({"module": "pipelines.inputs"}, "does not define build_model, input_fn"),
         ({"scheme": "int7"}, "unknown scheme 'int7'"),
+        ({"scheme": "float16", "profile": "cpu"}, "scheme 'float16' is not trained"),
+        ({"scheme": "int16x8"}, "target 'edge_tpu' cannot run scheme 'int16x8'"),
+        ({"training": TrainingParameters(strategy="auto")}, "stops at the first model that keeps the gates"),
     ],
 )
 def test_constructor_raises_when_an_argument_is_wrong(
-    trainer: Callable[..., QuantizeTrainer], changes: dict[str, str], message: str
+    trainer: Callable[..., QuantizeTrainer], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**changes)
@@ -52,7 +58,11 @@ def test_executor_writes_both_models_with_their_facts(trained: Artifacts) -> Non
         assert facts["tensorflow_version"] == tf.__version__
     parent = trained["float_model"][0].get_string_custom_property("sha256")
     assert trained["model"][0].get_string_custom_property("parent_sha256") == parent
+    assert trained["model"][0].get_string_custom_property("float_model_uri") == trained["float_model"][0].uri
     assert list(Path(trained["model_run"][0].uri).rglob("events.out.tfevents.*"))
+    plan = (Path(trained["model_run"][0].uri) / "plan.txt").read_text()
+    assert "trained as integers: 100.0% of the parameters" in plan
+    assert trained["model"][0].get_float_custom_property("mac_coverage") == 1.0
 
 
 @pytest.mark.parametrize("key", ["model", "float_model"])
@@ -100,7 +110,26 @@ def test_executor_takes_the_base_model_and_hyperparameters_of_other_components(
     accuracy = "eval_accuracy"
     parent, taken = trained["float_model"][0], outputs["float_model"][0]
     assert taken.get_float_custom_property(accuracy) == parent.get_float_custom_property(accuracy)
-    assert {path.name for path in Path(outputs["model_run"][0].uri).iterdir()} == {"qat"}
+    assert {path.name for path in Path(outputs["model_run"][0].uri).iterdir()} == {"qat", "plan.txt"}
+
+
+def test_executor_climbs_the_ladder_from_the_weights_of_an_earlier_model_and_keeps_receipts(
+    trainer: Callable[..., QuantizeTrainer], standard: Artifacts, trained: Artifacts, tmp_path: Path
+) -> None:
+    training = TrainingParameters(strategy="auto", float_epochs=1, float_learning_rate=1e-4)
+    component = trainer(training=training, gates=(Gate.parse("accuracy drop <= 0.05"),))
+    outputs = train(component, standard, tmp_path, warm_start_model=trained["model"])
+    model, parent = outputs["model"][0], outputs["float_model"][0]
+    assert model.get_string_custom_property("kind") == "ptq"
+    receipts = json.loads(model.get_string_custom_property("receipts"))
+    assert [(receipt["rung"], receipt["accepted"]) for receipt in receipts] == [("float", False), ("ptq", True)]
+    assert receipts[0]["metrics"]["accuracy"] == parent.get_float_custom_property("eval_accuracy")
+    assert receipts[1]["reasons"][0].startswith("holds: accuracy drop <= 0.05")
+    assert parent.get_int_custom_property("warm_start_layers") == 6
+    earlier = trained["float_model"][0].get_float_custom_property("eval_accuracy")
+    assert parent.get_float_custom_property("eval_accuracy") > earlier - 0.02  # one epoch alone reaches less
+    files = {path.name for path in Path(outputs["model_run"][0].uri).iterdir()}
+    assert files == {"float", "plan.txt", "receipts.json", "warm_start.json"}
 
 
 @pytest.mark.parametrize(

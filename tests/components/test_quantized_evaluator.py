@@ -11,9 +11,9 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import quantized_evaluator
 from components.evaluation.gates import Gate
-from components.evaluation.interpreter import IntegerModel
 from components.example_files import read_split
 from components.quantization import convert
+from components.quantization.interpreter import IntegerModel
 from components.quantized_evaluator import QuantizedEvaluator
 from pipelines.configs import load_config
 

@@ -191,7 +191,7 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
             "--scheme",
             "int7",
             *root,
-        ): "unknown scheme 'int7': there are full_int8, full_int8_per",
+        ): "unknown scheme 'int7': there are dynamic_range, float16",
         ("run", "digits", "--target", "abacus", *root): "unknown target 'abacus': there are cpu, edge_tpu",
         ("run", "digits", "--io-dtype", "float32", *root): "io_dtype: got 'float32', expected one of int8, uint8",
         ("run", "digits", "--root", "gs://bucket/root"): "root 'gs://bucket/root' is no local directory",
@@ -216,3 +216,15 @@ def test_printed_lineage_command_works(local_run: Run) -> None:
     assert shown is not None
     result = subprocess.run(shlex.split(shown.group(1)), capture_output=True, text=True, check=True)
     assert "Examples #1 by ImportExampleGen" in result.stdout
+
+
+def test_run_climbs_the_ladder_from_the_last_blessed_model_and_shows_each_rung(local_run: Run) -> None:
+    run = run_digits(local_run.root, "--warm-start", "--strategy", "auto", "--gate", "accuracy drop <= 0.02")
+    assert run.status == 0, run.output
+    summary = _summary(local_run)
+    assert summary.warm_start == "6 of 6 layers"
+    assert (summary.rung, len(summary.rungs)) == ("ptq", 2)
+    assert re.search(r"ladder +float: accuracy 0\.9\d+, [\d,]+ bytes, .* s\n +ptq: .* good enough", run.output)
+    assert summary.blessed
+    assert "Transform" in summary.cached
+    assert "QuantizeTrainer" not in summary.cached

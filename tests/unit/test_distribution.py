@@ -18,6 +18,7 @@ import tf_keras
 from components.quantization.qat.checkpoints import TrainingState
 from components.quantization.qat.distribution import make_strategy, worker_dir
 from components.quantization.qat.freezing import quantizers
+from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
@@ -77,9 +78,9 @@ def _train(distribution: str, directory: Path, log_dir: Path | None = None) -> T
 
 
 def _save(trained: TrainedModels, path: Path) -> None:
-    arrays = {f"weights{index}": weights for index, weights in enumerate(trained.qat_model.get_weights())}
-    ranges = [[float(q.minimum), float(q.maximum)] for q in quantizers(trained.qat_model)]
-    np.savez(path, ranges=ranges, **{f"metric_{n}": v for n, v in trained.qat_metrics.items()}, **arrays)
+    arrays = {f"weights{index}": weights for index, weights in enumerate(trained.quantized_model.get_weights())}
+    ranges = [[float(q.minimum), float(q.maximum)] for q in quantizers(trained.quantized_model)]
+    np.savez(path, ranges=ranges, **{f"metric_{n}": v for n, v in trained.quantized_metrics.items()}, **arrays)
 
 
 def _train_mirrored(directory: Path) -> None:
@@ -100,6 +101,19 @@ def _train_mirrored(directory: Path) -> None:
         _train("mirrored", directory / "killed")
     Progress.is_due = is_due  # type: ignore[method-assign]
     _save(_train("mirrored", directory / "killed"), directory / "resumed.npz")
+    _save(_climb(), directory / "climbed.npz")
+
+
+def _climb() -> TrainedModels:
+    """Up to the second rung, on two devices; the first question is which metrics there are."""
+    answers = iter([False, False, True])
+    options = LadderOptions(judge=lambda integer, parent: (next(answers), ()))
+    parameters = TrainingParameters(
+        strategy="auto", float_epochs=2, qat_epochs=1, batch_size=8, float_learning_rate=0.02, distribution="mirrored"
+    )
+    return QuantizationAwareTraining(_dataset, _dataset, parameters).run(
+        _build, load_scheme("full_int8"), ladder=options, strategy=_strategy("mirrored")
+    )
 
 
 def _train_worker(directory: Path, index: int) -> None:
@@ -178,6 +192,13 @@ def test_mirrored_training_ends_within_noise_of_one_device(mirrored: Path) -> No
 @pytest.mark.slow
 def test_mirrored_training_ends_with_the_same_weights_when_it_was_killed_and_run_again(mirrored: Path) -> None:
     _assert_same(_load(mirrored / "resumed.npz"), _load(mirrored / "mirrored.npz"))
+
+
+@pytest.mark.slow
+def test_ladder_fine_tunes_on_two_replicas_and_gives_a_model_outside_of_them(mirrored: Path) -> None:
+    climbed = _load(mirrored / "climbed.npz")
+    assert climbed["metric_loss"] == pytest.approx(_load(mirrored / "mirrored.npz")["metric_loss"], rel=0.2)
+    assert np.all(np.ptp(climbed["ranges"], axis=1) > 0)
 
 
 @pytest.mark.slow

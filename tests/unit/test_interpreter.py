@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.evaluation.interpreter import IntegerModel, quantize
 from components.quantization import convert
+from components.quantization.interpreter import IntegerModel, quantize
 
 import small_models as models
 

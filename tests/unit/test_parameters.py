@@ -13,13 +13,18 @@ def test_updated_converts_values_to_the_type_of_the_parameter() -> None:
 
 
 def test_updated_raises_when_a_name_is_no_parameter() -> None:
-    with pytest.raises(ValueError, match="no training parameters: depth; there are float_epochs, "):
+    with pytest.raises(ValueError, match="no training parameters: depth; there are strategy, "):
         TrainingParameters().updated({"depth": 3})
 
 
 def test_parameters_name_every_value_that_is_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"batch_size=0 .*seed=-1 .*qat_learning_rate=nan"):
         TrainingParameters(batch_size=0, seed=-1, qat_learning_rate=float("nan"))
+
+
+def test_parameters_refuse_a_ladder_that_workers_would_climb_each_on_its_own() -> None:
+    with pytest.raises(ValueError, match=r"strategy='auto' with distribution='multi_worker_mirrored' \('none' or"):
+        TrainingParameters(strategy="auto", distribution="multi_worker_mirrored")
 
 
 def test_to_json_is_canonical() -> None:

@@ -77,7 +77,7 @@ def _train(directory: Path | None, scheme: str = "full_int8", **knobs: Any) -> l
         _build, load_scheme(scheme), checkpoint_dir=directory
     )
     values = []
-    for model in (trained.float_model, trained.qat_model):
+    for model in (trained.float_model, trained.quantized_model):
         states = random_states(model)
         assert states, "the state of dropout is not in a variable"
         values += [variable.numpy() for variable in [*model.variables, *(model.optimizer.variables or ()), *states]]

@@ -39,14 +39,14 @@ def _train(data: Any = None, build: Any = _build, log_dir: Path | None = None, *
 
 
 def test_run_gives_the_same_weights_when_the_seed_is_the_same() -> None:
-    first, second, other = (_train(seed=seed).qat_model.get_weights() for seed in (1, 1, 2))
+    first, second, other = (_train(seed=seed).quantized_model.get_weights() for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_run_logs_both_loops_and_measures_both_models(tmp_path: Path) -> None:
     trained = _train(log_dir=tmp_path)
-    assert set(trained.float_metrics) == set(trained.qat_metrics) == {"loss", "accuracy"}
+    assert set(trained.float_metrics) == set(trained.quantized_metrics) == {"loss", "accuracy"}
     assert {path.name for path in tmp_path.iterdir()} == {"float", "qat"}
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
@@ -82,8 +82,8 @@ def test_run_takes_functions_and_schedules_of_the_user_s_own() -> None:
         return model
 
     trained = _train(build=build, qat_learning_rate=0.25)
-    assert set(trained.qat_metrics) == {"loss", "_own_loss"}
-    assert float(trained.qat_model.optimizer.learning_rate) == 0.25
+    assert set(trained.quantized_metrics) == {"loss", "_own_loss"}
+    assert float(trained.quantized_model.optimizer.learning_rate) == 0.25
 
 
 def test_run_keeps_the_names_of_outputs_when_there_are_two_with_losses_by_name() -> None:
@@ -99,8 +99,8 @@ def test_run_keeps_the_names_of_outputs_when_there_are_two_with_losses_by_name()
         return tf.data.Dataset.from_tensor_slices(({"image": models.images(48)}, labels)).batch(16)
 
     trained = _train(data=data, build=build)
-    assert trained.qat_model.output_names == ["probabilities", "height"]
-    assert "height_loss" in trained.qat_metrics
+    assert trained.quantized_model.output_names == ["probabilities", "height"]
+    assert "height_loss" in trained.quantized_metrics
 
 
 @pytest.mark.parametrize(

@@ -75,16 +75,30 @@ def _scalars(directory: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_ranges_and_normalization_stay_as_they_are_when_frozen_after_a_step() -> None:
-    one = _fine_tuned(train_steps=1).qat_model
-    moving = _fine_tuned(train_steps=3).qat_model
+    one = _fine_tuned(train_steps=1).quantized_model
+    moving = _fine_tuned(train_steps=3).quantized_model
     frozen = _fine_tuned(
         train_steps=3, freeze_observers_after_steps=1, freeze_batch_normalization_after_steps=1
-    ).qat_model
+    ).quantized_model
     assert _ranges(frozen) == _ranges(one) != _ranges(moving)
     assert all(map(np.array_equal, _statistics(frozen), _statistics(one)))
     assert not any(map(np.array_equal, _statistics(frozen), _statistics(moving)))
     kernels = [model.get_layer("hidden").layer.kernel.numpy() for model in (frozen, one)]
     assert not np.array_equal(*kernels)
+
+
+@pytest.mark.slow
+def test_normalization_of_a_frozen_layer_stays_as_it_is() -> None:
+    def frozen(*_: Any) -> tf_keras.Model:
+        model = _normalized()
+        model.get_layer("normalization").trainable = False
+        return model
+
+    training = QuantizationAwareTraining(_dataset, _dataset, TrainingParameters(float_epochs=1, qat_epochs=1))
+    trained = training.run(frozen, load_scheme("full_int8"))
+    before = [weights.numpy() for weights in frozen().get_layer("normalization").weights]
+    assert all(map(np.array_equal, _statistics(trained.quantized_model), before))
+    assert all(map(np.array_equal, _statistics(trained.float_model), before))
 
 
 @pytest.mark.slow
@@ -96,7 +110,7 @@ def test_run_logs_progress_and_ranges(tmp_path: Path, caplog: pytest.LogCaptureF
         assert part in line
     scalars = _scalars(tmp_path / "qat")
     assert {"epoch/loss", "epoch/val_loss", "epoch/accuracy", "examples_per_second"} <= set(scalars)
-    for quantizer in quantizers(trained.qat_model):
+    for quantizer in quantizers(trained.quantized_model):
         assert scalars[f"range/{quantizer.name}/maximum"] == np.float32(quantizer.maximum)
 
 
@@ -207,11 +221,12 @@ def test_run_takes_the_float_model_as_teacher_when_told() -> None:
     )
     features = next(iter(_dataset(None).batch(3).unbatch()))[0]
     distances = [
-        float(tf.reduce_mean(tf.abs(each.qat_model(features) - each.float_model(features)))) for each in (own, other)
+        float(tf.reduce_mean(tf.abs(each.quantized_model(features) - each.float_model(features))))
+        for each in (own, other)
     ]
     assert distances[1] < distances[0] / 2
-    assert int(other.qat_model.optimizer.iterations) == 20
-    assert set(other.qat_metrics) == {"loss", "accuracy"}
+    assert int(other.quantized_model.optimizer.iterations) == 20
+    assert set(other.quantized_metrics) == {"loss", "accuracy"}
 
 
 @pytest.mark.parametrize(

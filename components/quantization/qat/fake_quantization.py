@@ -20,7 +20,9 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
       minimum: The range's lower end, float32 scalar, never above 0.
       maximum: Its upper end, never below 0. Both are 0 until a training step or `set_range`.
       observing: 1.0 while training moves the range, 0.0 when frozen.
-      quantizing: Whether it does anything; off only to prove that all else is as in the float model.
+      quantizing: Whether it rounds; off where float values are asked for, as in the proof that all else is as in the
+        float model.
+      calibrating: Whether the range widens to whatever is seen at inference; see `calibration.calibrate`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         self.fixed = tuple(fixed) if fixed else None
         self.monotone = monotone
         self.quantizing = True
+        self.calibrating = False
 
     def build(self, input_shape: Any) -> None:
         """Makes the three scalars."""
@@ -81,11 +84,14 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
           observe: Whether the range follows this tensor; if not, it follows others and only applies here.
           training: Whether this is a training step.
         """
+        if self.calibrating and self.fixed is None and observe:
+            self.minimum.assign(tf.minimum(self.minimum, tf.reduce_min(inputs)))
+            self.maximum.assign(tf.maximum(self.maximum, tf.reduce_max(inputs)))
         if not self.quantizing:
             return inputs
         minimum, maximum = self.minimum, self.maximum
         if self.fixed is None and training:
-            minimum, maximum = self._observed_range(inputs) if observe else self._known_range(inputs)
+            minimum, maximum = self._observed_range(inputs) if observe else self._widened_range(inputs)
         if self.bits == 16:  # symmetric, as TFLite's 16-bit kernels ask
             maximum = tf.maximum(-minimum, maximum)
             minimum = -maximum
@@ -112,14 +118,20 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
             moved.append(value)
         return moved[0], moved[1]
 
-    def _known_range(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The range, or that of this batch as long as no tensor has been observed."""
-        known: tuple[tf.Tensor, tf.Tensor] = tf.cond(
-            tf.equal(self.minimum, self.maximum),
-            lambda: (tf.minimum(tf.reduce_min(inputs), 0.0), tf.maximum(tf.reduce_max(inputs), 0.0)),
-            lambda: (tf.identity(self.minimum), tf.identity(self.maximum)),
-        )
-        return known
+    def _widened_range(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The range, widened by this batch's values while it is learned.
+
+        Clipped, they would reach the concatenation or padding that observes them within the range that there is, which
+        could then never grow.
+        """
+        widened = []
+        for variable, extreme, reduce in (
+            (self.minimum, tf.minimum, tf.reduce_min),
+            (self.maximum, tf.maximum, tf.reduce_max),
+        ):
+            seen = extreme(tf.stop_gradient(reduce(inputs)), variable)
+            widened.append(variable + self.observing * (seen - variable))
+        return widened[0], widened[1]
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor takes."""

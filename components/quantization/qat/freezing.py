@@ -1,5 +1,8 @@
 """What fine-tuning stops moving at some step: the ranges of activations, the statistics of batch normalization."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import tf_keras
 
 from components.quantization.qat.fake_quantization import FakeQuantize
@@ -16,15 +19,21 @@ def freeze_observers(model: tf_keras.Model) -> None:
         quantizer.freeze()
 
 
-def set_batch_normalization_trainable(model: tf_keras.Model, trainable: bool) -> bool:
-    """Lets batch normalizations train, or normalize by their moving averages from now on.
+def trainable_normalizations(model: tf_keras.Model) -> list[Any]:
+    """Returns the batch normalizations that train, which those of a frozen part of the model do not.
 
-    A step function that was traced before does not notice.
-
-    Returns:
-      Whether there are any.
+    To freeze one sets its `trainable`; a step function that was traced before does not notice.
     """
-    found = [layer for layer in model._flatten_layers() if isinstance(layer, tf_keras.layers.BatchNormalization)]
-    for layer in found:
-        layer.trainable = trainable
-    return bool(found)
+    return [
+        layer
+        for layer in _with_trainable_parents(model)
+        if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+def _with_trainable_parents(layer: Any) -> Iterator[Any]:
+    """All layers inside a layer, but those inside one that is frozen."""
+    for inner in layer._flatten_layers(recursive=False, include_self=False):
+        yield inner
+        if inner.trainable:
+            yield from _with_trainable_parents(inner)

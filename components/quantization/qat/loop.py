@@ -19,7 +19,7 @@ from components.quantization.qat.checkpoints import (
 from components.quantization.qat.compilation import build_optimizer
 from components.quantization.qat.distribution import least_over_workers
 from components.quantization.qat.early_stopping import EarlyStopping
-from components.quantization.qat.freezing import freeze_observers, set_batch_normalization_trainable
+from components.quantization.qat.freezing import freeze_observers, trainable_normalizations
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.random_state import random_states
@@ -116,14 +116,19 @@ class TrainingLoop:
 
     def _train(self) -> None:
         state, plan = self._state, self._plan
-        is_frozen = 0 < plan.freeze_normalization_after <= state.total_steps
-        set_batch_normalization_trainable(self._model, not is_frozen)
+        self._normalizations = trainable_normalizations(self._model)
+        if 0 < plan.freeze_normalization_after <= state.total_steps:
+            self._train_normalizations(False)
         self._train_step = self._model.make_train_function()
         self._passes = TrainingPasses(plan.train, plan.seeds, self._strategy, state.passes, state.batch)
         while not state.finished:
             self._run_epoch()
             self._end_epoch()
-        set_batch_normalization_trainable(self._model, True)
+        self._train_normalizations(True)
+
+    def _train_normalizations(self, trainable: bool) -> None:
+        for layer in self._normalizations:
+            layer.trainable = trainable
 
     def _all_variables(self) -> dict[str, list[Any]]:
         """All that a step changes. Optimizers and metrics make their variables in the first step otherwise."""
@@ -186,7 +191,7 @@ class TrainingLoop:
         if state.total_steps == plan.freeze_observers_after:
             freeze_observers(self._model)
         if state.total_steps == plan.freeze_normalization_after:
-            set_batch_normalization_trainable(self._model, False)
+            self._train_normalizations(False)
             self._train_step = self._model.make_train_function(force=True)
         if plan.parameters.checkpoint_steps and not state.total_steps % plan.parameters.checkpoint_steps:
             self._check_loss(self._model.get_metrics_result())

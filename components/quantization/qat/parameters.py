@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,8 +14,14 @@ class TrainingParameters:
     from the start of a loop.
 
     Attributes:
+      strategy: How the float model becomes one of integers. "qat": quantization-aware fine-tuning. "ptq": only its
+        ranges are found, from calibration_examples. "auto": the first of "ptq", fine-tuning of the layers that lose
+        most, "qat", and "qat" with more bits where most is lost, whose integer model passes the gates.
+      untrainable: What becomes of layers that cannot be trained with fake quantization: "calibrate" leaves their ranges
+        to the converter, "fail" refuses the model.
       float_epochs: Epochs of float training; not used with a base model.
       qat_epochs: Epochs of quantization-aware fine-tuning.
+      calibration_examples: How many examples of the train split post-training quantization takes ranges from.
       batch_size: Examples of a step, over all replicas together where training is distributed.
       float_learning_rate: Learning rate of float training.
       qat_learning_rate: Learning rate of fine-tuning, usually a tenth or less of the other.
@@ -42,8 +48,11 @@ class TrainingParameters:
       seed: Seed of initial weights, shuffles and dropout.
     """
 
+    strategy: Literal["qat", "ptq", "auto"] = "qat"
+    untrainable: Literal["calibrate", "fail"] = "calibrate"
     float_epochs: int = 10
     qat_epochs: int = 3
+    calibration_examples: int = 300
     batch_size: int = 32
     float_learning_rate: float = 1e-3
     qat_learning_rate: float = 1e-4
@@ -74,6 +83,9 @@ class TrainingParameters:
             for name, choices in _CHOICES.items()
             if getattr(self, name) not in choices
         ]
+        if self.strategy == "auto" and self.distribution == "multi_worker_mirrored":
+            # Each would measure by itself, and one that decides otherwise would leave the rest waiting.
+            wrong.append("strategy='auto' with distribution='multi_worker_mirrored' ('none' or 'mirrored')")
         if wrong:
             raise ValueError(f"training parameters out of range: {', '.join(wrong)}")
 
@@ -99,7 +111,7 @@ class TrainingParameters:
         return dataclasses.replace(self, **{name: known[name](value) for name, value in values.items()})
 
 
-_POSITIVE = ("float_epochs", "qat_epochs", "batch_size")
+_POSITIVE = ("float_epochs", "qat_epochs", "calibration_examples", "batch_size")
 _COUNTS = (
     "train_steps",
     "eval_steps",
@@ -126,6 +138,8 @@ _RULES = (
     ),
 )
 _CHOICES = {
+    "strategy": ("qat", "ptq", "auto"),
+    "untrainable": ("calibrate", "fail"),
     "learning_rate_schedule": ("constant", "cosine"),
     "early_stopping_mode": ("auto", "min", "max"),
     "distribution": ("none", "mirrored", "multi_worker_mirrored"),

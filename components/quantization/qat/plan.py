@@ -81,6 +81,19 @@ class QuantizationPlan:
         trained = sum(getattr(layer, what) for layer in self.layers if layer.action in TRAINED)
         return trained / total if total else 1.0
 
+    def require_no_blockers(self, model: str) -> None:
+        """Checks that the model can be quantized.
+
+        Args:
+          model: Name of the model, for the error.
+
+        Raises:
+          ValueError: If it cannot; names all layers that prevent it, each with its remedy.
+        """
+        if self.blockers:
+            listed = "; ".join(f"{layer.name} ({layer.layer}): {layer.reason}" for layer in self.blockers)
+            raise ValueError(f"model {model!r} cannot be quantized: {listed}")
+
     def __str__(self) -> str:
         """A table of the layers, one a line, and the coverage."""
         width = max((len(f"{layer.name} ({layer.layer})") for layer in self.layers), default=0)

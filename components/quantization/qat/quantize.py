@@ -51,10 +51,7 @@ def quantize_model(
         )
     prepared = prepare(model)
     ranges = Ranges(prepared.model, scheme)
-    blockers = plan_of(prepared, ranges, scheme, None, untrainable).blockers
-    if blockers:
-        listed = "; ".join(f"{layer.name} ({layer.layer}): {layer.reason}" for layer in blockers)
-        raise ValueError(f"model {prepared.model.name!r} cannot be quantized: {listed}")
+    plan_of(prepared, ranges, scheme, None, untrainable).require_no_blockers(prepared.model.name)
     quantized = _Quantization(prepared.model, ranges, scheme).model()
     switch(quantized, quantizing=False)
     require_same_function(prepared.model, quantized, "insert fake quantization")

@@ -70,6 +70,18 @@ def prepare(model: tf_keras.Model | keras.Model) -> Prepared:
     return Prepared(model=current, rewrites=tuple(rewrites))
 
 
+def functional(model: Any) -> tf_keras.Model:
+    """Returns the model as a functional one of tf_keras: captured or rebuilt, and proved to compute the same.
+
+    Args:
+      model: As in `prepare`; if it is functional or Sequential and of tf_keras, it is returned as it is.
+
+    Raises:
+      ValueError: If it is no built Keras model, or cannot be captured or rebuilt.
+    """
+    return _functional(model, [])
+
+
 def _functional(model: Any, rewrites: list[Rewrite]) -> tf_keras.Model:
     """The model as a functional one of tf_keras; what rebuilds or captures it proves that it computes the same."""
     if isinstance(model, keras.Model) and not isinstance(model, tf_keras.Model):
