@@ -1,6 +1,8 @@
 """TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
 
 import hashlib
+import logging
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -16,9 +18,19 @@ from components.quantization import toolchain
 from components.quantization.conversion import IO_DTYPES, default_io_dtype, require_io_dtype
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion.profiles import load_profile
+from components.quantization.qat import export
+from components.quantization.qat.parity import Parity, parity
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
+_LOGGER = logging.getLogger(__name__)
+
+PARITY_FILE = "parity.txt"
 _CALIBRATION_BATCH = 100
+_PARITY_BITS = 8  # ranges of 16-bit activations are calibrated, whatever training found
+_PARITY_EXAMPLES = 32
+# Kernels round differently from float arithmetic by a step or two; more is worth a look.
+_PARITY_BOUND_LSB = 2.0
+_LARGEST_DB = 200.0  # in place of infinity, which JSON has no number for
 
 
 class Executor(base_executor.BaseExecutor):
@@ -41,19 +53,49 @@ class Executor(base_executor.BaseExecutor):
             exec_properties["representative_examples"],
             exec_properties["seed"],
         )
+        batches = _batches(sample, _feature_spec(input_dict))
         with model_artifact.local_saved_model(source) as saved_model:
             tflite = conversion.convert(
                 saved_model,
                 scheme,
-                representative_dataset=_batches(sample, _feature_spec(input_dict)),
+                representative_dataset=batches,
                 profile=exec_properties["profile"],
                 io_dtype=io_dtype,
             )
+            found = _parity(saved_model, scheme, tflite, batches[0])
         with model_artifact.staged_output(output) as directory:
             model_artifact.write_tflite(directory, tflite)
-            model_artifact.record_facts(
-                output, directory, _facts(tflite, source, scheme, exec_properties | {"io_dtype": io_dtype})
-            )
+            if found is not None:
+                (directory / PARITY_FILE).write_text(f"{found}\n")
+            facts = _facts(tflite, source, scheme, exec_properties | {"io_dtype": io_dtype})
+            model_artifact.record_facts(output, directory, facts | _parity_facts(found))
+
+
+def _parity(saved_model: Path, scheme: QuantizationScheme, tflite: bytes, batch: dict[str, Any]) -> Parity | None:
+    """How far the file is from what training computed; None for ranges that the converter found by itself."""
+    if scheme.activation_bits != _PARITY_BITS:
+        return None
+    try:
+        model = export.load_quantized_model(saved_model)
+        found = parity(model, tflite, [{name: batch[name][:_PARITY_EXAMPLES] for name in model.input_names}])
+    except ValueError as error:  # a model of another maker, or without fake quantization; the proof has been made
+        _LOGGER.info("parity is not measured: %s", error)
+        return None
+    first = found.first_over(_PARITY_BOUND_LSB)
+    where = "nowhere" if first is None else f"first at {first.name}, by {first.max_lsb:.1f} steps"
+    _LOGGER.info("parity with training: over %g steps of the integers %s", _PARITY_BOUND_LSB, where)
+    return found
+
+
+def _parity_facts(found: Parity | None) -> dict[str, model_artifact.Fact]:
+    if found is None or not found.tensors:
+        return {}
+    first, last = found.first_over(_PARITY_BOUND_LSB), found.tensors[-1]
+    return {
+        "parity_output_lsb": last.max_lsb,
+        "parity_output_sqnr_db": min(last.sqnr_db, _LARGEST_DB),
+        "parity_first_over": "" if first is None else first.name,
+    }
 
 
 def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> QuantizationScheme:
@@ -135,7 +177,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
     """Converts a SavedModel to a TFLite model for batches of one, and proves that it computes no float tensor.
 
     A quantization-aware-trained model carries its ranges. A float one is calibrated with a sample of the examples
-    (post-training quantization). Output `tflite_model`: a Model with the file `Format-Serving/tflite`.
+    (post-training quantization). Output `tflite_model`: a Model with the file `Format-Serving/tflite`, and for a model
+    with fake quantization `parity.txt`: how far each tensor is from what training computed.
     """
 
     SPEC_CLASS = TFLiteIntConverterSpec

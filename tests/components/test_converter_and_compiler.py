@@ -57,6 +57,12 @@ def test_converter_publishes_an_integer_only_model(
     accuracy = trained[source][0].get_float_custom_property("eval_accuracy")
     assert artifact.get_float_custom_property("parent_eval_accuracy") == accuracy
     assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
+    report = Path(artifact.uri) / "parity.txt"
+    assert report.exists() == (source == "model")
+    if report.exists():
+        assert "top-1 agreement of probabilities: 100.0%" in report.read_text()
+        assert artifact.get_float_custom_property("parity_output_lsb") <= 2
+        assert artifact.get_float_custom_property("parity_output_sqnr_db") > 30
 
 
 def test_converter_takes_the_scheme_that_the_model_was_trained_with_when_it_is_given_none(

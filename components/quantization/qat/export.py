@@ -12,6 +12,7 @@ from components.quantization.conversion.convert import DENSE_SIGNATURE
 
 # For what they register: loading finds their layers and functions by name.
 from components.quantization.qat import quantize as _quantize  # noqa: F401
+from components.quantization.qat.freezing import quantizers
 from components.quantization.surgery import keras3_layers as _keras3_layers  # noqa: F401
 
 # The name that TFMA's preprocessing_function_names looks for by convention.
@@ -92,4 +93,16 @@ def load_float_model(directory: Path) -> tf_keras.Model:
         ) from error
     if not isinstance(model, tf_keras.Model):
         raise ValueError(f"base model {directory} is no Keras model; save it with tf_keras.Model.save")
+    return model
+
+
+def load_quantized_model(directory: Path) -> tf_keras.Model:
+    """Loads a model with fake quantization from a SavedModel that `export_saved_model` wrote.
+
+    Raises:
+      ValueError: If the directory holds no such model.
+    """
+    model = load_float_model(directory)
+    if not quantizers(model):
+        raise ValueError(f"model {directory} has no fake quantization; it was not made by quantize_model")
     return model

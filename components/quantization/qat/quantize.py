@@ -100,12 +100,12 @@ class _Quantization:
         self._uses: dict[str, int] = {}
         self._indices = itertools.count()
         self._output_names = dict(zip(map(id, model.outputs), model.output_names, strict=True))
-        # The last layer of an output has its name; what is quantized by that layer gets another.
+        # What quantizes an output has its name, by which a loaded model finds it; a layer of that name gets another.
         self._taken = {
-            call.layer.name
+            self._output_names[id(tensor)]
             for index, call in enumerate(ranges.calls)
             for tensor in call.outputs
-            if self._output_names.get(id(tensor)) == call.layer.name and self._is_quantized(index, tensor)
+            if id(tensor) in self._output_names and self._is_quantized(index, tensor)
         }
 
     def model(self) -> tf_keras.Model:

@@ -89,6 +89,9 @@ _BY_CLASS: dict[type, Rule] = {
             layers.MaxPooling2D,
             layers.GlobalMaxPooling1D,
             layers.GlobalMaxPooling2D,
+            layers.ZeroPadding1D,  # 0 is in every range
+            layers.ZeroPadding2D,
+            layers.ZeroPadding3D,
             layers.Cropping1D,
             layers.Cropping2D,
             layers.Cropping3D,
@@ -97,10 +100,7 @@ _BY_CLASS: dict[type, Rule] = {
         ),
         _MOVES,
     ),
-    **dict.fromkeys(
-        (layers.Concatenate, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
-        _JOINS,
-    ),
+    layers.Concatenate: _JOINS,
     **dict.fromkeys((layers.Maximum, layers.Minimum), _PICKS),
     **dict.fromkeys((layers.AveragePooling1D, layers.AveragePooling2D), _ROUNDS),
     **dict.fromkeys(
