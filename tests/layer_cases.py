@@ -167,7 +167,11 @@ GROUPS: dict[str, Group] = {
     ),
     "AveragePooling, GlobalAveragePooling": Group(
         cases={
-            **_images(K2.GlobalAveragePooling2D, AveragePooling2D=lambda: K2.AveragePooling2D(padding="same")),
+            **_images(
+                K2.GlobalAveragePooling2D,
+                AveragePooling2D=lambda: K2.AveragePooling2D(padding="same"),
+                **{"AveragePooling2D of all": lambda: K2.AveragePooling2D(8)},
+            ),
             **_series(K2.AveragePooling1D, K2.GlobalAveragePooling1D),
         }
     ),

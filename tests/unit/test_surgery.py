@@ -70,6 +70,7 @@ def _normalization(invert: bool) -> K.Layer:
 
 
 _SPLIT, _UNROLL = "split separable convolutions", "unroll recurrent layers"
+_MEAN = "average the whole input by its mean"
 _SPELL, _ACTIVATE, _ARITHMETIC = "spell out LayerNormalization", "split activations", "rewrite arithmetic"
 
 # Shape of the input, the layer or function, and the step that changes it.
@@ -81,6 +82,8 @@ _CASES: dict[str, tuple[tuple[int, ...], Callable[[], Callable[[Any], Any]], str
     ),
     "SeparableConv2D without bias": (IMAGE, lambda: K.SeparableConv2D(4, 3, use_bias=False, name="changed"), _SPLIT),
     "SeparableConv1D": (SERIES, lambda: K.SeparableConv1D(4, 3, dilation_rate=1, name="changed"), _SPLIT),
+    "AveragePooling2D": (IMAGE, lambda: K.AveragePooling2D(IMAGE[:2], name="changed"), _MEAN),
+    "AveragePooling1D": (SERIES, lambda: K.AveragePooling1D(SERIES[0], padding="same", name="changed"), _MEAN),
     "GRU": (SERIES, lambda: K.GRU(2, name="changed"), _UNROLL),
     "SimpleRNN": (SERIES, lambda: K.SimpleRNN(2, return_sequences=True, name="changed"), _UNROLL),
     "LSTM backwards": (SERIES, lambda: K.LSTM(2, go_backwards=True, name="changed"), _UNROLL),

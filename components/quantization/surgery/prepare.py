@@ -9,14 +9,22 @@ from typing import Any
 import keras
 import tf_keras
 
-from components.quantization.surgery import activations, arithmetic, inline, normalization, recurrent, separable
+from components.quantization.surgery import (
+    activations,
+    arithmetic,
+    inline,
+    normalization,
+    pooling,
+    recurrent,
+    separable,
+)
 from components.quantization.surgery.graph import Call, Rewriter, calls, rebuilt
 from components.quantization.surgery.proof import require_same_function
 
 _LOGGER = logging.getLogger(__name__)
 
 # In this order: an earlier step may make what a later one rewrites.
-_STEPS = (separable, recurrent, normalization, activations, arithmetic)
+_STEPS = (separable, pooling, recurrent, normalization, activations, arithmetic)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
