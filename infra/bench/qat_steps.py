@@ -1,18 +1,12 @@
 """Times a training step in floats, with our fake quantization and with tfmot's, in turn: `make bench-qat`."""
 
-import json
-import os
-import platform
 import statistics
 import time
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
 
-_RESULT = Path("build/bench/qat_steps.json")
-_VERSIONS = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+from infra.bench import results
 
 
 @click.command()
@@ -30,7 +24,7 @@ def main(rounds: int, steps: int) -> None:
     float_model = resnet8()
     models, quantize_s = _models(float_model)
     generator = np.random.default_rng(1)
-    results = {}
+    found = {}
     for batch_size in (128, 32):
         images = generator.uniform(0, 255, (batch_size, 32, 32, 3)).astype(np.float32)
         labels = generator.integers(0, 10, batch_size)
@@ -42,29 +36,19 @@ def main(rounds: int, steps: int) -> None:
                     times[name].append(milliseconds)
         medians = {name: statistics.median(values) for name, values in times.items()}
         ratios = {name: round(value / medians["float"], 3) for name, value in medians.items()}
-        results[f"batch_{batch_size}"] = {"ms_per_step": medians, "ratio_to_float": ratios, "rounds": times}
+        found[f"batch_{batch_size}"] = {"ms_per_step": medians, "ratio_to_float": ratios, "rounds": times}
         click.echo(f"batch {batch_size}: " + ", ".join(f"{n} {medians[n]:.1f} ms ({ratios[n]:.2f}x)" for n in medians))
     click.echo("quantization of the model: " + ", ".join(f"{name} {value:.1f} s" for name, value in quantize_s.items()))
-    result = {
-        "benchmark": "qat_steps",
-        **results,
-        "quantize_s": quantize_s,
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "system": platform.platform()},
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}},
-    }
-    _RESULT.parent.mkdir(parents=True, exist_ok=True)
-    _RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    click.echo(str(_RESULT))
+    click.echo(str(results.write_result("qat_steps", {**found, "quantize_s": quantize_s})))
 
 
 def _models(float_model: Any) -> tuple[dict[str, Any], dict[str, float]]:
     """The float model, ours and tfmot's, compiled, and the seconds that both quantizations took."""
-    import tensorflow_model_optimization as tfmot
-
     from components.quantization import quantize_model
+    from infra.bench import stock_tfmot
 
     models, seconds = {"float": float_model}, {}
-    for name, quantize in (("ours", quantize_model), ("tfmot", tfmot.quantization.keras.quantize_model)):
+    for name, quantize in (("ours", quantize_model), ("tfmot", stock_tfmot.quantize_model)):
         started = time.monotonic()
         models[name] = quantize(float_model)
         seconds[name] = round(time.monotonic() - started, 2)

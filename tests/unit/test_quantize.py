@@ -138,6 +138,30 @@ def test_batch_normalization_stays_frozen_when_its_model_was_called_for_inferenc
     np.testing.assert_array_equal(norm.moving_mean.numpy(), before)
 
 
+@pytest.mark.parametrize("joined", ["padding", "concatenation", "pooling, concatenation"])
+def test_shared_range_grows_with_the_values_that_reach_it(joined: str) -> None:
+    tf_keras.utils.set_random_seed(1)
+    x = tf_keras.Input((8, 8, 4), name="x")
+    first, second = layers.ReLU(name="first")(layers.Conv2D(4, 1)(x)), layers.Conv2D(4, 1)(x)
+    if joined == "padding":
+        y = layers.ZeroPadding2D()(first)
+    elif joined == "concatenation":
+        y = layers.Concatenate()([first, second])
+    else:
+        y = layers.Concatenate()([layers.MaxPooling2D(2, 1, "same")(first), second])
+    quantized = quantize_model(tf_keras.Model(x, layers.Conv2D(2, 1)(y)))
+    examples = _examples(quantized)
+    shared = next(layer for layer in quantized.layers if layer.name == "first_range")
+    quantized(examples, training=True)
+    low, high = float(shared.minimum), float(shared.maximum)
+    assert (low < 0.0) == (joined != "padding")
+    for _ in range(100):
+        quantized(3.0 * examples, training=True)
+    # More than half of the way to three times the values, if not all of it.
+    assert float(shared.minimum) <= 2.0 * low
+    assert float(shared.maximum) >= 2.0 * high
+
+
 def test_ranges_stay_when_frozen_and_move_when_not() -> None:
     quantized = _trained(_model(layers.Dense(3, name="y")))
     quantizers = [layer for layer in quantized.layers if isinstance(layer, FakeQuantize)]

@@ -76,14 +76,19 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         """Keeps training from moving the range any more."""
         self.observing.assign(0.0)
 
-    def call(self, inputs: tf.Tensor, observe: bool = True, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, observe: bool = True, step: bool = False, training: bool | None = None
+    ) -> tf.Tensor:
         """Fake-quantizes.
 
         Args:
           inputs: A float32 tensor.
           observe: Whether the range follows this tensor; if not, it follows others and only applies here.
+          step: Return the real value of one step of the integers instead, a scalar; 0 for an unknown range.
           training: Whether this is a training step.
         """
+        if step:
+            return (self.maximum - self.minimum) / float(2**self.bits - 1)
         if self.calibrating and self.fixed is None and observe:
             self.minimum.assign(tf.minimum(self.minimum, tf.reduce_min(inputs)))
             self.maximum.assign(tf.maximum(self.maximum, tf.reduce_max(inputs)))

@@ -77,28 +77,49 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         if self.normalization is not None:
             gain, _ = inference_affine(self.normalization)
             kernel *= weight_quantization.along_output(gain, self.layer, kernel)
-        deployed = self._quantized(kernel)
-        # Without a range of its own, the converter gives a convolution's kernel one scale for each channel.
-        one_scale = self.quantizing and not self.per_axis and weight_quantization.scale_axes(self.layer, per_axis=True)
-        return weight_quantization.with_one_range(deployed) if one_scale else deployed
+        return self._quantized(kernel)
 
     def scale_count(self) -> int:
         """Returns how many scales the kernel has."""
         return int(tf.size(weight_quantization.scales(self.kernel, self.axes, self.bits)))
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Computes as the integer model, in real values."""
-        if self.normalization is None:
-            return self._apply(inputs, self._quantized(self.kernel) if training else self.deployed_kernel(), None)
-        if training or not self.quantizing:
-            return self.normalization(self._apply(inputs, self._training_kernel(), None), training=training)
-        return self.folded(inputs)
+    @property
+    def bias(self) -> tf.Tensor | None:
+        """The float bias; None if there is none."""
+        return self.layer.bias if getattr(self.layer, "use_bias", False) else None
 
-    def folded(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Computes as at inference, with the normalization in kernel and bias."""
+    def call(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
+        """Computes as the integer model, in real values.
+
+        Args:
+          inputs: What the layer takes.
+          input_step: Real value of one step of the integers that stand for the inputs, to round the bias with at
+            inference; None to leave it.
+          training: Whether this is a training step.
+        """
+        if self.normalization is not None:
+            if training or not self.quantizing:
+                return self.normalization(self._apply(inputs, self._training_kernel(), None), training=training)
+            return self.folded(inputs, input_step)
+        if training:
+            return self._apply(inputs, self._quantized(self.kernel), None)
+        return self._deployed(inputs, self.bias, input_step)
+
+    def folded(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None) -> tf.Tensor:
+        """Computes as at inference, with the normalization in kernel and bias; arguments as those of `call`."""
         gain, offset = inference_affine(self.normalization)
-        bias = self.layer.bias if self.layer.use_bias else 0.0
-        return self._apply(inputs, self.deployed_kernel(), bias * gain + offset)
+        bias = offset if self.bias is None else self.bias * gain + offset
+        return self._deployed(inputs, bias, input_step)
+
+    def _deployed(self, inputs: tf.Tensor, bias: tf.Tensor | None, input_step: tf.Tensor | None) -> tf.Tensor:
+        kernel = self.deployed_kernel()
+        if self.quantizing:
+            if bias is not None and input_step is not None:
+                bias = weight_quantization.rounded_bias(bias, kernel, self.axes, self.bits, input_step)
+            # Without a range of its own, the converter gives a convolution's kernel one scale for each channel.
+            if not self.per_axis and weight_quantization.scale_axes(self.layer, per_axis=True):
+                kernel = weight_quantization.with_one_range(kernel)
+        return self._apply(inputs, kernel, bias)
 
     def _training_kernel(self) -> tf.Tensor:
         """The kernel before the normalization, on the grid that it will have behind it."""
@@ -167,18 +188,21 @@ class QuantizedAffine(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras 
             self.normalization.built = True
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Computes as the integer model, in real values."""
+    def call(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
+        """Computes as the integer model, in real values; arguments as those of QuantizedWeights."""
         if training or not self.quantizing:
             return self.normalization(inputs, training=training)
-        return self.folded(inputs)
+        return self.folded(inputs, input_step)
 
-    def folded(self, inputs: tf.Tensor) -> tf.Tensor:
+    def folded(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None) -> tf.Tensor:
         """Computes as at inference, as a convolution."""
         gain, offset = inference_affine(self.normalization)
         kernel = tf.reshape(gain, [1, 1, -1, 1])
         if self.quantizing:
-            kernel = weight_quantization.fake_quantized(kernel, (-2, -1) if self.per_axis else (), self.bits)
+            axes = (-2, -1) if self.per_axis else ()
+            kernel = weight_quantization.fake_quantized(kernel, axes, self.bits)
+            if input_step is not None:
+                offset = weight_quantization.rounded_bias(offset, kernel, axes, self.bits, input_step)
             kernel = kernel if self.per_axis else weight_quantization.with_one_range(kernel)
         images = _as_images(inputs)
         values = tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "VALID") + offset

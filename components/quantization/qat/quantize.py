@@ -67,7 +67,8 @@ def _require_same_folds(model: tf_keras.Model) -> None:
     for layer in model.layers:
         if getattr(layer, "normalization", None) is None:
             continue
-        shape = [size or UNKNOWN_DIMENSION for size in layer.get_input_shape_at(0)[1:]]
+        inputs, *_ = tf.nest.flatten(layer.get_input_at(0))
+        shape = [size or UNKNOWN_DIMENSION for size in inputs.shape[1:]]
         inputs = tf.constant(generator.normal(size=[1, *shape]), tf.float32)
         found = difference(layer(inputs, training=False), layer.folded(inputs))
         if found > TOLERANCE:
@@ -98,6 +99,7 @@ class _Quantization:
         self._quantizers: dict[int, FakeQuantize] = {}
         self._unquantized: dict[int, Any] = {}
         self._uses: dict[str, int] = {}
+        self._steps: dict[int, Any] = {}
         self._indices = itertools.count()
         self._output_names = dict(zip(map(id, model.outputs), model.output_names, strict=True))
         # What quantizes an output has its name, by which a loaded model finds it; a layer of that name gets another.
@@ -129,6 +131,7 @@ class _Quantization:
                 layer, QuantizedWeights | QuantizedAffine
             ):  # Keras 3 records what nobody gave, such as a mask
                 kwargs = {name: value for name, value in kwargs.items() if value is not None}
+                kwargs |= self._input_step(call, layer, args)
             outputs = layer(*args, **kwargs, **self._fixed_training(index))
         new = []
         for old, value in zip(call.outputs, tf.nest.flatten(outputs), strict=True):
@@ -138,6 +141,16 @@ class _Quantization:
                 self._unquantized[id(value)] = raw
             new.append(value)
         return tf.nest.pack_sequence_as(outputs, new)
+
+    def _input_step(self, call: Call, layer: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+        """What the layer rounds its bias with, if it has one and its input a range that the converter takes over."""
+        group = self._ranges.group(call.inputs[0])
+        has_bias = layer.normalization is not None or getattr(layer.layer, "use_bias", False)
+        if group is None or not has_bias or self._scheme.activation_bits != 8:
+            return {}
+        if id(group) not in self._steps:
+            self._steps[id(group)] = self._quantizer(group)(args[0], observe=False, step=True)
+        return {"input_step": self._steps[id(group)]}
 
     def _fixed_training(self, index: int) -> dict[str, Any]:
         """A mode that the model fixes for the normalization that is folded in, such as that of a frozen base model."""

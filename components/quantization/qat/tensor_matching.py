@@ -62,12 +62,16 @@ def probes(
     computed = [tensor for tensor in tensors if tensor.constant is None]
     edges = {id(tensor): inputs[name] for name, tensor in zip(model.input_names, model.inputs, strict=True)}
     edges |= {id(tensor): outputs[name] for name, tensor in zip(model.output_names, model.outputs, strict=True)}
-    ranged = [_probe(call, computed, edges) for call in calls(model) if isinstance(call.layer, FakeQuantize)]
+    ranged = [_probe(call, computed, edges) for call in calls(model) if _quantizes(call)]
     results = [
         Probe(name=f"output {name}", symbolic=symbolic, tensor=outputs[name], output=name)
         for name, symbolic in zip(model.output_names, model.outputs, strict=True)
     ]
     return (*ranged, *results)
+
+
+def _quantizes(call: Call) -> bool:
+    return isinstance(call.layer, FakeQuantize) and not call.kwargs.get("step", False)
 
 
 def _probe(call: Call, tensors: list[flatbuffer.Tensor], edges: Mapping[int, flatbuffer.Tensor]) -> Probe:

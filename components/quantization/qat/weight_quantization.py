@@ -70,3 +70,20 @@ def along_output(values: tf.Tensor, layer: Any, kernel: tf.Tensor) -> tf.Tensor:
     """Reshapes one value per output channel so that it multiplies the layer's kernel."""
     axes = {axis % len(kernel.shape) for axis in output_axis(layer)}
     return tf.reshape(values, [size if axis in axes else 1 for axis, size in enumerate(kernel.shape)])
+
+
+def rounded_bias(
+    bias: tf.Tensor, kernel: tf.Tensor, axes: tuple[int, ...], bits: int, input_step: tf.Tensor
+) -> tf.Tensor:
+    """Returns a bias on the grid of the accumulators, on which the converter rounds it to 32-bit integers.
+
+    Args:
+      bias: Float values, one for each channel of the output.
+      kernel: The kernel, on its grid.
+      axes: As in `scales`.
+      bits: Width of the kernel's integers.
+      input_step: Real value of one step of the inputs, a scalar; with 0, for an unknown range, the bias stays.
+    """
+    step = input_step * tf.reshape(scales(kernel, axes, bits), [-1])
+    known = step > _SMALLEST
+    return tf.where(known, tf.round(bias / tf.where(known, step, 1.0)) * step, bias)
