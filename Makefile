@@ -14,7 +14,8 @@ UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
 UNREACHABLE ?= fail
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup demo test test-fast test-newest lint image-lint audit sbom bench bench-qat clean
+.PHONY: help setup demo test test-fast test-long test-newest lint image-lint audit sbom clean
+.PHONY: bench bench-qat bench-architectures bench-channel-spread bench-cifar10
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,13 +33,16 @@ demo: ## Runs the digits pipeline and shows its result
 	echo "make demo took $$((SECONDS - started)) s, setup included"; \
 	exit $$status
 
-test: setup ## Runs all tests, two files at a time
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## Runs all tests but the long ones, two files at a time
+	@$(PYTHON) -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-long: setup ## Runs the tests that take minutes: nine architectures
+	@$(PYTHON) -m pytest -m long --numprocesses 2
 
 test-fast: setup ## Runs the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow"
 
-test-newest: ## Runs all tests on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
+test-newest: ## Runs all tests but the long ones on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
 	@infra/newest.sh
 
 lint: setup image-lint ## Checks format, style, types, the direction of imports, and the image
@@ -62,6 +66,15 @@ bench: setup ## Times the demo, component by component, into build/bench/demo.js
 
 bench-qat: setup ## Times training steps in floats, with our fake quantization and with tfmot's, into build/bench
 	@TF_USE_LEGACY_KERAS=1 $(PYTHON) -W ignore -m infra.bench.qat_steps
+
+bench-architectures: setup ## Compares integers with fake quantization in nine architectures, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.architectures
+
+bench-channel-spread: setup ## Compares our quantizer with tfmot's where channels differ in range, into build/bench
+	@TF_USE_LEGACY_KERAS=1 $(PYTHON) -W ignore -m infra.bench.channel_spread
+
+bench-cifar10: setup ## Fine-tunes MLPerf Tiny's ResNet8 with three seeds, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.cifar10
 
 clean: ## Removes what runs and builds left; keeps the environment
 	@rm -rf runs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

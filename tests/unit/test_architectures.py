@@ -2,7 +2,7 @@ import pytest
 
 from infra.bench.architectures import PIXELS, measure
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 _LEAST_DB = 25.0
 

@@ -13,6 +13,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.qat.fake_quantization import FakeQuantize
 from components.quantization.qat.layers import QuantizedWeights
 from components.quantization.schemes import QuantizationScheme
+from components.quantization.surgery.prepare import prepare
 
 layers = tf_keras.layers
 pytestmark = pytest.mark.slow
@@ -136,6 +137,22 @@ def test_batch_normalization_stays_frozen_when_its_model_was_called_for_inferenc
     quantized.compile("adam", "mse")
     quantized.fit(_examples(quantized), np.zeros((16, 2)), verbose=0)
     np.testing.assert_array_equal(norm.moving_mean.numpy(), before)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_equal_activations_of_one_tensor_are_merged_as_the_converter_does(activation: str) -> None:
+    tf_keras.utils.set_random_seed(1)
+    x = tf_keras.Input((8, 8, 3), name="x")
+    shared = layers.Add()([layers.Conv2D(4, 1)(x), layers.Conv2D(4, 1)(x)])
+    one, other = layers.Activation(activation)(shared), layers.Conv2D(4, 1, activation=activation)(shared)
+    joined = layers.Concatenate()([one, other])
+    again = layers.Activation(activation, name="again")(shared)
+    model = tf_keras.Model(x, layers.Add()([layers.Conv2D(2, 1)(joined), layers.Conv2D(2, 1)(again)]))
+    rewrites = [rewrite.name for rewrite in prepare(model).rewrites if rewrite.step.startswith("merge")]
+    assert rewrites == ["again"]
+    quantized = quantize_model(model)
+    quantized(_examples(quantized), training=True)
+    assert audit(convert(quantized)).integer_only
 
 
 @pytest.mark.parametrize("joined", ["padding", "concatenation", "pooling, concatenation"])

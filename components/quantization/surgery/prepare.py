@@ -12,6 +12,7 @@ import tf_keras
 from components.quantization.surgery import (
     activations,
     arithmetic,
+    duplicates,
     inline,
     normalization,
     pooling,
@@ -75,6 +76,10 @@ def prepare(model: tf_keras.Model | keras.Model) -> Prepared:
         if concerned:
             current = _proved(current, functools.partial(_applied, step=step), step.TITLE)
             rewrites += [_rewrite(call, step.TITLE) for call in concerned]
+    equal = duplicates.duplicates(current)
+    if equal:
+        current = _proved(current, duplicates.merged, duplicates.TITLE)
+        rewrites += [_rewrite(call, duplicates.TITLE) for call in equal]
     return Prepared(model=current, rewrites=tuple(rewrites))
 
 
