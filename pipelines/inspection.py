@@ -66,14 +66,11 @@ def subject_of(source: str, scheme: str | None, target: str | None, untrainable:
     """
     if source in config_names():
         config = load_config(source)
-        config = dataclasses.replace(config, scheme=scheme or config.scheme, target=target or config.target)
-        return Subject(
-            source=source,
-            scheme=config.scheme,
-            target=config.target,
-            untrainable=untrainable or config.training.untrainable,
-            task=config.task,
-        )
+        scheme, target = scheme or config.scheme, target or config.target
+        untrainable, task = untrainable or config.training.untrainable, config.task
+        require_target(target)
+        load_profile(target).check(load_scheme(scheme))
+        return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable, task=task)
     if not os.path.exists(source) and os.sep not in source and not Path(source).suffix:
         raise ValueError(
             f"{source}: got neither a config nor a path, expected one of {', '.join(config_names())}, or a .keras or"

@@ -110,7 +110,7 @@ def test_run_keeps_the_names_of_outputs_when_there_are_two_with_losses_by_name()
         ({"data": _data(labels=5)}, "run from 0 to 4, but the model has 3 outputs, for labels 0 to 2"),
         ({"data": _data(name="picture")}, r"inputs \['image'\] are no features; there are \['picture'\]"),
         ({"data": _data(value=float("nan"))}, "float training stopped in epoch 1 because the loss is not a number"),
-        ({"build": models.convolutional}, "expected a compiled tf_keras.Model"),
+        ({"build": models.convolutional}, "expected a compiled Keras model"),
     ],
     ids=["empty", "classes", "feature", "nan", "not compiled"],
 )
