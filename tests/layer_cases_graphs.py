@@ -127,7 +127,7 @@ GROUPS: dict[str, Group] = {
     ),
     "MultiHeadAttention": Group(
         cases=between_series({"MultiHeadAttention": lambda: lambda x: K2.MultiHeadAttention(2, 4)(x, x)}),
-        sqnr_db=25.0,
+        sqnr_db=20.0,
     ),
     "Add, Subtract, Multiply, Average": Group(
         cases={

@@ -94,7 +94,7 @@ GROUPS: dict[str, Group] = {
     ),
     "elu, selu, ELU": Group(cases=_activated("elu")),
     "BatchNormalization": Group(cases={"BatchNormalization before Conv2D": chain(_norm, K3.ReLU, _conv)}),
-    "LayerNormalization": Group(cases={"LayerNormalization": chain(_conv, K3.LayerNormalization)}, sqnr_db=25.0),
+    "LayerNormalization": Group(cases={"LayerNormalization": chain(_conv, K3.LayerNormalization)}, sqnr_db=20.0),
     PIXELS: Group(cases={"Rescaling": chain(lambda: K3.Rescaling(1 / 127.5, -1.0), _conv)}, pixels=True),
     "AveragePooling, GlobalAveragePooling": Group(
         cases={
@@ -118,7 +118,7 @@ GROUPS: dict[str, Group] = {
         cases={
             "MultiHeadAttention": chain(lambda: K3.Conv1D(6, 3), lambda: _attended, _dense(4), shape=SERIES),
         },
-        sqnr_db=25.0,
+        sqnr_db=20.0,
     ),
     "operators and functions": Group(cases={"operators and keras.ops": _operators}),
     "nested and subclassed models": Group(

@@ -62,6 +62,7 @@ def test_predict_equals_the_float_io_twin_bit_for_bit() -> None:
     model = models.trained_with_fake_quantization()
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # as for our default target
     twin = tf.lite.Interpreter(model_content=converter.convert())
     twin.allocate_tensors()
     images = models.images(64) * 3 - 1  # inside and beyond the trained range 0..1

@@ -55,7 +55,7 @@ class Ranges:
         self._groups: dict[int, Group] = {}
         self._requantized: dict[tuple[int, int], Group] = {}
         for tensor in model.inputs:
-            if tensor.dtype.is_floating and not self._is_index(tensor):
+            if tensor.dtype.is_floating and not self._is_index(tensor) and not self._is_calibrated(tensor):
                 self._new_group(tensor, tensor.node.layer.name)
         for index, call in enumerate(self.calls):
             self._assign(index, call)
@@ -113,6 +113,11 @@ class Ranges:
     def _is_index(self, tensor: Any) -> bool:
         users = self._consumers.get(id(tensor), [])
         return bool(users) and all(isinstance(call.layer, tf_keras.layers.Embedding) for call in users)
+
+    def _is_calibrated(self, tensor: Any) -> bool:
+        """Whether all that take a tensor are left to the converter: its range comes with theirs."""
+        users = [self.rules[self._index[id(call.outputs[0])]] for call in self._consumers.get(id(tensor), [])]
+        return bool(users) and all(rule.kind == "calibrate" for rule in users)
 
     def _new_group(self, tensor: Any, name: str, fixed: tuple[float, float] | None = None) -> Group:
         group = Group(name=name, fixed=fixed, watched=set() if fixed else {id(tensor)})
