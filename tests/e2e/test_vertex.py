@@ -9,9 +9,11 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from conftest_e2e import MODELS, Run, VertexRun, local_properties, stable, vertex_properties
 from object_store import ACCESS_TOKEN
@@ -97,14 +99,23 @@ def test_vertex_run_with_other_examples_misses_the_cache_is_tried_again_and_repo
     assert "ImportExampleGen" in report["error"]
 
 
+def _examples(content: bytes) -> Iterator[bytes]:
+    """The tf.Examples of a compressed TFRecord file, each with its features in order, which protobuf does not keep."""
+    records = gzip.decompress(content)
+    while records:
+        length = int.from_bytes(records[:8], "little")  # then 4 bytes of checksum, and 4 behind the record
+        yield tf.train.Example.FromString(records[12 : 12 + length]).SerializeToString(deterministic=True)
+        records = records[16 + length :]
+
+
 def test_kubeflow_run_makes_the_same_examples_without_a_driver_and_is_reported(vertex_run: VertexRun) -> None:
     run = vertex_run.kubeflow
     assert run.state == "SUCCEEDED", run.tasks["ImportExampleGen"].error
 
-    def examples(of: JobRun) -> dict[str, bytes]:
+    def examples(of: JobRun) -> dict[str, list[bytes]]:
         uri = of.output("ImportExampleGen", "examples")["uri"].removeprefix("gs://bucket/")
         found = {name: content for name, content in vertex_run.objects.items() if name.startswith(f"{uri}/Split-")}
-        return {name.removeprefix(uri): bytes(sorted(gzip.decompress(content))) for name, content in found.items()}
+        return {name.removeprefix(uri): sorted(_examples(content)) for name, content in found.items()}
 
     assert set(examples(run)) == {f"/Split-{split}/data_tfrecord-00000-of-00001.gz" for split in ("train", "eval")}
     assert examples(run) == examples(vertex_run.first)
