@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 from tensorflow.lite.python.convert import ConverterError
@@ -17,6 +18,7 @@ from components.quantization.conversion import (
     default_io_dtype,
     flatbuffer,
     int4_packing,
+    int16_layers,
     require_io_dtype,
     trained_ranges,
 )
@@ -57,7 +59,7 @@ def convert(
         (batch, ...) or, for several inputs, a dict from input name to such an array.
       profile: The target, by name, whose needs set the converter's options and are audited.
       io_dtype: Type of inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations, "float32" with float
-        ones; None for the first that the scheme has.
+        ones; None for the first that the scheme has. Where an override gives single ones 16 bits, these are "int16".
 
     Returns:
       The flatbuffer; signature "serving_default" names inputs and outputs as the model does.
@@ -104,8 +106,10 @@ class _Conversion:
             tf.saved_model.save(module, directory, signatures={"serving_default": self._function.concrete})
             if self._scheme.activation_bits == 16:
                 trained_ranges.remove_fake_quantization(Path(directory))
+            else:
+                int16_layers.narrow(Path(directory))
             tflite = self._converted(directory, dataset)
-        tflite = self._packed(tflite)
+        tflite = self._widened(self._packed(tflite))
         self._check(tflite, dataset)
         return tflite
 
@@ -116,10 +120,16 @@ class _Conversion:
                 f"scheme {scheme.name!r} quantizes float models, got one with fake quantization; convert the float"
                 " model"
             )
-        if not self._trained and len(scheme.all_weight_bits) > 1:
+        mixed = len(scheme.all_weight_bits) > 1 or len(scheme.all_activation_bits) > 1
+        if mixed and not self._trained:
             raise ValueError(
-                f"scheme {scheme.name!r} overrides the width of some weights, which training decides, got a float"
+                f"scheme {scheme.name!r} overrides the width of some layers, which training decides, got a float"
                 " model; convert a quantization-aware trained one"
+            )
+        if len(scheme.all_activation_bits) > 1 and self._io_dtype != "int8":
+            raise ValueError(
+                f"io_dtype: got {self._io_dtype!r}, expected 'int8' with scheme {scheme.name!r}, whose overrides give"
+                " some tensors 16 bits"
             )
 
     def _check_ranges_are_there(self, dataset: Iterable[Batch] | None) -> None:
@@ -191,6 +201,14 @@ class _Conversion:
         _LOGGER.info("packed %d tensors of weights into 4 bits", count)
         return packed
 
+    def _widened(self, tflite: bytes) -> bytes:
+        if len(self._scheme.all_activation_bits) == 1:
+            return tflite
+        tensors = trained_ranges.wide_tensors(self._function.concrete)
+        if not tensors:
+            raise ValueError(f"scheme {self._scheme.name!r}: no layer was trained with 16 bits; train with this scheme")
+        return int16_layers.widen(tflite, tensors)
+
     def _check(self, tflite: bytes, dataset: Iterable[Batch] | None) -> None:
         found = audit.audit(tflite, self._profile)
         if not self._scheme.integer_only:
@@ -206,7 +224,7 @@ class _Conversion:
     def _check_edges(self, tflite: bytes) -> None:
         graph = flatbuffer.read_subgraphs(tflite)[0]
         edges: Sequence[flatbuffer.Tensor] = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
-        bad = [f"{t.name} (scale {t.scale[0]:g})" for t in edges if t.scale and not self._usable(t.scale[0])]
+        bad = [f"{t.name} (scale {t.scale[0]:g})" for t in edges if t.scale and not _usable(t)]
         if bad and self._trained and self._scheme.activation_bits == 8:
             raise ValueError(
                 f"no range was ever trained for: {', '.join(bad)}; fine-tune the quantized model for at least one step"
@@ -217,5 +235,8 @@ class _Conversion:
                 f"the representative dataset has hardly any range in: {', '.join(bad)}; scale the features"
             )
 
-    def _usable(self, scale: float) -> bool:
-        return math.isfinite(scale) and scale * 2**self._scheme.activation_bits > _SMALLEST_RANGE
+
+def _usable(tensor: flatbuffer.Tensor) -> bool:
+    """Whether a quantized tensor has a range."""
+    bits = np.iinfo(tensor.dtype.lower()).bits
+    return math.isfinite(tensor.scale[0]) and tensor.scale[0] * 2**bits > _SMALLEST_RANGE

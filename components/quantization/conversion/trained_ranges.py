@@ -8,6 +8,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from components.quantization.conversion import int16_layers
+
 # With scalar ranges, and with one per channel.
 _OPS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 
@@ -25,10 +27,23 @@ def unobserved_layers(concrete: Any) -> tuple[str, ...]:
     The converter takes such a range without a word and makes a model that knows only zeros.
     """
     nodes = {node.name: node for node in _frozen(concrete).node}
-    ranges = ((node.name, *(_constant(nodes, name) for name in node.input[1:3])) for node in _fake(nodes.values()))
+    ranges = [(node.name, *(_constant(nodes, name) for name in node.input[1:3])) for node in _fake(nodes.values())]
+    for node, *ends in int16_layers.wide_nodes(list(nodes.values())):
+        ranges.append((node.name, *(_constant(nodes, end) for end in ends)))
     # Ranges that are computed, such as those of weights, are known by construction.
     empty = (name for name, low, high in ranges if low is not None and high is not None and (low >= high).all())
     return tuple(sorted({_layer(name) for name in empty}))
+
+
+def wide_tensors(concrete: Any) -> tuple[int16_layers.WideTensor, ...]:
+    """Returns the tensors that are rounded to 16 bits in a function of 8."""
+    nodes = {node.name: node for node in _frozen(concrete).node}
+    found = []
+    for node, *ends in int16_layers.wide_nodes(list(nodes.values())):
+        minimum, maximum = (_constant(nodes, end) for end in ends)
+        layer = _layer(node.input[0].split(":")[0])
+        found.append(int16_layers.WideTensor(layer=layer, minimum=float(minimum), maximum=float(maximum)))
+    return tuple(found)
 
 
 def remove_fake_quantization(saved_model: Path) -> None:

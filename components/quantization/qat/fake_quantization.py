@@ -5,6 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.conversion.int16_layers import MAXIMUM_NAME, MINIMUM_NAME
+
 # A moving average over about a hundred steps. With tfmot's 0.999 a third of the start is there after a thousand.
 _MOMENTUM = 0.99
 
@@ -77,13 +79,19 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         self.observing.assign(0.0)
 
     def call(
-        self, inputs: tf.Tensor, observe: bool = True, step: bool = False, training: bool | None = None
+        self,
+        inputs: tf.Tensor,
+        observe: bool = True,
+        step: bool = False,
+        wide: bool = False,
+        training: bool | None = None,
     ) -> tf.Tensor:
         """Fake-quantizes.
 
         Args:
           inputs: A float32 tensor.
           observe: Whether the range follows this tensor; if not, it follows others and only applies here.
+          wide: Round to 16 bits instead of 8, as `conversion.int16_layers` will.
           step: Return the real value of one step of the integers instead, a scalar; 0 for an unknown range.
           training: Whether this is a training step.
         """
@@ -97,6 +105,8 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         minimum, maximum = self.minimum, self.maximum
         if self.fixed is None and training:
             minimum, maximum = self._observed_range(inputs) if observe else self._widened_range(inputs)
+        if wide:
+            return _wide(inputs, minimum, maximum, self.fixed is not None)
         if self.bits == 16:  # symmetric, as TFLite's 16-bit kernels ask
             maximum = tf.maximum(-minimum, maximum)
             minimum = -maximum
@@ -141,3 +151,18 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor takes."""
         return {**super().get_config(), "bits": self.bits, "fixed": self.fixed, "monotone": self.monotone}
+
+
+def _wide(inputs: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, fixed: bool) -> tf.Tensor:
+    """Rounds to the symmetric 16 bits that a tensor has instead of the 8 bits of a range.
+
+    The names are those by which conversion finds the 8-bit range.
+    """
+    low, high = tf.identity(minimum, MINIMUM_NAME), tf.identity(maximum, MAXIMUM_NAME)
+    if fixed:
+        low, high = tf.minimum(low, -1.0), tf.maximum(high, 1.0 - 2.0**-15)
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=16)
+    step = tf.maximum(high - low, 1e-30) / 255.0
+    below = tf.clip_by_value(tf.round(-low / step), 0.0, 255.0)
+    largest = step * tf.maximum(below, 255.0 - below)
+    return tf.quantization.fake_quant_with_min_max_vars(inputs, -largest, largest, num_bits=16, narrow_range=True)

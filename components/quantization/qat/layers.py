@@ -1,9 +1,10 @@
-"""Layers of a quantization-aware model: weighted ones, with the normalization that is folded into them."""
+"""Layers of a quantization-aware model: weighted ones, with what is folded into them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -28,24 +29,33 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
 
     In training the normalization sees the batch, as it does in the float model; with one scale for each channel of the
     output that is the same as quantizing the folded kernel. At inference kernel and bias are the folded ones, which is
-    what the converter reads.
+    what the converter reads. A constant gain and offset before the layer, such as those of Rescaling, are a part of
+    kernel and bias in training too.
 
     Attributes:
       layer: The layer, its activation linear.
       normalization: A BatchNormalization or ChannelAffine behind it, or None.
+      preprocessing: Gain and offset before it, each (input channels,), or None.
       quantizing: Whether kernels are quantized; off only to prove that all else is as in the float model.
     """
 
     def __init__(
-        self, layer: Any, normalization: Any = None, bits: int = 8, per_axis: bool = True, **kwargs: Any
+        self,
+        layer: Any,
+        normalization: Any = None,
+        bits: int = 8,
+        per_axis: bool = True,
+        preprocessing: Sequence[Sequence[float]] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Wraps a layer.
 
         Args:
           layer: The layer.
-          normalization: What is folded into it, or None.
+          normalization: What is folded into it from behind, or None.
           bits: Width of its weights.
           per_axis: One scale for each output channel where the integer op has them, else one for the kernel.
+          preprocessing: Gain and offset that are folded into it from before, or None.
           **kwargs: Those of a Keras layer.
         """
         super().__init__(**kwargs)
@@ -54,6 +64,7 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         self.bits = bits
         self.axes = weight_quantization.scale_axes(layer, per_axis)
         self.per_axis = per_axis
+        self.preprocessing = None if preprocessing is None else np.asarray(preprocessing, np.float32)
         self.quantizing = True
 
     def build(self, input_shape: Any) -> None:
@@ -68,8 +79,11 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
 
     @property
     def kernel(self) -> tf.Tensor:
-        """The float kernel."""
-        return tf.convert_to_tensor(getattr(self.layer, weight_quantization.kernel_name(self.layer)))
+        """The float kernel, with the gain before it."""
+        kernel = tf.convert_to_tensor(getattr(self.layer, weight_quantization.kernel_name(self.layer)))
+        if self.preprocessing is None:
+            return kernel
+        return kernel * weight_quantization.along_input(self.preprocessing[0], kernel)
 
     def deployed_kernel(self) -> tf.Tensor:
         """Returns the kernel as the integer model holds it, in real values: folded and on its grid."""
@@ -99,10 +113,10 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         """
         if self.normalization is not None:
             if training or not self.quantizing:
-                return self.normalization(self._apply(inputs, self._training_kernel(), None), training=training)
+                return self.normalization(self._trained(inputs, self._training_kernel()), training=training)
             return self.folded(inputs, input_step)
         if training:
-            return self._apply(inputs, self._quantized(self.kernel), None)
+            return self._trained(inputs, self._quantized(self.kernel))
         return self._deployed(inputs, self.bias, input_step)
 
     def folded(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None) -> tf.Tensor:
@@ -111,8 +125,12 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         bias = offset if self.bias is None else self.bias * gain + offset
         return self._deployed(inputs, bias, input_step)
 
+    def _trained(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return self._apply(inputs, kernel, self._with_offset(self.bias, kernel))
+
     def _deployed(self, inputs: tf.Tensor, bias: tf.Tensor | None, input_step: tf.Tensor | None) -> tf.Tensor:
         kernel = self.deployed_kernel()
+        bias = self._with_offset(bias, kernel)
         if self.quantizing:
             if bias is not None and input_step is not None:
                 bias = weight_quantization.rounded_bias(bias, kernel, self.axes, self.bits, input_step)
@@ -135,6 +153,19 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
     def _quantized(self, kernel: tf.Tensor) -> tf.Tensor:
         return weight_quantization.fake_quantized(kernel, self.axes, self.bits) if self.quantizing else kernel
 
+    def _with_offset(self, bias: tf.Tensor | None, kernel: tf.Tensor) -> tf.Tensor | None:
+        """The bias and what the offset before the layer adds to it, by the kernel as it is computed with."""
+        if self.preprocessing is None or not self.preprocessing[1].any():
+            return bias
+        gain, offset = self.preprocessing
+        summed = [axis for axis in range(len(kernel.shape)) if axis not in self._output_axes(kernel)]
+        added = tf.reduce_sum(kernel * weight_quantization.along_input(offset / gain, kernel), summed)
+        added = tf.reshape(added, [-1])
+        return added if bias is None else bias + added
+
+    def _output_axes(self, kernel: tf.Tensor) -> set[int]:
+        return {axis % len(kernel.shape) for axis in weight_quantization.output_axis(self.layer)}
+
     def _apply(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
         replaced = {weight_quantization.kernel_name(self.layer): kernel}
         if bias is not None:
@@ -150,7 +181,11 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         """Returns what the constructor takes, layers serialized."""
         serialize = tf_keras.layers.serialize
         normalization = None if self.normalization is None else serialize(self.normalization)
-        own = {"layer": serialize(self.layer), "normalization": normalization}
+        own = {
+            "layer": serialize(self.layer),
+            "normalization": normalization,
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.tolist(),
+        }
         return {**super().get_config(), **own, "bits": self.bits, "per_axis": self.per_axis}
 
     @classmethod

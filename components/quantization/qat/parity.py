@@ -42,12 +42,14 @@ class TensorParity:
       tensor: Its name in the .tflite.
       sqnr_db: Ratio of signal to difference in dB; inf if there is no difference.
       max_lsb: The largest difference, in steps of the integers.
+      bits: Width of the integers, 8 or 16.
     """
 
     name: str
     tensor: str
     sqnr_db: float
     max_lsb: float
+    bits: int = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +90,8 @@ class Parity:
     examples: int
 
     def first_over(self, max_lsb: float) -> TensorParity | None:
-        """Returns the first tensor that differs by more steps than that; None if there is none."""
-        return next((tensor for tensor in self.tensors if not tensor.max_lsb <= max_lsb), None)
+        """Returns the first tensor that differs by more steps than that, of 8 bits each; None if there is none."""
+        return next((t for t in self.tensors if not t.max_lsb <= max_lsb * 2 ** (t.bits - 8)), None)
 
     def __str__(self) -> str:
         """A table of the tensors, one a line, then the outputs and what was not found."""
@@ -244,5 +246,9 @@ class _Comparison:
             sqnr_db = 10.0 * math.log10(self._signal / self._noise) if self._signal else -math.inf
         step = self.tensor.scale[0] if self.tensor.scale else 1.0
         return TensorParity(
-            name=self.probe.name, tensor=self.tensor.name, sqnr_db=sqnr_db, max_lsb=self._largest / step
+            name=self.probe.name,
+            tensor=self.tensor.name,
+            sqnr_db=sqnr_db,
+            max_lsb=self._largest / step,
+            bits=16 if self.tensor.dtype == "INT16" else 8,
         )

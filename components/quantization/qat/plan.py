@@ -179,14 +179,15 @@ def _decide(ranges: Ranges, index: int, scheme: QuantizationScheme, untrainable:
     if host is not None:
         return "fold", f"into {ranges.calls[host].layer.name}"
     group = ranges.group(call.outputs[0])
+    width = ", 16-bit inputs and outputs" if index in ranges.wide else ""
     if rule.kind == "weights":
         axes = weight_quantization.scale_axes(call.layer, scheme.per_axis_weights)
         weights = f"{scheme.weight_bits_of(call.layer.name)}-bit weights {'per axis' if axes else 'per tensor'}"
-        return "quantize", f"{weights}, {_range(group, index in ranges.fused)}"
+        return "quantize", f"{weights}{width}, {_range(group, index in ranges.fused)}"
     if rule.kind == "affine":
-        return "quantize", f"as a 1x1 depthwise convolution, {_range(group, index in ranges.fused)}"
+        return "quantize", f"as a 1x1 depthwise convolution{width}, {_range(group, index in ranges.fused)}"
     if rule.kind in ("own", "fixed"):
-        return "quantize", _range(group, index in ranges.fused)
+        return "quantize", f"{_range(group, index in ranges.fused)}{width}"
     if group is None and rule.kind != "nothing":
         return "calibrate", "behind a layer that is calibrated"
     if rule.kind == "nothing":

@@ -118,7 +118,13 @@ class _Quantization:
 
     def _input(self, old: Any, new: Any) -> Any:
         group = self._ranges.group(old)
-        return new if group is None else self._quantizer(group)(new, observe=id(old) in group.watched)
+        return new if group is None else self._quantized(group, old, new)
+
+    def _quantized(self, group: Group, old: Any, raw: Any) -> Any:
+        """The values of a tensor that has a range, as those who take it find them."""
+        value = self._quantizer(group)(raw, observe=id(old) in group.watched, wide=self._ranges.is_wide(old))
+        self._unquantized[id(value)] = raw
+        return value
 
     def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         index = next(self._indices)
@@ -131,21 +137,21 @@ class _Quantization:
                 layer, QuantizedWeights | QuantizedAffine
             ):  # Keras 3 records what nobody gave, such as a mask
                 kwargs = {name: value for name, value in kwargs.items() if value is not None}
-                kwargs |= self._input_step(call, layer, args)
+                kwargs |= self._input_step(index, call, layer, args)
             outputs = layer(*args, **kwargs, **self._fixed_training(index))
         new = []
         for old, value in zip(call.outputs, tf.nest.flatten(outputs), strict=True):
             group = self._ranges.group(old)
             if group is not None and self._is_quantized(index, old):
-                raw, value = value, self._quantizer(group)(value, observe=id(old) in group.watched)
-                self._unquantized[id(value)] = raw
+                value = self._quantized(group, old, value)
             new.append(value)
         return tf.nest.pack_sequence_as(outputs, new)
 
-    def _input_step(self, call: Call, layer: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    def _input_step(self, index: int, call: Call, layer: Any, args: tuple[Any, ...]) -> dict[str, Any]:
         """What the layer rounds its bias with, if it has one and its input a range that the converter takes over."""
-        group = self._ranges.group(call.inputs[0])
-        has_bias = layer.normalization is not None or getattr(layer.layer, "use_bias", False)
+        before = self._ranges.preprocessing.get(index)
+        group = self._ranges.group((call if before is None else self._ranges.calls[before]).inputs[0])
+        has_bias = layer.normalization is not None or getattr(layer.layer, "use_bias", False) or before is not None
         if group is None or not has_bias or self._scheme.activation_bits != 8:
             return {}
         if id(group) not in self._steps:
@@ -169,16 +175,20 @@ class _Quantization:
         return kind != "same" or id(tensor) in group.watched
 
     def _requantized(self, index: int, call: Call, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Brings inputs of a prescribed range to the one that the call's op shares."""
+        """Brings inputs of a prescribed range to the one that the call's op shares, and those of 16 bits to 8."""
         replaced = {}
         flat = tf.nest.flatten((call.args, call.kwargs))
         new = tf.nest.flatten((args, kwargs))
         for old, value in zip(flat, new, strict=True):
             group = self._ranges.requantized(index, old)
+            own = self._ranges.group(old)
             if group is not None:
                 # Of two fake quantizations in a row the converter would drop one: it inserts the prescribed one itself.
                 raw = self._unquantized.get(id(value), value)
                 replaced[id(value)] = self._quantizer(group)(raw, observe=False)
+            elif own is not None and self._ranges.is_wide(old) and index not in self._ranges.wide:
+                # The converter gets both with 8 bits and the same range, and drops one.
+                replaced[id(value)] = self._quantizer(own)(value, observe=False)
         if not replaced:
             return args, kwargs
         result: tuple[Any, Any] = tf.nest.map_structure(lambda leaf: replaced.get(id(leaf), leaf), (args, kwargs))
@@ -200,7 +210,9 @@ class _Quantization:
         else:
             folded = self._ranges.folds.get(index)
             normalization = None if folded is None else self._copies.of(self._ranges.calls[folded].layer)
-            wrapper = QuantizedWeights(self._copies.of(layer), normalization, **options)
+            before = self._ranges.preprocessing.get(index)
+            preprocessing = None if before is None else self._ranges.calls[before].layer.get_weights()
+            wrapper = QuantizedWeights(self._copies.of(layer), normalization, preprocessing=preprocessing, **options)
         self._wrapped[id(layer)] = wrapper
         return wrapper
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import tf_keras
 
-from components.quantization.qat import rules
+from components.quantization.qat import rules, weight_quantization
 from components.quantization.qat.rules import Rule
 from components.quantization.schemes import QuantizationScheme
+from components.quantization.surgery.affine import ChannelAffine
 from components.quantization.surgery.graph import Call, calls, consumers
 
 
@@ -36,8 +37,10 @@ class Ranges:
     Attributes:
       calls: Its calls, in order.
       rules: The rule of each call.
-      folds: For the index of each weighted call, the index of the normalization that is folded into it.
+      folds: For the index of each weighted call, the index of the normalization behind it that is folded into it.
+      preprocessing: Likewise for the affine call before it, on an input of the model.
       fused: Indices of calls whose output has no range, since what follows is fused into them.
+      wide: Indices of calls that compute from 16-bit inputs to 16-bit outputs in a model of 8 bits.
     """
 
     def __init__(self, model: tf_keras.Model, scheme: QuantizationScheme) -> None:
@@ -46,12 +49,17 @@ class Ranges:
         self._consumers = consumers(model)
         self._outputs = {id(tensor) for tensor in model.outputs}
         self._index = {id(call.outputs[0]): index for index, call in enumerate(self.calls)}
+        scheme.require_all_matched(call.layer.name for call in self.calls)
         left_out = Rule(kind="calibrate", reason="left out of training by the scheme: its ranges are calibrated")
         self.rules = [
             left_out if scheme.weight_bits_of(call.layer.name) is None else rules.rule_of(call) for call in self.calls
         ]
         self.folds = self._find_folds()
+        self.preprocessing = self._find_preprocessing({id(tensor) for tensor in model.inputs})
         self.fused = self._find_fused()
+        self.wide = self._find_wide(scheme)
+        self._wide_tensors = self._find_wide_tensors(model)
+        self._pass_wide_tensors_on()
         self._groups: dict[int, Group] = {}
         self._requantized: dict[tuple[int, int], Group] = {}
         for tensor in model.inputs:
@@ -68,9 +76,14 @@ class Ranges:
         """The group that a tensor of a prescribed range must be brought to for one of its uses, or None."""
         return self._requantized.get((call_index, id(tensor)))
 
+    def is_wide(self, tensor: Any) -> bool:
+        """Whether a tensor has 16 bits in a model of 8."""
+        return id(tensor) in self._wide_tensors
+
     def folded_into(self, index: int) -> int | None:
         """The index of the weighted call that the normalization at an index is folded into, or None."""
-        return next((weighted for weighted, folded in self.folds.items() if folded == index), None)
+        pairs = (*self.folds.items(), *self.preprocessing.items())
+        return next((weighted for weighted, folded in pairs if folded == index), None)
 
     def _only_consumer(self, index: int) -> int | None:
         """Index of the one call that takes the one output of a call, if nothing else does."""
@@ -97,9 +110,24 @@ class Ranges:
 
         return {index: follower for index, follower in found.items() if consistent(index, follower)}
 
+    def _find_preprocessing(self, inputs: set[int]) -> dict[int, int]:
+        """Pairs a weighted layer with a constant gain and offset, alone between it and an input of the model."""
+        found = {}
+        for index, call in enumerate(self.calls):
+            weighted = self._only_consumer(index)
+            if weighted is None or self.rules[weighted].kind != "weights" or id(call.inputs[0]) not in inputs:
+                continue
+            constant = isinstance(call.layer, ChannelAffine) and not call.layer.trainable
+            once = all(sum(c.layer is self.calls[i].layer for c in self.calls) == 1 for i in (index, weighted))
+            if self.rules[index].kind == "affine" and constant and once:
+                gain, offset = call.layer.get_weights()
+                if weight_quantization.takes_affine(self.calls[weighted].layer, gain, offset):
+                    found[weighted] = index
+        return found
+
     def _find_fused(self) -> set[int]:
         """Calls whose output is only an intermediate value of one integer op."""
-        fused = set(self.folds)
+        fused = {*self.folds, *self.preprocessing.values()}
         for index, call in enumerate(self.calls):
             follower = self._only_consumer(index)
             head = self.folded_into(index)
@@ -109,6 +137,45 @@ class Ranges:
             if self.rules[index].kind == "calibrate" and not call.outputs[0].dtype.is_floating:
                 fused.add(index)
         return fused
+
+    def _find_wide(self, scheme: QuantizationScheme) -> set[int]:
+        def applies(index: int) -> bool:
+            asked = scheme.activation_bits_of(self.calls[index].layer.name) > scheme.activation_bits
+            kernel = rules.has_wide_kernel(self.calls[index], self.rules[index])
+            return asked and kernel and self.folded_into(index) is None
+
+        wide = {index for index in range(len(self.calls)) if applies(index)}
+        if not wide and 16 in scheme.all_activation_bits and scheme.activation_bits == 8:
+            raise ValueError(
+                f"scheme {scheme.name!r}: the overrides with 'int16_activations' name no convolution, Dense, softmax,"
+                " sigmoid or tanh; no other op has a kernel that mixes with 8 bits"
+            )
+        return wide
+
+    def _find_wide_tensors(self, model: tf_keras.Model) -> set[int]:
+        found = set()
+        for index in self.wide:
+            last = index
+            while last in self.fused:
+                following = self._only_consumer(last)
+                if following is None:
+                    break
+                last = following
+            found |= {id(tensor) for tensor in self.calls[last].outputs}
+        for tensor in model.inputs:
+            users = [self._index[id(call.outputs[0])] for call in self._consumers.get(id(tensor), [])]
+            hosts = [index if self.folded_into(index) is None else self.folded_into(index) for index in users]
+            if hosts and all(host in self.wide for host in hosts):
+                found.add(id(tensor))
+        return found
+
+    def _pass_wide_tensors_on(self) -> None:
+        """Lets values of 16 bits through where an op gives its tensor another shape, or there is no op at all."""
+        for index, call in enumerate(self.calls):
+            free = self.rules[index].kind == "nothing" or rules.is_reshape(call)
+            if free and all(self.is_wide(tensor) for tensor in call.inputs):
+                self.wide.add(index)
+                self._wide_tensors |= {id(tensor) for tensor in call.outputs}
 
     def _is_index(self, tensor: Any) -> bool:
         users = self._consumers.get(id(tensor), [])

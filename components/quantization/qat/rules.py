@@ -205,6 +205,18 @@ def is_relu(call: Call) -> bool:
     return symbol(layer) in ("relu", "relu6")
 
 
+def has_wide_kernel(call: Call, rule: Rule) -> bool:
+    """Whether the call becomes an op of 8-bit weights, if any, that can have 16-bit inputs and outputs by itself."""
+    if rule.kind == "weights":
+        return type(call.layer) is not layers.PReLU
+    return rule.kind == "affine" or (rule.kind == "fixed" and symbol(call.layer) != "l2_normalize")
+
+
+def is_reshape(call: Call) -> bool:
+    """Whether the call only gives its tensor another shape."""
+    return isinstance(call.layer, layers.Reshape | layers.Flatten) or symbol(call.layer) == "reshape"
+
+
 def takes_relu(call: Call) -> bool:
     """Whether the call becomes an op that a ReLU behind it is fused into, by every converter and for every target."""
     layer = call.layer

@@ -88,6 +88,8 @@ def _candidates(
     source, result = id(call.inputs[0]), id(call.outputs[0])
     if source in edges:
         yield edges[source]
+    wide = bool(call.kwargs.get("wide", False))
+    fitting = [tensor for tensor in fitting if (tensor.dtype == "INT16") is (wide or call.layer.bits == 16)]
     ranged = [tensor for tensor in fitting if tensor.scale and _is_scale_of(tensor.scale[0], call.layer)]
     for wanted in (call.layer.name, call.inputs[0].node.layer.name):
         for group in (ranged, fitting):

@@ -6,6 +6,8 @@ weights themselves: there is no range to learn, to save or to get out of step.
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 # The kernel of each layer, and the axes that keep a scale of their own with per-axis weights.
@@ -19,6 +21,9 @@ _CHANNEL_AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     "Conv2DTranspose": ("kernel", (-2,)),
     "PReLU": ("alpha", ()),
 }
+# Those whose kernel has the channels of the input along its last axis but one.
+_INPUT_CHANNELS = ("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
+_GAINS_APART = 2.0  # one bit of the weights
 _SMALLEST = 1e-30
 
 
@@ -70,6 +75,28 @@ def along_output(values: tf.Tensor, layer: Any, kernel: tf.Tensor) -> tf.Tensor:
     """Reshapes one value per output channel so that it multiplies the layer's kernel."""
     axes = {axis % len(kernel.shape) for axis in output_axis(layer)}
     return tf.reshape(values, [size if axis in axes else 1 for axis, size in enumerate(kernel.shape)])
+
+
+def takes_affine(layer: Any, gain: npt.ArrayLike, offset: npt.ArrayLike) -> bool:
+    """Whether `gain * x + offset`, channel by channel, can be folded into the kernel and bias of a layer behind it.
+
+    Zeros that pad its input would have to become other values, those of `-offset / gain`. Gains that differ much would
+    cost the weights of some channels their precision, since all channels of the input share a scale of the weights.
+    """
+    sizes = np.abs(np.asarray(gain))
+    padded = getattr(layer, "padding", "valid") != "valid"
+    return bool(
+        type(layer).__name__ in _INPUT_CHANNELS
+        and getattr(layer, "groups", 1) == 1
+        and not (padded and np.any(offset))
+        and np.min(sizes) > 0.0
+        and np.max(sizes) <= _GAINS_APART * np.min(sizes)
+    )
+
+
+def along_input(values: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Reshapes one value per input channel so that it multiplies the kernel of a layer that `takes_affine` names."""
+    return tf.reshape(values, [-1 if axis == len(kernel.shape) - 2 else 1 for axis in range(len(kernel.shape))])
 
 
 def rounded_bias(

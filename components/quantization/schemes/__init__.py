@@ -3,15 +3,15 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from components.quantization import plugins
 
 # Pairs of widths that the converter makes and a kernel of the stock TFLite interpreter runs. 32-bit activations are
 # floats, and 16-bit weights beside them too.
 _WIDTHS = ((8, 8), (4, 8), (8, 16), (8, 32), (16, 32))
-# What an override does to the weights of the layers that it names, as their width; None: nothing is trained.
-_ACTIONS: dict[str, int | None] = {"skip": None, "int8_weights": 8, "int4_weights": 4}
+# What an override does to the layers that it names, as the width of their weights; None: nothing is trained.
+_ACTIONS: dict[str, int | None] = {"skip": None, "int8_weights": 8, "int4_weights": 4, "int16_activations": 8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +24,10 @@ class QuantizationScheme:
       activation_bits: Bits of an activation: 8 or 16 for integers, 32 for floats.
       per_axis_weights: One scale per output channel of a convolution, instead of one per tensor.
       overrides: Pairs of a regular expression, searched for in layer names, and what to do with such layers instead:
-        "int8_weights" or "int4_weights" sets the width of their weights; "skip" leaves them out of training, so that
-        their weights are rounded and their ranges calibrated when the model is converted. The first match counts.
+        "int8_weights" or "int4_weights" sets the width of their weights; "int16_activations" lets convolutions, Dense
+        layers, softmax, sigmoid and tanh compute from 16-bit inputs to 16-bit outputs, with 8-bit weights; "skip"
+        leaves them out of training, so that their weights are rounded and their ranges calibrated when the model is
+        converted. The first match counts.
     """
 
     name: str
@@ -65,16 +67,48 @@ class QuantizationScheme:
         overridden = (_ACTIONS[action] for _, action in self.overrides)
         return tuple(sorted({self.weight_bits, *(bits for bits in overridden if bits is not None)}))
 
+    @property
+    def all_activation_bits(self) -> tuple[int, ...]:
+        """The widths of activations that occur, overrides included, in ascending order."""
+        overridden = {16 for _, action in self.overrides if action == "int16_activations"}
+        return tuple(sorted({self.activation_bits, *overridden}))
+
+    def activation_bits_of(self, layer: str) -> int:
+        """Returns the width that the scheme asks for the inputs and outputs of the layer of that name.
+
+        >>> QuantizationScheme(name="mine", overrides=(("^stem$", "int16_activations"),)).activation_bits_of("stem")
+        16
+        """
+        return 16 if self._action(layer) == "int16_activations" else self.activation_bits
+
     def weight_bits_of(self, layer: str) -> int | None:
         """Returns the width of the weights of the layer of that name; None if the layer is left out of training.
 
         >>> QuantizationScheme(name="mine", overrides=(("^se_", "skip"),)).weight_bits_of("se_reduce") is None
         True
         """
-        for pattern, action in self.overrides:
-            if re.search(pattern, layer):
-                return _ACTIONS[action]
-        return self.weight_bits
+        action = self._action(layer)
+        return self.weight_bits if action is None else _ACTIONS[action]
+
+    def require_all_matched(self, layers: Iterable[str]) -> None:
+        """Checks that each override names a layer.
+
+        Args:
+          layers: The names of a model's layers, as they are quantized: those of its plan.
+
+        Raises:
+          ValueError: If some do not; lists them all.
+        """
+        names = tuple(layers)
+        unmatched = [pattern for pattern, _ in self.overrides if not any(re.search(pattern, name) for name in names)]
+        if unmatched:
+            raise ValueError(
+                f"scheme {self.name!r}: no layer's name matches the overrides {', '.join(map(repr, unmatched))}; the"
+                f" layers are {', '.join(dict.fromkeys(names))}"
+            )
+
+    def _action(self, layer: str) -> str | None:
+        return next((action for pattern, action in self.overrides if re.search(pattern, layer)), None)
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
@@ -107,6 +141,8 @@ def _violations(override: object, activation_bits: int) -> Iterator[str]:
                 yield f"{action!r} (one of {', '.join(_ACTIONS)})"
             elif _ACTIONS[action] is not None and (_ACTIONS[action], activation_bits) not in _WIDTHS:
                 yield f"{action!r} beside {activation_bits}-bit activations (int8_weights or skip)"
+            elif action == "int16_activations" and activation_bits == 16:
+                yield f"{action!r} beside activations that have 16 bits already (int8_weights or skip)"
         case _:
             yield f"{override!r} (a pair of a regular expression and one of {', '.join(_ACTIONS)})"
 

@@ -16,6 +16,7 @@ from components.quantization.surgery import (
     inline,
     normalization,
     pooling,
+    preprocessing,
     recurrent,
     separable,
 )
@@ -76,6 +77,10 @@ def prepare(model: tf_keras.Model | keras.Model) -> Prepared:
         if concerned:
             current = _proved(current, functools.partial(_applied, step=step), step.TITLE)
             rewrites += [_rewrite(call, step.TITLE) for call in concerned]
+    chains = preprocessing.chains(current)
+    if chains:
+        current = _proved(current, preprocessing.merged, preprocessing.TITLE)
+        rewrites += [_rewrite(call, preprocessing.TITLE) for chain in chains for call in chain]
     equal = duplicates.duplicates(current)
     if equal:
         current = _proved(current, duplicates.merged, duplicates.TITLE)

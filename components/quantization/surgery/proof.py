@@ -8,6 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.surgery.affine import ChannelAffine
 from components.quantization.surgery.graph import calls, is_nested, nested_inputs
 
 TOLERANCE = 1e-5  # of the range of the outputs
@@ -16,7 +17,11 @@ _EXAMPLES = 2
 
 
 def random_inputs(model: tf_keras.Model, seed: int = 1) -> list[npt.NDArray[Any]]:
-    """Returns arrays for the inputs of a model: normal numbers, and small indices where it takes integers."""
+    """Returns arrays for the inputs of a model: normal numbers, and small indices where it takes integers.
+
+    Where a ChannelAffine comes first, its results are normal numbers: those of pixels that it brings to -1 to 1, say,
+    would otherwise all be the same but for their last digits.
+    """
     generator = np.random.default_rng(seed)
     arrays = []
     for tensor in model.inputs:
@@ -24,6 +29,10 @@ def random_inputs(model: tf_keras.Model, seed: int = 1) -> list[npt.NDArray[Any]
         shape = [batch, *(size or UNKNOWN_DIMENSION for size in tensor.shape[1:])]
         integers = tensor.dtype.is_integer or _is_index(model, tensor)
         values = generator.integers(0, 2, shape) if integers else generator.normal(size=shape)
+        for call in calls(model):
+            if isinstance(call.layer, ChannelAffine) and call.inputs[0] is tensor:
+                gain, offset = (np.asarray(value) for value in call.layer.get_weights())
+                values = (values - offset) / np.where(gain == 0.0, 1.0, gain)
         arrays.append(values.astype(tensor.dtype.as_numpy_dtype))
     return arrays
 
@@ -61,7 +70,8 @@ def require_same_function(
     Raises:
       ValueError: If an output differs; names it, and where models share layer names the first layer that differs.
     """
-    inputs = random_inputs(after)
+    functional = isinstance(before, tf_keras.Model) and before._is_graph_network
+    inputs = random_inputs(before if functional else after)
     arguments = inputs if len(inputs) > 1 else inputs[0]
     olds = [np.asarray(value) for value in tf.nest.flatten(before(arguments, training=False))]
     news = [np.asarray(value) for value in tf.nest.flatten(after(arguments, training=False))]

@@ -33,13 +33,14 @@ class ConversionProfile:
             can_run = [name for name in schemes.scheme_names() if self._runs(schemes.load_scheme(name))]
             raise ValueError(
                 f"target {self.name!r} cannot run scheme {scheme.name!r}: got weights of"
-                f" {_listed(scheme.all_weight_bits)} bits and {scheme.activation_bits}-bit activations, expected"
+                f" {_listed(scheme.all_weight_bits)} bits and activations of {_listed(scheme.all_activation_bits)}, expected"
                 f" weights of {_listed(self.weight_bits)} and activations of {_listed(self.activation_bits)} bits;"
                 f" choose one of {', '.join(can_run)}"
             )
 
     def _runs(self, scheme: schemes.QuantizationScheme) -> bool:
-        return set(scheme.all_weight_bits) <= set(self.weight_bits) and scheme.activation_bits in self.activation_bits
+        weights, activations = set(scheme.all_weight_bits), set(scheme.all_activation_bits)
+        return weights <= set(self.weight_bits) and activations <= set(self.activation_bits)
 
 
 def _listed(widths: tuple[int, ...]) -> str:
