@@ -75,6 +75,8 @@ class Executor(base_executor.BaseExecutor):
                 ladder=_ladder_options(exec_properties),
                 checkpoint_dir=checkpoints,
                 strategy=strategy,
+                profile=exec_properties["profile"],
+                io_dtype=exec_properties["io_dtype"],
             )
             if not is_chief(strategy):
                 return
@@ -234,8 +236,9 @@ class QuantizeTrainer(base_component.BaseComponent):
           label_key: The raw feature that is the label; it is not needed for serving.
           scheme: A quantization scheme or its name.
           training: Epochs, rates and so on.
-          profile: Name of the target; the scheme must be one that it can run.
-          io_dtype: Type of the integer model's inputs and outputs, for strategy "auto"; "" for the scheme's usual one.
+          profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
+            anything is trained.
+          io_dtype: Type of the integer model's inputs and outputs; "" for the scheme's usual one.
           gates: Bounds that a model of strategy "auto" must keep on the eval split, on metrics that build_model
             compiles the model with, its loss, "agreement" and "example_count".
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.

@@ -64,6 +64,7 @@ def test_convert_raises_when_a_float_model_has_no_representative_dataset() -> No
         ([np.zeros((2, 4))], r"input 'x' has shape \(2, 4\), expected \(batch, 3,\)"),
         ([(np.zeros((2, 3)), np.zeros(2))], "got a tuple, such as"),
         ([np.zeros((2, 3))], "the representative dataset has hardly any range in: "),
+        ([np.full((2, 3), np.inf)], "input 'x' has values that are infinite or not numbers; mend or drop them"),
         ([{"z": np.zeros((2, 3))}], r"missing the inputs \['x'\]"),
     ],
 )
@@ -150,6 +151,26 @@ def test_convert_raises_in_one_sentence_when_the_converter_refuses_an_op() -> No
     model = tf_keras.Model(inputs, tf_keras.layers.Activation(tf.math.erf, name="erf")(inputs))
     with pytest.raises(ValueError, match="TensorFlow's converter refuses the model: "):
         convert(model, representative_dataset=[np.ones((2, 4))])
+
+
+def test_convert_raises_when_no_kernel_runs_what_the_converter_made() -> None:
+    inputs = tf_keras.Input((4,), name="x")
+    model = tf_keras.Model(inputs, tf_keras.layers.Activation("gelu", name="gelu")(inputs))
+    with pytest.raises(ValueError, match=r"cannot be run by TFLite: .*GELU.* failed.*; replace that layer or choose"):
+        convert(model, "int16x8", [np.ones((2, 4))], profile="cpu")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_convert_names_the_layers_when_their_numbers_are_not_finite(value: float, tmp_path: Path) -> None:
+    model = fake_quantized_models.observe(fake_quantized_models.convolutional(), models.images(5))
+    model.get_layer("relu_range").maximum.assign(value)
+    kernel, bias = model.get_layer("dense").get_weights()
+    kernel[0, 0] = value
+    model.get_layer("dense").set_weights([kernel, bias])
+    model.save(tmp_path / "saved", save_format="tf")
+    for broken in (model, tmp_path / "saved"):
+        with pytest.raises(ValueError, match="weights or ranges are not finite in: dense, relu_range; look for"):
+            convert(broken)
 
 
 def _partly_ranged() -> tf_keras.Model:

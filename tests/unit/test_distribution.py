@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.progress import Progress
+from components.quantization.qat.splits import summarize_split, without_small_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import load_scheme
 
@@ -102,6 +105,27 @@ def _train_mirrored(directory: Path) -> None:
     Progress.is_due = is_due  # type: ignore[method-assign]
     _save(_train("mirrored", directory / "killed"), directory / "resumed.npz")
     _save(_climb(), directory / "climbed.npz")
+    _save(_train_last_batch_of_one(), directory / "small.npz")
+
+
+def _train_last_batch_of_one() -> TrainedModels:
+    """Images whose last batch is too small for two devices, normalized; the strategy is made in passing."""
+
+    def dataset(seed: int | None) -> tf.data.Dataset:
+        values = np.random.default_rng(3).random((41, 6, 6, 2), np.float32)
+        rows = tf.data.Dataset.from_tensor_slices(({"x": values}, np.arange(41) % 3))
+        return (rows if seed is None else rows.shuffle(41, seed=seed)).batch(8)
+
+    def build() -> tf_keras.Model:
+        layers = tf_keras.layers
+        stack = [layers.InputLayer((6, 6, 2), name="x"), layers.Conv2D(4, 3), layers.BatchNormalization()]
+        model = tf_keras.Sequential([*stack, layers.Flatten(), layers.Dense(3, activation="softmax", name="y")])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored")
+    training = QuantizationAwareTraining(dataset, dataset, parameters)
+    return training.run(build, load_scheme("full_int8"), profile="edge_tpu")
 
 
 def _climb() -> TrainedModels:
@@ -199,6 +223,24 @@ def test_ladder_fine_tunes_on_two_replicas_and_gives_a_model_outside_of_them(mir
     climbed = _load(mirrored / "climbed.npz")
     assert climbed["metric_loss"] == pytest.approx(_load(mirrored / "mirrored.npz")["metric_loss"], rel=0.2)
     assert np.all(np.ptp(climbed["ranges"], axis=1) > 0)
+
+
+@pytest.mark.slow
+def test_mirrored_training_ends_when_the_last_batch_is_too_small_for_all_replicas(mirrored: Path) -> None:
+    small = _load(mirrored / "small.npz")
+    assert np.isfinite(small["metric_loss"])
+    assert np.all(np.ptp(small["ranges"], axis=1) > 0)
+
+
+def test_batches_are_left_out_when_a_replica_would_get_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    summary = summarize_split("train", _dataset, _build(), replicas=8)
+    assert (summary.examples, summary.batches, summary.left_out) == (EXAMPLES, 5, 1)
+    assert "train split: left out 1 of 6 batches, too small for 8 replicas" in caplog.text
+    kept = without_small_batches(_dataset(None), types.SimpleNamespace(num_replicas_in_sync=8))
+    assert [len(labels) for _, labels in kept.as_numpy_iterator()] == [8] * 5
+    with pytest.raises(ValueError, match="the train split has no batch that 16 replicas can share; got 44 examples"):
+        summarize_split("train", _dataset, _build(), replicas=16)
 
 
 @pytest.mark.slow

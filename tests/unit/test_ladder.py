@@ -12,12 +12,14 @@ import tf_keras
 from components.quantization import convert, quantize_model
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.interpreter import IntegerModel
+from components.quantization.qat import ladder
 from components.quantization.qat.calibration import calibrate
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import Judge, LadderOptions, receipts_json
 from components.quantization.qat.layers import QuantizedWeights
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.sensitivity import Sensitivity, sensitivities, worst
+from components.quantization.qat.splits import sample_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import load_scheme
 
@@ -56,10 +58,12 @@ def _model() -> tf_keras.Model:
     return model
 
 
-def _climbed(judge: Judge, profile: str = "cpu", scheme: str = "full_int8", **knobs: Any) -> TrainedModels:
+def _climbed(
+    judge: Judge, profile: str = "cpu", scheme: str = "full_int8", build: Any = _model, **knobs: Any
+) -> TrainedModels:
     parameters = TrainingParameters(strategy="auto", float_epochs=2, qat_epochs=1, batch_size=16, **knobs)
     training = QuantizationAwareTraining(_dataset, _dataset, parameters)
-    return training.run(_model, load_scheme(scheme), ladder=LadderOptions(judge=judge, profile=profile))
+    return training.run(build, load_scheme(scheme), ladder=LadderOptions(judge=judge, profile=profile))
 
 
 def _never(integer: Any, parent: Any) -> tuple[bool, tuple[str, ...]]:
@@ -117,10 +121,11 @@ def test_ptq_leaves_the_weights_of_the_float_model_and_covers_what_it_saw() -> N
     assert len(kept) == len(floats) == 3
     for one, other in zip(floats, kept, strict=True):
         np.testing.assert_array_equal(one, other)
-    features, _ = next(_dataset(None).unbatch().batch(20).as_numpy_iterator())
+    seen = np.concatenate([batch["x"] for batch in sample_batches(_dataset, 96, 20, 16, parameters.seed)])
+    assert len(seen) == 20
     first = quantizers(trained.quantized_model)[0]
-    assert float(first.minimum) == features["x"].min()
-    assert float(first.maximum) == features["x"].max()
+    assert float(first.minimum) == seen.min()
+    assert float(first.maximum) == seen.max()
 
 
 def test_selective_rung_trains_the_worst_layers_alone() -> None:
@@ -142,6 +147,34 @@ def test_mixed_rung_is_left_out_when_the_target_cannot_run_it_and_the_least_loss
     assert "target 'edge_tpu' cannot run scheme 'int16x8'" in receipts["mixed"].reasons[0]
     losses = {rung: receipts[rung].metrics["loss"] for rung in ("ptq", "selective", "qat")}
     assert trained.rung == min(losses, key=lambda rung: losses[rung])
+
+
+def test_ladder_takes_the_best_of_the_others_when_a_rung_cannot_be_made() -> None:
+    def sloped() -> tf_keras.Model:
+        stack = [layers.InputLayer((6, 6, 2), name="x"), layers.PReLU(name="slope"), layers.Flatten()]
+        model = tf_keras.Sequential([*stack, layers.Dense(4, activation="softmax", name="y")])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    trained = _climbed(_never, build=sloped)
+    receipts = {receipt.rung: receipt for receipt in trained.receipts}
+    assert receipts["mixed"].skipped
+    assert receipts["mixed"].scheme == "int16x8"
+    assert receipts["mixed"].seconds > 0
+    assert receipts["mixed"].reasons[0].startswith("could not be made: TensorFlow's converter refuses the model: ")
+    losses = {rung: receipts[rung].metrics["loss"] for rung in ("ptq", "selective", "qat")}
+    assert trained.rung == min(losses, key=lambda rung: losses[rung])
+
+
+def test_ladder_raises_when_no_rung_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> bytes:
+        raise ValueError("no kernel")
+
+    monkeypatch.setattr(ladder.conversion, "convert", refuse)
+    with pytest.raises(
+        ValueError, match=r"no rung of the ladder gave an integer model \(ptq: could not be made: no ker"
+    ):
+        _climbed(_never)
 
 
 def test_mixed_rung_gives_the_worst_layers_more_bits_when_weights_have_four() -> None:
@@ -221,7 +254,11 @@ def test_worst_layers_are_at_most_half() -> None:
 
 @pytest.mark.parametrize(
     ("batches", "message"),
-    [([], "got no batch"), ([{"y": np.zeros((1, 8))}], "the model's inputs x are no features; there are y")],
+    [
+        ([], "got no batch"),
+        ([{"x": np.full((1, 8), np.inf)}], r"calibration: ranges are not finite in x_range \(0 to inf\), .*look for"),
+        ([{"y": np.zeros((1, 8))}], "the model's inputs x are no features; there are y"),
+    ],
 )
 def test_calibration_refuses_what_it_cannot_use(batches: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):

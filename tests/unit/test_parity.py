@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from components.quantization import convert
+from components.quantization import convert, quantize_model
 from components.quantization.qat.fake_quantization import FakeQuantize
 from components.quantization.qat.parity import parity, weight_scales
 
@@ -96,6 +96,19 @@ def test_parity_takes_packed_weights_and_16_bit_activations() -> None:
     fine = fake_quantized_models.observe(fake_quantized_models.convolutional(8, 16), images)
     found = parity(fine, convert(fine, "int16x8", [images], profile="cpu"), [images[:5]])
     assert min(tensor.sqnr_db for tensor in found.tensors) > 65
+
+
+def test_parity_begins_each_example_anew_when_the_model_has_a_state() -> None:
+    tf_keras.utils.set_random_seed(1)
+    layers = tf_keras.layers
+    stack = [layers.InputLayer((5, 3), name="x"), layers.LSTM(4, name="lstm"), layers.Dense(3, name="y")]
+    model = quantize_model(tf_keras.Sequential(stack))
+    model.compile("sgd", "mse")
+    steps = np.random.default_rng(1).normal(size=(8, 5, 3)).astype(np.float32)
+    model.fit(steps, np.zeros((8, 3)), verbose=0)
+    tflite = convert(model, "full_int8", [steps], profile="cpu")
+    forth, back = (parity(model, tflite, [examples]).tensors for examples in (steps, steps[::-1]))
+    assert [tensor.max_lsb for tensor in forth] == [tensor.max_lsb for tensor in back]
 
 
 def test_weight_scales_are_those_of_training(model: tf_keras.Model, tflite: bytes) -> None:

@@ -15,10 +15,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from components.quantization.qat import checkpoints
+from components.quantization.qat import checkpoints, training
 from components.quantization.qat.checkpoints import TrainingState
 from components.quantization.qat.fingerprint import training_fingerprint
 from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.qat.preflight import preflight
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.random_state import random_states
 from components.quantization.qat.splits import SplitSummary
@@ -70,11 +71,13 @@ def _build() -> tf_keras.Model:
     return model
 
 
-def _train(directory: Path | None, scheme: str = "full_int8", **knobs: Any) -> list[np.ndarray]:
+def _train(
+    directory: Path | None, scheme: str = "full_int8", profile: str | None = None, **knobs: Any
+) -> list[np.ndarray]:
     """Trains; returns all variables of the models, of their optimizers and of their random generators."""
     parameters = TrainingParameters(**{**KNOBS, **knobs})
     trained = QuantizationAwareTraining(_dataset, _dataset, parameters).run(
-        _build, load_scheme(scheme), checkpoint_dir=directory
+        _build, load_scheme(scheme), checkpoint_dir=directory, profile=profile
     )
     values = []
     for model in (trained.float_model, trained.quantized_model):
@@ -151,6 +154,24 @@ def test_run_ends_with_the_same_weights_when_killed_between_checkpoints_and_whil
             _train(tmp_path)
     assert list(tmp_path.glob("*.tmp"))
     _assert_equal(_train(tmp_path), uninterrupted)
+
+
+def test_run_tries_the_conversion_once_and_without_trace_when_it_is_killed_and_run_again(
+    uninterrupted: list[np.ndarray], kill_at: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def counted(*arguments: Any) -> bytes:
+        tried.append(arguments[2])
+        return preflight(*arguments)
+
+    monkeypatch.setattr(training, "preflight", counted)
+    kill_at(7)
+    with pytest.raises(Killed):
+        _train(tmp_path, profile="cpu")
+    kill_at(0)
+    _assert_equal(_train(tmp_path, profile="cpu"), uninterrupted)
+    assert tried == ["cpu"]
 
 
 def test_run_ends_with_the_same_weights_when_the_process_was_killed_in_either_loop(

@@ -144,7 +144,7 @@ def test_int4_weights_are_an_offender_when_the_target_cannot_read_them(weights: 
 
 def test_convert_refuses_a_float_model_when_the_scheme_overrides_widths(weights: list[np.ndarray]) -> None:
     scheme = QuantizationScheme(name="mixed", weight_bits=4, overrides=(("^conv$", "int8_weights"),))
-    with pytest.raises(ValueError, match="scheme 'mixed' overrides the width of some weights, which training decides"):
+    with pytest.raises(ValueError, match="scheme 'mixed' overrides the width of some layers, which training decides"):
         convert(_float_model(weights), scheme, [_digits()[0][:10]], profile="cpu")
 
 
@@ -158,6 +158,28 @@ def test_int16x8_keeps_trained_weights_and_calibrates_activations(weights: list[
         scale = fake_quantized_models.kernel_scale(model.get_layer(name), 127)
         np.testing.assert_allclose(_weights_of(tflite)[code].scale, scale.ravel(), rtol=1e-6)
     _assert_as_accurate(tflite, model, atol=2e-3)
+
+
+def test_int16x8_is_refused_when_the_model_was_never_trained() -> None:
+    model = fake_quantized_models.convolutional(8, 16)
+    names = "dense_range, depthwise_range, image_range, relu_range"
+    with pytest.raises(ValueError, match=f"no range was ever trained for: {names}; fine-tune the quantized model"):
+        convert(model, "int16x8", [_digits()[0][:10]], profile="cpu")
+
+
+def test_int16x8_is_converted_when_the_values_of_weights_are_all_zero() -> None:
+    model = fake_quantized_models.convolutional(8, 16)
+    for layer in model.layers:
+        if isinstance(layer, FakeQuantize) and layer.fixed is None:
+            layer.set_range(-1.0, 1.0)
+    model.get_layer("depthwise").depthwise_kernel.assign(np.zeros((3, 3, 9, 1)))
+    assert audit(convert(model, "int16x8", [_digits()[0][:10]], profile="cpu")).integer_only
+
+
+def test_convert_refuses_one_scale_per_tensor_when_training_had_one_per_channel(weights: list[np.ndarray]) -> None:
+    several = r"got several in: CONV_2D \(.*\), DEPTHWISE_CONV_2D \(.*\); convert the model with the scheme that it"
+    with pytest.raises(ValueError, match=several):
+        convert(_model(weights, 8), "full_int8_per_tensor", profile="cpu")
 
 
 @pytest.mark.parametrize(("scheme", "dtype", "atol"), [("dynamic_range", "INT8", 2e-2), ("float16", "FLOAT16", 1e-3)])

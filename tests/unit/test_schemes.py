@@ -11,7 +11,7 @@ from components.quantization.schemes import QuantizationScheme, load_scheme, sch
         ({"weight_bits": 3}, ["3-bit weights with 8-bit activations (weights and activations of 8 and 8, 4 and 8, "]),
         ({"weight_bits": 4, "activation_bits": 16}, ["4-bit weights with 16-bit activations"]),
         ({"overrides": (("(", "skip"),)}, ["overrides[0]: '(', missing ), unterminated subpattern at position 0"]),
-        ({"overrides": (("^a$", "float"),)}, ["'float' (one of skip, int8_weights, int4_weights)"]),
+        ({"overrides": (("^a$", "float"),)}, ["'float' (one of skip, int8_weights, int4_weights, int16_activations)"]),
         ({"overrides": (("^a$",),)}, ["('^a$',) (a pair of a regular expression and one of skip, "]),
         (
             {"activation_bits": 16, "overrides": (("^a$", "int4_weights"),)},
@@ -82,7 +82,7 @@ def test_profile_of_the_edge_tpu_refuses_a_scheme_when_it_is_not_of_8_bits(name:
 
 def test_profile_refuses_a_scheme_when_an_override_has_another_width() -> None:
     scheme = QuantizationScheme(name="mine", overrides=(("^last$", "int4_weights"),))
-    with pytest.raises(ValueError, match="got weights of 4 or 8 bits and 8-bit activations"):
+    with pytest.raises(ValueError, match="got weights of 4 or 8 bits and activations of 8, expected"):
         load_profile("edge_tpu").check(scheme)
 
 

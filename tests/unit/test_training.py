@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,80 @@ def test_run_keeps_the_names_of_outputs_when_there_are_two_with_losses_by_name()
     trained = _train(data=data, build=build)
     assert trained.quantized_model.output_names == ["probabilities", "height"]
     assert "height_loss" in trained.quantized_metrics
+
+
+def _sloped() -> tf_keras.Model:
+    layers = tf_keras.layers
+    stack = [layers.InputLayer((8, 8, 1), name="image"), layers.PReLU(name="slope"), layers.Flatten()]
+    model = tf_keras.Sequential([*stack, layers.Dense(3, activation="softmax", name="probabilities")], name="sloped")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("scheme", "io_dtype", "message"),
+    [
+        (
+            "int16x8",
+            "",
+            "model 'sloped' cannot be converted with scheme 'int16x8' for target 'cpu', tried before anything was"
+            " trained: TensorFlow's converter refuses the model: .*'PRELU'",
+        ),
+        ("full_int8", "int16", "for target 'cpu', .* trained: io_dtype: got 'int16', expected one of int8, uint8"),
+    ],
+    ids=["op", "type"],
+)
+def test_run_raises_before_a_step_when_the_conversion_would_fail(scheme: str, io_dtype: str, message: str) -> None:
+    seeds = []
+
+    def data(seed: int | None) -> tf.data.Dataset:
+        seeds.append(seed)
+        return _data()(seed)
+
+    with pytest.raises(ValueError, match=message):
+        QuantizationAwareTraining(data, data, TrainingParameters()).run(
+            _sloped, load_scheme(scheme), profile="cpu", io_dtype=io_dtype
+        )
+    assert set(seeds) == {None}  # a pass that trains has a seed
+
+
+@pytest.mark.parametrize("scheme", ["full_int8", "int16x8", "int4_weights"])
+def test_run_tries_the_conversion_and_changes_nothing_by_it(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    def build() -> tf_keras.Model:
+        model = models.convolutional()
+        model.get_layer("probabilities").kernel.assign(np.zeros((36, 3)))  # as layers do that begin with zeros
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    caplog.set_level(logging.INFO)
+    training = QuantizationAwareTraining(_data(), _data(), TrainingParameters(float_epochs=1, qat_epochs=1))
+    tried, plain = (training.run(build, load_scheme(scheme), profile=profile) for profile in ("cpu", None))
+    assert sum("conversion tried without training in" in message for message in caplog.messages) == 1
+    for one, other in ((tried.float_model, plain.float_model), (tried.quantized_model, plain.quantized_model)):
+        assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+        assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+        assert one.name == other.name
+
+
+def test_run_names_the_ranges_when_a_feature_is_infinite() -> None:
+    def build() -> tf_keras.Model:
+        layers = tf_keras.layers
+        stack = [layers.InputLayer((8, 8, 1), name="image"), layers.ReLU(max_value=6.0), layers.Flatten()]
+        model = tf_keras.Sequential([*stack, layers.Dense(8, "relu"), layers.Dense(3, activation="softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    def data(seed: int | None) -> tf.data.Dataset:
+        def broken(features: dict[str, tf.Tensor], label: tf.Tensor) -> Any:
+            return {"image": tf.where(label == 0, np.inf, features["image"])}, label
+
+        return _data()(None).unbatch().map(broken).batch(16)
+
+    message = (
+        r"qat training, epoch 1: ranges are not finite in image_range \(0 to (inf|nan)\).*; look for features that"
+    )
+    with pytest.raises(ValueError, match=message):
+        _train(data=data, build=build)
 
 
 @pytest.mark.parametrize(

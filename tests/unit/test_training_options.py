@@ -1,3 +1,4 @@
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import tf_keras
 from tensorflow.core.util import event_pb2
 
 from components.quantization.autograph import leave_libraries_alone
+from components.quantization.qat import progress
 from components.quantization.qat.checkpoints import TrainingState
 from components.quantization.qat.compilation import compile_as
 from components.quantization.qat.distillation import DistilledModel
@@ -17,7 +19,7 @@ from components.quantization.qat.early_stopping import EarlyStopping
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.random_state import seeded
-from components.quantization.qat.splits import TrainingPasses
+from components.quantization.qat.splits import TrainingPasses, sample_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import load_scheme
 
@@ -112,6 +114,88 @@ def test_run_logs_progress_and_ranges(tmp_path: Path, caplog: pytest.LogCaptureF
     assert {"epoch/loss", "epoch/val_loss", "epoch/accuracy", "examples_per_second"} <= set(scalars)
     for quantizer in quantizers(trained.quantized_model):
         assert scalars[f"range/{quantizer.name}/maximum"] == np.float32(quantizer.maximum)
+
+
+class _Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_progress_tells_rate_and_time_left_within_an_epoch_and_at_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = _Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    state, reporter = TrainingState(), progress.Progress("qat", _linear(), tmp_path)
+    reporter.begin(state, epochs=3, epoch_steps=1000, batch_examples=8.0)
+    due = []
+    for step, seconds in enumerate((30.0, 9.0, 1.0), start=1):  # the first step traces the model
+        clock.now += seconds
+        state.step = state.total_steps = step
+        due.append(reporter.is_due(state))
+    assert due == [False, False, True]
+    reporter.report_step(state, {"loss": 0.25})
+    # 2 steps of 8 examples in 10 s; 3 * 1000 - 3 steps are left, at 0.2 a second: 14985 s.
+    assert caplog.messages[-1] == (
+        "qat training: epoch 1/3, step 3/1000, loss 0.25, 1.6 examples/s, 4:09:45 left at most"
+    )
+    clock.now += 4.0
+    state.total_steps, state.epoch = 1000, 1
+    reporter.report_epoch(state, {"loss": 0.5}, reporter.steps_per_second(state))
+    # 997 steps in 4 s, 249.25 a second; 2000 are left: 8.02 s.
+    assert caplog.messages[-1] == (
+        "qat training: epoch 1/3, step 1000/1000, loss 0.5, 1994 examples/s, 0:00:08 left at most"
+    )
+    assert _scalars(tmp_path)["examples_per_second"] == pytest.approx(1994.0)
+
+
+def test_progress_gives_tensorboard_no_rate_when_it_is_not_known(tmp_path: Path) -> None:
+    state, reporter = TrainingState(), progress.Progress("qat", _linear(), tmp_path)
+    reporter.begin(state, epochs=1, epoch_steps=2, batch_examples=8.0)
+    state.step = state.total_steps = 1
+    assert not reporter.is_due(state)
+    reporter.report_step(state, {"loss": 0.5})
+    reporter.report_epoch(state, {"loss": 0.5}, reporter.steps_per_second(state))
+    assert set(_scalars(tmp_path)) == {"step/loss", "epoch/loss"}
+
+
+@pytest.mark.slow
+def test_run_ends_with_the_weights_that_were_measured_when_the_optimizer_averages_and_stops_early(
+    tmp_path: Path,
+) -> None:
+    def averaging() -> tf_keras.Model:
+        model = _normalized()
+        model.compile(tf_keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "sparse_categorical_crossentropy")
+        return model
+
+    knobs = TrainingParameters(float_epochs=4, float_learning_rate=3.0, qat_epochs=1, early_stopping_patience=2)
+    training = QuantizationAwareTraining(_dataset, _dataset, knobs)
+    trained = training.run(averaging, load_scheme("full_int8"), checkpoint_dir=tmp_path)
+    with np.load(sorted(tmp_path.glob("float-*"))[-1]) as file:
+        state = json.loads(str(file["state"]))
+    assert trained.float_metrics["loss"] == pytest.approx(min(state["history"]["val_loss"]), rel=1e-5)
+
+
+def test_sample_batches_draws_from_all_over_a_split_by_seed() -> None:
+    def dataset(seed: int | None) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(({"x": np.arange(100.0)}, np.arange(100) // 50)).batch(7)
+
+    def sample(count: int, seed: int = 1) -> list[list[float]]:
+        return [batch["x"].tolist() for batch in sample_batches(dataset, 100, count, 8, seed)]
+
+    drawn = sample(20)
+    flat = sum(drawn, [])  # noqa: RUF017
+    assert [len(batch) for batch in drawn] == [8, 8, 4]
+    assert flat == sorted(set(flat))
+    assert sum(value < 50 for value in flat) in range(5, 16)
+    assert drawn == sample(20) != sample(20, seed=2)
+    assert sum(sample(300), []) == list(range(100))  # noqa: RUF017
 
 
 @pytest.mark.slow

@@ -111,6 +111,21 @@ def audit(tflite: bytes, profile: str | ConversionProfile | None = None) -> Audi
     return Audit(offenders=tuple(offenders), ops=sum(len(subgraph.ops) for subgraph in subgraphs))
 
 
+def several_scales(tflite: bytes) -> tuple[str, ...]:
+    """Returns the weights that have more than one scale, each as the op that takes it and its name.
+
+    Args:
+      tflite: A TFLite flatbuffer.
+    """
+    return tuple(
+        f"{op.code} ({graph.tensors[index].name})"
+        for graph in flatbuffer.read_subgraphs(tflite)
+        for op in graph.ops
+        for index in op.inputs[1:2]
+        if graph.tensors[index].constant is not None and len(graph.tensors[index].scale) > 1
+    )
+
+
 def _edge_offenders(index: int, subgraph: flatbuffer.Subgraph) -> list[Offender]:
     edges = [(i, "input") for i in subgraph.inputs] + [(i, "output") for i in subgraph.outputs]
     return [

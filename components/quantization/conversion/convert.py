@@ -19,6 +19,7 @@ from components.quantization.conversion import (
     flatbuffer,
     int4_packing,
     int16_layers,
+    int16_ranges,
     require_io_dtype,
     trained_ranges,
 )
@@ -99,6 +100,7 @@ class _Conversion:
 
     def run(self, dataset: Iterable[Batch] | None) -> bytes:
         self._check_scheme()
+        self._check_numbers()
         self._check_ranges_are_there(dataset)
         with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
             module = tf.Module()
@@ -107,7 +109,7 @@ class _Conversion:
             if self._scheme.activation_bits == 16:
                 trained_ranges.remove_fake_quantization(Path(directory))
             else:
-                int16_layers.narrow(Path(directory))
+                int16_ranges.narrow(Path(directory))
             tflite = self._converted(directory, dataset)
         tflite = self._widened(self._packed(tflite))
         self._check(tflite, dataset)
@@ -130,6 +132,15 @@ class _Conversion:
             raise ValueError(
                 f"io_dtype: got {self._io_dtype!r}, expected 'int8' with scheme {scheme.name!r}, whose overrides give"
                 " some tensors 16 bits"
+            )
+
+    def _check_numbers(self) -> None:
+        """TensorFlow's converter ends the process when it meets an infinite range."""
+        broken = trained_ranges.non_finite_layers(self._function.concrete)
+        if broken:
+            raise ValueError(
+                f"weights or ranges are not finite in: {', '.join(broken)}; look for features that are not numbers,"
+                " and train again"
             )
 
     def _check_ranges_are_there(self, dataset: Iterable[Batch] | None) -> None:
@@ -219,7 +230,20 @@ class _Conversion:
             raise audit.NotIntegerOnlyError(found, remedy)
         if found.offenders:
             raise audit.NotIntegerOnlyError(found)
+        self._check_scales(tflite)
         self._check_edges(tflite)
+        _require_runnable(tflite)
+
+    def _check_scales(self, tflite: bytes) -> None:
+        """The converter follows the grid that training put the weights on, whatever it is told."""
+        if self._scheme.per_axis_weights:
+            return
+        several = audit.several_scales(tflite)
+        if several:
+            raise ValueError(
+                f"scheme {self._scheme.name!r} has one scale per tensor of weights, got several in:"
+                f" {', '.join(several)}; convert the model with the scheme that it was trained with"
+            )
 
     def _check_edges(self, tflite: bytes) -> None:
         graph = flatbuffer.read_subgraphs(tflite)[0]
@@ -234,6 +258,21 @@ class _Conversion:
             raise ValueError(
                 f"the representative dataset has hardly any range in: {', '.join(bad)}; scale the features"
             )
+
+
+def _require_runnable(tflite: bytes) -> None:
+    """Runs the model once: some of TFLite's kernels refuse types that the converter makes, a few only then."""
+    try:
+        interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
+        interpreter.allocate_tensors()
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the converted model cannot be run by TFLite: {' '.join(str(error).split())[:500]}; replace that layer or"
+            " choose another scheme"
+        ) from error
 
 
 def _usable(tensor: flatbuffer.Tensor) -> bool:

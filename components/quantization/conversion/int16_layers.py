@@ -1,26 +1,20 @@
 """Single layers with 16-bit inputs and outputs in a model of 8 bits.
 
 TensorFlow's converter makes no runnable op of them, so it is given 8 bits everywhere, with the trained ranges; here the
-tensors that were trained with 16 bits get them. Between the widths stand a QUANTIZE from 16 to 8 bits, and from 8 to 16,
-which that kernel does not know, a CAST to 32 bits and a QUANTIZE to 16:
+tensors that were trained with 16 bits get them. Between the widths stands a QUANTIZE from 16 to 8 bits, and from 8 to
+16, which that kernel does not know, a CAST to 32 bits and a QUANTIZE to 16:
 https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/quantize.cc
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
-
-# Nodes that hold the 8-bit range of a tensor, beside the node that rounds it to 16 bits.
-MINIMUM_NAME, MAXIMUM_NAME = "int8_minimum", "int8_maximum"
-FAKE_QUANTIZATION = "FakeQuantWithMinMaxVars"
 
 # The place of the data and of the bias among the inputs of each op, and the version that knows 16-bit data:
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/tools/versioning/op_version.cc
@@ -66,35 +60,6 @@ class WideTensor:
         return round(min(max(-self.minimum / self.scale, 0.0), 255.0)) - 128
 
 
-def wide_nodes(nodes: Sequence[Any]) -> Iterator[tuple[Any, str, str]]:
-    """Yields each node that rounds a tensor of a model of 8 bits to 16, with the names of those of its 8-bit range."""
-    names = {node.name for node in nodes}
-    for node in nodes:
-        minimum, maximum = (f"{node.name[: node.name.rfind('/') + 1]}{name}" for name in (MINIMUM_NAME, MAXIMUM_NAME))
-        if node.op != FAKE_QUANTIZATION or "num_bits" not in node.attr:  # the default of 8 is left out
-            continue
-        if node.attr["num_bits"].i == 16 and minimum in names:
-            yield node, minimum, maximum
-
-
-def narrow(saved_model: Path) -> None:
-    """Rewrites a SavedModel so that what is rounded to 16 bits is rounded to 8, in the range of these."""
-    path = saved_model / "saved_model.pb"
-    content = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    for graph in content.meta_graphs:
-        _narrow(graph.graph_def.node, "")
-        for function in graph.graph_def.library.function:
-            _narrow(function.node_def, ":output:0")
-    path.write_bytes(content.SerializeToString(deterministic=True))
-
-
-def _narrow(nodes: Any, output: str) -> None:
-    for node, *ends in wide_nodes(nodes):
-        node.attr["num_bits"].i = 8
-        node.attr["narrow_range"].b = False
-        node.input[1:3] = [f"{end}{output}" for end in ends]
-
-
 def widen(tflite: bytes, tensors: Sequence[WideTensor]) -> bytes:
     """Gives the tensors of an 8-bit model that were trained with 16 bits their width.
 
@@ -137,9 +102,7 @@ class _Widening:
 
     def _find(self, wanted: WideTensor) -> int:
         """The index of the tensor; of several of one layer the last is its result."""
-        fitting = [
-            index for index, tensor in enumerate(self._graph.tensors) if self._fits(index, tensor, wanted)
-        ]
+        fitting = [index for index, tensor in enumerate(self._graph.tensors) if self._fits(index, tensor, wanted)]
         named = [i for i in fitting if wanted.layer in flatbuffer.name_parts(self._graph.tensors[i].name.decode())]
         edges = [i for i in fitting if i in (*self._edges[0], *self._edges[1])]
         for candidates in (named[-1:], edges, fitting):

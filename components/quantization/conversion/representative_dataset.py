@@ -46,7 +46,7 @@ def named_arrays(
       what: What the batch is part of, for errors.
 
     Raises:
-      ValueError: If it does not fit the inputs.
+      ValueError: If it does not fit the inputs, or has values that are not finite.
     """
     named: Mapping[str, npt.ArrayLike]
     if isinstance(batch, tuple):
@@ -67,4 +67,6 @@ def named_arrays(
         expected = tuple(signature[name].shape[1:])
         if array.shape[1:] != expected:
             raise ValueError(f"{what}: input {name!r} has shape {array.shape}, expected (batch, {str(expected)[1:]}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():  # an infinite range ends TensorFlow's process
+            raise ValueError(f"{what}: input {name!r} has values that are infinite or not numbers; mend or drop them")
     return arrays

@@ -1,14 +1,15 @@
 """The fake quantization of a traced function: whether there is any, whether its ranges are known, and its removal."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from components.quantization.conversion import int16_layers
+from components.quantization.conversion import int16_layers, int16_ranges
 
 # With scalar ranges, and with one per channel.
 _OPS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
@@ -28,18 +29,31 @@ def unobserved_layers(concrete: Any) -> tuple[str, ...]:
     """
     nodes = {node.name: node for node in _frozen(concrete).node}
     ranges = [(node.name, *(_constant(nodes, name) for name in node.input[1:3])) for node in _fake(nodes.values())]
-    for node, *ends in int16_layers.wide_nodes(list(nodes.values())):
+    for node, *ends in int16_ranges.wide_nodes(list(nodes.values())):
         ranges.append((node.name, *(_constant(nodes, end) for end in ends)))
     # Ranges that are computed, such as those of weights, are known by construction.
-    empty = (name for name, low, high in ranges if low is not None and high is not None and (low >= high).all())
+    empty = [name for name, low, high in ranges if low is not None and high is not None and (low >= high).all()]
+    # Those of 16 bits are made symmetric first.
+    empty += [
+        node.name
+        for node in _fake(nodes.values())
+        if _all_zero([leaf for name in node.input[1:3] for leaf in _leaves(nodes, name)])
+    ]
     return tuple(sorted({_layer(name) for name in empty}))
+
+
+def non_finite_layers(concrete: Any) -> tuple[str, ...]:
+    """Returns the layers with a weight or an end of a range that is infinite or not a number, sorted."""
+    floating = [variable for variable in concrete.variables if variable.dtype.is_floating]
+    broken = (variable for variable in floating if not np.isfinite(variable.numpy()).all())
+    return tuple(sorted({variable.name.rpartition("/")[0] or variable.name for variable in broken}))
 
 
 def wide_tensors(concrete: Any) -> tuple[int16_layers.WideTensor, ...]:
     """Returns the tensors that are rounded to 16 bits in a function of 8."""
     nodes = {node.name: node for node in _frozen(concrete).node}
     found = []
-    for node, *ends in int16_layers.wide_nodes(list(nodes.values())):
+    for node, *ends in int16_ranges.wide_nodes(list(nodes.values())):
         minimum, maximum = (_constant(nodes, end) for end in ends)
         layer = _layer(node.input[0].split(":")[0])
         found.append(int16_layers.WideTensor(layer=layer, minimum=float(minimum), maximum=float(maximum)))
@@ -77,6 +91,27 @@ def _constant(nodes: Mapping[str, Any], name: str) -> Any:
     while node is not None and node.op == "Identity":
         node = nodes.get(node.input[0].split(":")[0])
     return tf.make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+
+
+def _leaves(nodes: Mapping[str, Any], name: str) -> list[Any]:
+    """The floats that a node's output is computed from, each an array; one that is fed is None."""
+    found, seen, left = [], set(), [name]
+    while left:
+        node = nodes.get(left.pop().split(":")[0].removeprefix("^"))
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        left += node.input
+        if node.op == "Const" and tf.as_dtype(node.attr["dtype"].type).is_floating:
+            found.append(tf.make_ndarray(node.attr["value"].tensor))
+        elif node.op == "Placeholder":
+            found.append(None)
+    return found
+
+
+def _all_zero(leaves: Sequence[Any]) -> bool:
+    """Whether they are the ends of a range that is not known yet: scalars, as the values of weights are not."""
+    return bool(leaves) and all(leaf is not None and leaf.ndim == 0 and leaf == 0.0 for leaf in leaves)
 
 
 def _layer(node: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from components.quantization.qat.freezing import quantizers
+from components.quantization.qat.freezing import quantizers, require_finite_ranges
 from components.quantization.qat.quantize import switch
 
 
@@ -19,7 +19,7 @@ def calibrate(model: tf_keras.Model, batches: Iterable[Mapping[str, Any]]) -> No
         model are ignored.
 
     Raises:
-      ValueError: If there is no batch, or an input is missing.
+      ValueError: If there is no batch, an input is missing, or a value is infinite or not a number.
     """
     _set(model, calibrating=True)
     try:
@@ -32,6 +32,7 @@ def calibrate(model: tf_keras.Model, batches: Iterable[Mapping[str, Any]]) -> No
         _set(model, calibrating=False)
     if not count:
         raise ValueError("calibration: got no batch, expected at least one; 100 to 500 examples are usual")
+    require_finite_ranges(model, "calibration")
 
 
 def model_inputs(model: tf_keras.Model, batch: Mapping[str, Any]) -> Any:

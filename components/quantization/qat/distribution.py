@@ -7,9 +7,11 @@ again when the worker is started anew, such as a mounted bucket (/gcs/...). If o
 again; they go on from the newest checkpoint that all of them have.
 """
 
+import functools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,7 +35,7 @@ def make_strategy(distribution: str, batch_size: int) -> tf.distribute.Strategy:
     if distribution == "mirrored":
         # Without accelerators it mirrors over the logical CPU devices, of which there is one unless configured.
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices(kind)])
+        strategy = _mirrored(tuple(device.name for device in tf.config.list_logical_devices(kind)))
     else:
         _check_cluster(os.environ.get(_TF_CONFIG, ""))
         try:
@@ -50,6 +52,28 @@ def make_strategy(distribution: str, batch_size: int) -> tf.distribute.Strategy:
             f" {replicas}: it counts the examples of all replicas together"
         )
     return strategy
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for the process: keys of collective ops of another one would clash with its own."""
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def reaches_all(examples: Any, replicas: int) -> Any:
+    """Returns whether each replica gets an example of a batch; one without would average 0 into what all share.
+
+    TensorFlow rounds the share of a replica up, so that the last ones may find nothing left.
+
+    Args:
+      examples: Examples of the batch, an int or a tensor.
+      replicas: How many share them.
+
+    >>> [examples for examples in range(1, 10) if not reaches_all(examples, 4)]
+    [1, 2, 3, 5, 6, 9]
+    """
+    share = -(-examples // replicas)
+    return (replicas - 1) * share < examples
 
 
 def is_distributed(strategy: tf.distribute.Strategy) -> bool:

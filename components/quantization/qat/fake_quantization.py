@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from components.quantization.conversion.int16_layers import MAXIMUM_NAME, MINIMUM_NAME
+from components.quantization.conversion.int16_ranges import MAXIMUM_NAME, MINIMUM_NAME
 
 # A moving average over about a hundred steps. With tfmot's 0.999 a third of the start is there after a thousand.
 _MOMENTUM = 0.99
@@ -16,7 +16,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
     """Rounds and clips a tensor to the integers of its range, and gives back the real values that they stand for.
 
     The range is a moving average of the batches' minimum and maximum, starting with the first batch's. Gradients pass
-    where values are within the range.
+    where values are within the range; everywhere if it is a prescribed one, which softmax and sigmoid never leave.
 
     Attributes:
       minimum: The range's lower end, float32 scalar, never above 0.
@@ -39,6 +39,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
           **kwargs: Those of a Keras layer.
         """
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.bits = bits
         self.fixed = tuple(fixed) if fixed else None
         self.monotone = monotone
@@ -84,6 +85,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         observe: bool = True,
         step: bool = False,
         wide: bool = False,
+        is_output: bool = False,
         training: bool | None = None,
     ) -> tf.Tensor:
         """Fake-quantizes.
@@ -92,6 +94,8 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
           inputs: A float32 tensor.
           observe: Whether the range follows this tensor; if not, it follows others and only applies here.
           wide: Round to 16 bits instead of 8, as `conversion.int16_layers` will.
+          is_output: Whether the tensor is an output of the model. In training, one of a prescribed range stays as it
+            is: rounded to 0, a probability would teach nothing, and Keras's losses look for the logits behind it.
           step: Return the real value of one step of the integers instead, a scalar; 0 for an unknown range.
           training: Whether this is a training step.
         """
@@ -102,9 +106,15 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
             self.maximum.assign(tf.maximum(self.maximum, tf.reduce_max(inputs)))
         if not self.quantizing:
             return inputs
+        if self.fixed is not None and training:
+            rounded = self._rounded(inputs, self.minimum, self.maximum, wide)
+            return inputs if is_output else inputs + tf.stop_gradient(rounded - inputs)
         minimum, maximum = self.minimum, self.maximum
-        if self.fixed is None and training:
+        if training:
             minimum, maximum = self._observed_range(inputs) if observe else self._widened_range(inputs)
+        return self._rounded(inputs, minimum, maximum, wide)
+
+    def _rounded(self, inputs: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, wide: bool) -> tf.Tensor:
         if wide:
             return _wide(inputs, minimum, maximum, self.fixed is not None)
         if self.bits == 16:  # symmetric, as TFLite's 16-bit kernels ask

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from components.quantization.qat.fake_quantization import FakeQuantize
@@ -17,6 +18,26 @@ def freeze_observers(model: tf_keras.Model) -> None:
     """Keeps all ranges of activations as they are."""
     for quantizer in quantizers(model):
         quantizer.freeze()
+
+
+def require_finite_ranges(model: tf_keras.Model, where: str) -> None:
+    """Checks the ranges of activations.
+
+    Args:
+      model: A model, quantized or not.
+      where: What errors begin with.
+
+    Raises:
+      ValueError: If one is infinite or not a number.
+    """
+    ends = {
+        each.name: (float(each.minimum.read_value()), float(each.maximum.read_value())) for each in quantizers(model)
+    }
+    broken = [f"{name} ({low:g} to {high:g})" for name, (low, high) in ends.items() if not np.isfinite(high - low)]
+    if broken:
+        raise ValueError(
+            f"{where}: ranges are not finite in {', '.join(broken)}; look for features that are not numbers"
+        )
 
 
 def trainable_normalizations(model: tf_keras.Model) -> list[Any]:

@@ -63,7 +63,7 @@ class Receipt:
       seconds: Time that it took: training, conversion and measurement.
       example_ms: Time of one inference of the .tflite on this machine, one thread.
       accepted: Whether it is good enough; never for "float".
-      reasons: Why, or why it was left out.
+      reasons: Why, or why it was left out or could not be made.
     """
 
     rung: str
@@ -77,7 +77,7 @@ class Receipt:
 
     @property
     def skipped(self) -> bool:
-        """Whether the rung was left out."""
+        """Whether the rung was left out, or could not be made."""
         return not self.metrics
 
 
@@ -140,6 +140,9 @@ class Ladder:
 
         Returns:
           That model, or the one of least loss if none is good enough; and the receipts of all rungs, "float" first.
+
+        Raises:
+          ValueError: If no rung gave a model.
         """
         floats = measurement.metrics_of_float(self._session, self._plain)
         size = 4 * self._plain.count_params()
@@ -151,16 +154,30 @@ class Ladder:
                 receipts.append(Receipt(rung=rung, scheme=self._scheme.name, reasons=(refusal,)))
                 continue
             started = time.monotonic()
-            climbed = self.step(rung)
-            receipt = self._measured(climbed, floats, started, options)
+            try:
+                climbed = self.step(rung)
+                receipt = self._measured(climbed, floats, started, options)
+            except ValueError as error:
+                receipts.append(self._failed(rung, started, error))
+                continue
             receipts.append(receipt)
             candidates.append((climbed, receipt))
             _LOGGER.info("rung %s: %s", rung, "; ".join(receipt.reasons))
             if receipt.accepted:
                 return climbed, tuple(receipts)
+        if not candidates:
+            reasons = "; ".join(f"{receipt.rung}: {receipt.reasons[0]}" for receipt in receipts[1:])
+            raise ValueError(f"strategy 'auto': no rung of the ladder gave an integer model ({reasons})")
         climbed, receipt = min(candidates, key=lambda each: each[1].metrics["loss"])
         _LOGGER.warning("no rung is good enough; rung %s has the least loss", receipt.rung)
         return climbed, tuple(receipts)
+
+    def _failed(self, rung: Rung, started: float, error: ValueError) -> Receipt:
+        """The receipt of a rung that gave no model, such as for want of a kernel."""
+        reason = f"could not be made: {error}"
+        _LOGGER.warning("rung %s %s", rung, reason)
+        scheme = self._more_bits() if rung == "mixed" else self._scheme
+        return Receipt(rung=rung, scheme=scheme.name, seconds=time.monotonic() - started, reasons=(reason,))
 
     def _measured(self, climbed: Climbed, floats: Metrics, started: float, options: LadderOptions) -> Receipt:
         tflite = conversion.convert(

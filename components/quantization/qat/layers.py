@@ -1,4 +1,4 @@
-"""Layers of a quantization-aware model: weighted ones, with what is folded into them."""
+"""Weighted layers of a quantization-aware model, with what is folded into them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization.qat import weight_quantization
-from components.quantization.surgery.affine import ChannelAffine
-
-
-def inference_affine(layer: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns what a BatchNormalization or ChannelAffine does at inference: gain and offset, each (channels,)."""
-    if isinstance(layer, ChannelAffine):
-        return tf.convert_to_tensor(layer.gain), tf.convert_to_tensor(layer.offset)
-    gain = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
-    if layer.gamma is not None:
-        gain *= layer.gamma
-    offset = -layer.moving_mean * gain
-    return gain, offset if layer.beta is None else offset + layer.beta
+from components.quantization.qat.quantized_affine import inference_affine
 
 
 @tf_keras.saving.register_keras_serializable("tfx_qat")
@@ -59,6 +48,7 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
           **kwargs: Those of a Keras layer.
         """
         super().__init__(**kwargs)
+        self.supports_masking = layer.supports_masking
         self.layer = layer
         self.normalization = normalization
         self.bits = bits
@@ -144,11 +134,11 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         kernel = self.kernel
         if not self.quantizing or len(self.axes) == len(weight_quantization.output_axis(self.layer)):
             return self._quantized(kernel)
-        # One scale for all channels: that of the folded kernel.
+        # One scale for all channels: that of the folded kernel. One whose gain is 0 has no part in it.
         gain = weight_quantization.along_output(inference_affine(self.normalization)[0], self.layer, kernel)
         gain = tf.stop_gradient(gain)
-        safe = tf.where(tf.abs(gain) > 1e-12, gain, tf.ones_like(gain))
-        return self._quantized(kernel * safe) / safe
+        alive = tf.abs(gain) > 1e-12
+        return tf.where(alive, self._quantized(kernel * gain) / tf.where(alive, gain, 1.0), kernel)
 
     def _quantized(self, kernel: tf.Tensor) -> tf.Tensor:
         return weight_quantization.fake_quantized(kernel, self.axes, self.bits) if self.quantizing else kernel
@@ -173,6 +163,10 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
         with _replaced(self.layer, replaced):
             return self.layer.call(inputs)
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns the mask that the layer passes on."""
+        return self.layer.compute_mask(inputs, mask)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the output."""
         return self.layer.compute_output_shape(input_shape)
@@ -196,84 +190,6 @@ class QuantizedWeights(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras
             if config[key] is not None:
                 config[key] = tf_keras.layers.deserialize(config[key], custom_objects=custom_objects)
         return cls(**config)
-
-
-@tf_keras.saving.register_keras_serializable("tfx_qat")
-class QuantizedAffine(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
-    """A BatchNormalization or ChannelAffine that follows no weighted layer: at inference a 1x1 depthwise convolution.
-
-    Each channel has one weight and one scale, so that its weights lose nothing.
-
-    Attributes:
-      normalization: The layer.
-    """
-
-    def __init__(self, normalization: Any, bits: int = 8, per_axis: bool = True, **kwargs: Any) -> None:
-        """Wraps a layer; arguments as those of QuantizedWeights."""
-        super().__init__(**kwargs)
-        self.normalization = normalization
-        self.bits = bits
-        self.per_axis = per_axis
-        self.quantizing = True
-
-    def build(self, input_shape: Any) -> None:
-        """Builds the layer."""
-        if not self.normalization.built:
-            self.normalization.build(input_shape)
-            self.normalization.built = True
-        super().build(input_shape)
-
-    def call(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        """Computes as the integer model, in real values; arguments as those of QuantizedWeights."""
-        if training or not self.quantizing:
-            return self.normalization(inputs, training=training)
-        return self.folded(inputs, input_step)
-
-    def folded(self, inputs: tf.Tensor, input_step: tf.Tensor | None = None) -> tf.Tensor:
-        """Computes as at inference, as a convolution."""
-        gain, offset = inference_affine(self.normalization)
-        kernel = tf.reshape(gain, [1, 1, -1, 1])
-        if self.quantizing:
-            axes = (-2, -1) if self.per_axis else ()
-            kernel = weight_quantization.fake_quantized(kernel, axes, self.bits)
-            if input_step is not None:
-                offset = weight_quantization.rounded_bias(offset, kernel, axes, self.bits, input_step)
-            kernel = kernel if self.per_axis else weight_quantization.with_one_range(kernel)
-        images = _as_images(inputs)
-        values = tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "VALID") + offset
-        return values if images is inputs else tf.reshape(values, _shape(inputs))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the shape of the output, that of the input."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns what the constructor takes, the layer serialized."""
-        own = {"normalization": tf_keras.layers.serialize(self.normalization)}
-        return {**super().get_config(), **own, "bits": self.bits, "per_axis": self.per_axis}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "QuantizedAffine":
-        """Makes the layer from `get_config`."""
-        normalization = tf_keras.layers.deserialize(config["normalization"], custom_objects=custom_objects)
-        return cls(**{**config, "normalization": normalization})
-
-
-def _shape(tensor: tf.Tensor) -> list[Any]:
-    """The shape, as numbers where they are known."""
-    dynamic = tf.shape(tensor)
-    return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
-
-
-def _as_images(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor with three dimensions beside the batch, the last the channels."""
-    batch, *inner = _shape(tensor)
-    channels = inner[-1]
-    if len(inner) == 3:
-        return tensor
-    if len(inner) < 3:
-        return tf.reshape(tensor, [batch, *[1] * (3 - len(inner)), *inner])
-    return tf.reshape(tensor, [batch, inner[0], -1, channels])
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from components.quantization.qat.checkpoints import (
 from components.quantization.qat.compilation import build_optimizer
 from components.quantization.qat.distribution import least_over_workers
 from components.quantization.qat.early_stopping import EarlyStopping
-from components.quantization.qat.freezing import freeze_observers, trainable_normalizations
+from components.quantization.qat.freezing import freeze_observers, require_finite_ranges, trainable_normalizations
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.random_state import random_states
@@ -204,6 +204,7 @@ class TrainingLoop:
         rate = self._progress.steps_per_second(state)
         metrics = {name: float(value) for name, value in self._model.get_metrics_result().items()}
         self._check_loss(metrics)
+        require_finite_ranges(self._model, f"{plan.name} training, epoch {state.epoch + 1}")
         evaluation = self._model.evaluate(plan.validation, steps=plan.validation_steps, return_dict=True, verbose=0)
         metrics.update({f"val_{name}": float(value) for name, value in evaluation.items()})
         for name, value in metrics.items():
@@ -220,10 +221,12 @@ class TrainingLoop:
         self._progress.mark(state)
 
     def _take_result(self) -> None:
-        """The best epoch's weights, or the last's, averaged if the optimizer does that."""
-        if self._best and self._state.best_epoch < self._state.epoch:
-            write_variables(self._variables["model"], self._best, self._strategy)
-            _LOGGER.info("%s training: takes the weights of epoch %d", self._plan.name, self._state.best_epoch)
+        """The best epoch's weights as they were measured, or the last's, averaged if the optimizer does that."""
+        if self._best:
+            if self._state.best_epoch < self._state.epoch:
+                write_variables(self._variables["model"], self._best, self._strategy)
+                _LOGGER.info("%s training: takes the weights of epoch %d", self._plan.name, self._state.best_epoch)
+            return
         finalize = getattr(self._model.optimizer, "finalize_variable_values", None)
         if finalize is not None:
             finalize(self._model.trainable_variables)

@@ -200,6 +200,7 @@ class _Interpreter:
         self.outputs = {name: self.tensors[detail["index"]] for name, detail in runner.get_output_details().items()}
 
     def run(self, features: dict[str, npt.NDArray[Any]]) -> None:
+        self._interpreter.reset_all_variables()  # the state of an LSTM, which would go on from example to example
         for name, tensor in self.inputs.items():
             values = features[name]
             if tensor.scale:

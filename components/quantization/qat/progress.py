@@ -101,7 +101,9 @@ class Progress:
         self._write(epoch, {f"epoch/{name}": value for name, value in metrics.items()})
 
     def _write_step(self, step: int, values: Mapping[str, float], rate: float) -> None:
-        scalars: dict[str, Any] = {**values, "examples_per_second": rate * self._batch_examples}
+        scalars: dict[str, Any] = dict(values)
+        if rate:  # not known at the first step, nor where no step came after the last line
+            scalars["examples_per_second"] = rate * self._batch_examples
         for quantizer in quantizers(self._model) if self._writer is not None else ():
             scalars[f"range/{quantizer.name}/minimum"] = quantizer.minimum
             scalars[f"range/{quantizer.name}/maximum"] = quantizer.maximum

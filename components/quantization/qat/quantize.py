@@ -10,8 +10,9 @@ import tf_keras
 
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.qat.fake_quantization import FakeQuantize
-from components.quantization.qat.layers import QuantizedAffine, QuantizedWeights
+from components.quantization.qat.layers import QuantizedWeights
 from components.quantization.qat.plan import Policy, plan_of
+from components.quantization.qat.quantized_affine import QuantizedAffine
 from components.quantization.qat.ranges import Group, Ranges
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.quantization.surgery.graph import Call, Copies, rebuilt
@@ -97,7 +98,6 @@ class _Quantization:
         self._copies = Copies()
         self._wrapped: dict[int, Any] = {}
         self._quantizers: dict[int, FakeQuantize] = {}
-        self._unquantized: dict[int, Any] = {}
         self._uses: dict[str, int] = {}
         self._steps: dict[int, Any] = {}
         self._indices = itertools.count()
@@ -122,16 +122,19 @@ class _Quantization:
 
     def _quantized(self, group: Group, old: Any, raw: Any) -> Any:
         """The values of a tensor that has a range, as those who take it find them."""
-        value = self._quantizer(group)(raw, observe=id(old) in group.watched, wide=self._ranges.is_wide(old))
-        self._unquantized[id(value)] = raw
-        return value
+        return self._quantizer(group)(
+            raw,
+            observe=id(old) in group.watched,
+            wide=self._ranges.is_wide(old),
+            is_output=id(old) in self._output_names,
+        )
 
     def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         index = next(self._indices)
         if self._ranges.folded_into(index) is not None:
             outputs = args[0]  # computed by the layer that it is folded into
         else:
-            args, kwargs = self._requantized(index, call, args, kwargs)
+            args, kwargs = self._narrowed(index, call, args, kwargs)
             layer = self._layer(index, call)
             if isinstance(
                 layer, QuantizedWeights | QuantizedAffine
@@ -174,21 +177,16 @@ class _Quantization:
             return False
         return kind != "same" or id(tensor) in group.watched
 
-    def _requantized(self, index: int, call: Call, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Brings inputs of a prescribed range to the one that the call's op shares, and those of 16 bits to 8."""
+    def _narrowed(self, index: int, call: Call, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Brings inputs of 16 bits to 8, for a call that takes no others."""
         replaced = {}
         flat = tf.nest.flatten((call.args, call.kwargs))
         new = tf.nest.flatten((args, kwargs))
         for old, value in zip(flat, new, strict=True):
-            group = self._ranges.requantized(index, old)
-            own = self._ranges.group(old)
-            if group is not None:
-                # Of two fake quantizations in a row the converter would drop one: it inserts the prescribed one itself.
-                raw = self._unquantized.get(id(value), value)
-                replaced[id(value)] = self._quantizer(group)(raw, observe=False)
-            elif own is not None and self._ranges.is_wide(old) and index not in self._ranges.wide:
+            group = self._ranges.group(old)
+            if group is not None and self._ranges.is_wide(old) and index not in self._ranges.wide:
                 # The converter gets both with 8 bits and the same range, and drops one.
-                replaced[id(value)] = self._quantizer(own)(value, observe=False)
+                replaced[id(value)] = self._quantizer(group)(value, observe=False)
         if not replaced:
             return args, kwargs
         result: tuple[Any, Any] = tf.nest.map_structure(lambda leaf: replaced.get(id(leaf), leaf), (args, kwargs))

@@ -13,7 +13,7 @@ from components.quantization.qat import rules, weight_quantization
 from components.quantization.qat.rules import Rule
 from components.quantization.schemes import QuantizationScheme
 from components.quantization.surgery.affine import ChannelAffine
-from components.quantization.surgery.graph import Call, calls, consumers
+from components.quantization.surgery.graph import Call, calls, consumers, is_masked
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -29,6 +29,27 @@ class Group:
     name: str
     fixed: tuple[float, float] | None = None
     watched: set[int] = dataclasses.field(default_factory=set)
+
+
+_LEFT_OUT = Rule(kind="calibrate", reason="left out of training by the scheme: its ranges are calibrated")
+_MASKED = Rule(
+    kind="float",
+    reason="averages what a mask leaves, which TFLite does in floats; pool without a mask (mask_zero=False)",
+)
+
+
+_FLOAT_INDICES = Rule(
+    kind="float",
+    reason="its indices come as floats, which the integer model would have to cast; give the input dtype='int32'",
+)
+
+
+def _rule_of(call: Call) -> Rule:
+    if isinstance(call.layer, tf_keras.layers.Embedding) and call.inputs[0].dtype.is_floating:
+        return _FLOAT_INDICES
+    if isinstance(call.layer, tf_keras.layers.GlobalAveragePooling1D) and is_masked(call):
+        return _MASKED
+    return rules.rule_of(call)
 
 
 class Ranges:
@@ -50,10 +71,7 @@ class Ranges:
         self._outputs = {id(tensor) for tensor in model.outputs}
         self._index = {id(call.outputs[0]): index for index, call in enumerate(self.calls)}
         scheme.require_all_matched(call.layer.name for call in self.calls)
-        left_out = Rule(kind="calibrate", reason="left out of training by the scheme: its ranges are calibrated")
-        self.rules = [
-            left_out if scheme.weight_bits_of(call.layer.name) is None else rules.rule_of(call) for call in self.calls
-        ]
+        self.rules = [_LEFT_OUT if self._is_left_out(call, scheme) else _rule_of(call) for call in self.calls]
         self.folds = self._find_folds()
         self.preprocessing = self._find_preprocessing({id(tensor) for tensor in model.inputs})
         self.fused = self._find_fused()
@@ -61,20 +79,24 @@ class Ranges:
         self._wide_tensors = self._find_wide_tensors(model)
         self._pass_wide_tensors_on()
         self._groups: dict[int, Group] = {}
-        self._requantized: dict[tuple[int, int], Group] = {}
         for tensor in model.inputs:
             if tensor.dtype.is_floating and not self._is_index(tensor) and not self._is_calibrated(tensor):
                 self._new_group(tensor, tensor.node.layer.name)
         for index, call in enumerate(self.calls):
             self._assign(index, call)
 
+    def _is_left_out(self, call: Call, scheme: QuantizationScheme) -> bool:
+        """Whether the scheme leaves a call out of training, or the layer that the converter folds it into."""
+        if scheme.weight_bits_of(call.layer.name) is None:
+            return True
+        maker = self._index.get(id(call.inputs[0])) if rules.rule_of(call).kind == "affine" else None
+        if maker is None or self._only_consumer(maker) is None or rules.rule_of(self.calls[maker]).kind != "weights":
+            return False
+        return scheme.weight_bits_of(self.calls[maker].layer.name) is None
+
     def group(self, tensor: Any) -> Group | None:
         """The group of a tensor; None if it has no range: an index, or one that is fused or calibrated."""
         return self._groups.get(id(tensor))
-
-    def requantized(self, call_index: int, tensor: Any) -> Group | None:
-        """The group that a tensor of a prescribed range must be brought to for one of its uses, or None."""
-        return self._requantized.get((call_index, id(tensor)))
 
     def is_wide(self, tensor: Any) -> bool:
         """Whether a tensor has 16 bits in a model of 8."""
@@ -212,25 +234,19 @@ class Ranges:
             for tensor in call.outputs:
                 self._groups[id(tensor)] = known[0]
             return
+        # Where a kernel prescribes another range, the converter requantizes behind it, for all uses of its output.
         shared = free[0] if free else Group(name=call.layer.name)
-        for other in free[1:]:
+        for other in known:
             self._merge(other, shared)
-        for tensor, group in zip(call.inputs, groups, strict=True):
-            if group is not None and group.fixed is not None:
-                self._requantized[index, id(tensor)] = shared
         for tensor in call.outputs:
             self._groups[id(tensor)] = shared
-        if rule.covers == "output" or not free or None in groups:
+        if rule.covers == "output" or None in groups:
             shared.watched -= {id(tensor) for tensor in call.inputs}
             shared.watched |= {id(tensor) for tensor in call.outputs}
 
     def _merge(self, group: Group, into: Group) -> None:
         if group is into:
             return
-        into.watched |= group.watched
-        for tensor, found in self._groups.items():
-            if found is group:
-                self._groups[tensor] = into
-        for use, found in self._requantized.items():
-            if found is group:
-                self._requantized[use] = into
+        tensors = {tensor for tensor, found in self._groups.items() if found is group}
+        into.watched |= tensors if group.fixed else group.watched
+        self._groups |= dict.fromkeys(tensors, into)

@@ -11,8 +11,9 @@ import tf_keras
 
 from components.quantization.qat.calibration import model_inputs
 from components.quantization.qat.fake_quantization import FakeQuantize
-from components.quantization.qat.layers import QuantizedAffine, QuantizedWeights
+from components.quantization.qat.layers import QuantizedWeights
 from components.quantization.qat.quantize import switch
+from components.quantization.qat.quantized_affine import QuantizedAffine
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -19,7 +19,14 @@ from components.quantization.qat.loop import LoopPlan, TrainingLoop
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.quantize import quantize_model
-from components.quantization.qat.splits import DatasetFn, summarize_split, without_autotune
+from components.quantization.qat.splits import (
+    DatasetFn,
+    dense_features,
+    sample_batches,
+    summarize_split,
+    without_autotune,
+    without_small_batches,
+)
 from components.quantization.qat.user_model import trainable_model
 from components.quantization.schemes import QuantizationScheme
 
@@ -65,6 +72,7 @@ class TrainingSession:
         self._evaluation = evaluation
         self._build_model = build_model
         self._log_dir = log_dir
+        self._calibration: list[dict[str, npt.NDArray[Any]]] = []
 
     def build_model(self) -> tf_keras.Model:
         """Returns a new model as the user compiles it, functional and of tf_keras.
@@ -87,10 +95,13 @@ class TrainingSession:
         Raises:
           ValueError: If a split is empty or does not fit the model.
         """
-        self._train_summary = summarize_split("train", self._train, models[0])
-        summary = summarize_split("eval", self._evaluation, models[0])
-        self._evaluation_steps = min(self.parameters.eval_steps or summary.batches, summary.batches)
-        splits, replicas = (self._train_summary, summary), self.strategy.num_replicas_in_sync
+        replicas = self.strategy.num_replicas_in_sync
+        self._train_summary = summarize_split("train", self._train, models[0], replicas)
+        summary = summarize_split("eval", self._evaluation, models[0], replicas)
+        batches, most = summary.batches + summary.left_out, self.parameters.eval_steps
+        self._evaluation_steps = min(most or batches, batches)
+        self._validation_steps = min(most or batches, summary.batches)
+        splits = (self._train_summary, summary)
         self._checkpoint_dir = worker_dir(checkpoint_dir, self.strategy)
         self._fingerprint = training_fingerprint(self.parameters, scheme, models, splits, replicas)
 
@@ -125,8 +136,8 @@ class TrainingSession:
             seeds=(knobs.seed, _LOOPS.index(loop)),
             train=self._train,
             train_summary=self._train_summary,
-            validation=self.strategy.experimental_distribute_dataset(without_autotune(self._evaluation(None))),
-            validation_steps=self._evaluation_steps,
+            validation=self._validation(),
+            validation_steps=self._validation_steps,
         )
         log_dir = self._log_dir / loop if self._log_dir is not None and is_chief(self.strategy) else None
         directory = self._checkpoint_dir
@@ -190,8 +201,7 @@ class TrainingSession:
 
     def metric_names(self, model: tf_keras.Model) -> tuple[str, ...]:
         """Returns the names of loss and metrics of a compiled model; call it in the strategy's scope."""
-        dataset = self.strategy.experimental_distribute_dataset(without_autotune(self._evaluation(None)))
-        return tuple(model.evaluate(dataset, steps=1, return_dict=True, verbose=0))
+        return tuple(model.evaluate(self._validation(), steps=1, return_dict=True, verbose=0))
 
     def evaluation_batches(self) -> Iterator[tuple[Any, ...]]:
         """Yields the batches of an evaluation: features by name, labels and perhaps weights, as arrays."""
@@ -199,16 +209,33 @@ class TrainingSession:
         return batches
 
     def calibration_batches(self) -> list[dict[str, npt.NDArray[Any]]]:
-        """Returns the first examples of the train split, features by name in batches: as many as the knobs say."""
-        batches: list[dict[str, npt.NDArray[Any]]] = []
-        missing = self.parameters.calibration_examples
-        for features, *_ in self._train(None).as_numpy_iterator():
-            kept = {name: values[:missing] for name, values in features.items() if hasattr(values, "shape")}
-            batches.append(kept)
-            missing -= len(next(iter(kept.values())))
-            if missing <= 0:
-                break
-        return batches
+        """Returns examples from all over the train split, features by name in batches: as many as the knobs say.
+
+        They are drawn by the seed, since the first ones of a split may be all of one class.
+        """
+        if not self._calibration:
+            knobs = self.parameters
+            self._calibration = sample_batches(
+                self._train, self._train_summary.examples, knobs.calibration_examples, knobs.batch_size, knobs.seed
+            )
+        return self._calibration
+
+    def first_batch(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns the features of the first batch of the train split by name."""
+        features, *_ = next(iter(self._train(None).as_numpy_iterator()))
+        return dense_features(features)
+
+    def resumes(self) -> bool:
+        """Whether an attempt before left a checkpoint of this training."""
+        directory = self._checkpoint_dir
+        return directory is not None and any(
+            Checkpoints(directory, loop, self._fingerprint).newest() for loop in _LOOPS
+        )
+
+    def _validation(self) -> Any:
+        """The eval split, shared out."""
+        dataset = without_small_batches(without_autotune(self._evaluation(None)), self.strategy)
+        return self.strategy.experimental_distribute_dataset(dataset)
 
     def _length(self, loop: str) -> tuple[int, float]:
         """Epochs and learning rate of a loop."""

@@ -1,6 +1,7 @@
 """A training: a float model, then an integer one's original, by fine-tuning or without."""
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,15 +13,18 @@ import tf_keras
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.qat.compilation import refuse_mixed_precision
-from components.quantization.qat.distribution import make_strategy
+from components.quantization.qat.distribution import is_distributed, make_strategy
 from components.quantization.qat.ladder import Climbed, Ladder, LadderOptions, Receipt, Rung
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.plan import QuantizationPlan, plan
+from components.quantization.qat.preflight import preflight, undisturbed
 from components.quantization.qat.random_state import saveable_randomness
 from components.quantization.qat.session import FLOAT, BuildModel, TrainingSession
 from components.quantization.qat.splits import DatasetFn
 from components.quantization.qat.warm_start import WarmStart, take_weights
 from components.quantization.schemes import QuantizationScheme
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +83,8 @@ class QuantizationAwareTraining:
         ladder: LadderOptions | None = None,
         checkpoint_dir: Path | None = None,
         strategy: tf.distribute.Strategy | None = None,
+        profile: str | None = None,
+        io_dtype: str = "",
     ) -> TrainedModels:
         """Trains the float model, unless there is a base model, then quantizes it as the knob `strategy` says.
 
@@ -97,20 +103,20 @@ class QuantizationAwareTraining:
           checkpoint_dir: Where checkpoints are kept; the same for all attempts of a training, and best for no other.
             Whoever has saved the result deletes it: checkpoints.remove_checkpoints.
           strategy: Made before (distribution.make_strategy); by default it is made now.
+          profile: Name of the target that the result will be converted for: that is tried on the untrained model before
+            anything is trained, unless a checkpoint says that it was; None for the ladder's, or else not to try.
+          io_dtype: Type of inputs and outputs of that conversion; "" for the ladder's, or else the scheme's usual one.
 
         Returns:
           Models outside of any distribution; all workers get the same.
 
         Raises:
-          ValueError: If a layer cannot be quantized or is not in float32, a split is empty, labels don't match the
-            model, or a loss is not a number.
+          ValueError: If a layer cannot be quantized or is not in float32, the conversion fails, a split is empty,
+            labels don't match the model, or a loss or range is not a number.
         """
-        if self._parameters.strategy == "auto" and ladder is None:
-            raise ValueError(
-                "strategy 'auto' needs to know when a model is good enough; pass ladder=LadderOptions(...)"
-            )
         if base_model is not None and warm_start_model is not None:
             raise ValueError("got a base model, which is not trained, and a warm start model; pass one of them")
+        self._check_ladder(ladder)
         if strategy is None:
             strategy = make_strategy(self._parameters.distribution, self._parameters.batch_size)
         # Layer names count up within a process and reach the exported file; random states would leak in likewise.
@@ -129,6 +135,10 @@ class QuantizationAwareTraining:
                 session.begin((model,) if base_model is None else (model, base_model), scheme, checkpoint_dir)
                 if ladder is not None and self._parameters.strategy == "auto":
                     _try_gates(ladder, session, model)
+            if ladder is not None:
+                profile, io_dtype = profile or ladder.profile, io_dtype or ladder.io_dtype
+            _try_conversion(session, base_model or model, scheme, profile, io_dtype)
+            with strategy.scope():
                 started = time.monotonic()
                 if base_model is None:
                     session.fit(FLOAT, model)
@@ -148,6 +158,12 @@ class QuantizationAwareTraining:
                 warm_start=warm_start,
             )
 
+    def _check_ladder(self, ladder: LadderOptions | None) -> None:
+        if self._parameters.strategy == "auto" and ladder is None:
+            raise ValueError(
+                "strategy 'auto' needs to know when a model is good enough; pass ladder=LadderOptions(...)"
+            )
+
     def _quantized(
         self, ladder: Ladder, options: LadderOptions | None, float_seconds: float
     ) -> tuple[Climbed, tuple[Receipt, ...]]:
@@ -158,6 +174,26 @@ class QuantizationAwareTraining:
                 return ladder.step("ptq"), ()
             case _:
                 return ladder.step("qat"), ()
+
+
+def _try_conversion(
+    session: TrainingSession, model: tf_keras.Model, scheme: QuantizationScheme, profile: str | None, io_dtype: str
+) -> None:
+    """Converts a quantized copy of the model without training: what the converter refuses, it refuses for good."""
+    if profile is None or session.resumes():
+        return
+    started = time.monotonic()
+    with undisturbed():
+        if is_distributed(session.strategy):
+            model = session.build_model()  # outside of the distribution
+        try:
+            preflight(model, scheme, profile, session.parameters.untrainable, io_dtype, [session.first_batch()])
+        except ValueError as error:
+            raise ValueError(
+                f"model {model.name!r} cannot be converted with scheme {scheme.name!r} for target {profile!r}, tried"
+                f" before anything was trained: {error}"
+            ) from error
+    _LOGGER.info("conversion tried without training in %.1f s", time.monotonic() - started)
 
 
 def _try_gates(ladder: LadderOptions, session: TrainingSession, model: tf_keras.Model) -> None:

@@ -4,6 +4,7 @@ Every change of a model's graph, here and in components.quantization.qat, is one
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -112,9 +113,17 @@ class Copies:
 
     def __init__(self) -> None:
         self._copies: dict[int, tuple[Any, Any]] = {}
+        self._frozen: dict[int, bool] = {}
 
-    def of(self, layer: Any, changes: Mapping[str, Any] | None = None) -> Any:
-        """Returns the copy of a layer, its configuration changed as told; the weights follow with `copy_weights`."""
+    def of(self, layer: Any, changes: Mapping[str, Any] | None = None, frozen: bool = False) -> Any:
+        """Returns the copy of a layer; the weights follow with `copy_weights`.
+
+        Args:
+          layer: The layer.
+          changes: What is changed in its configuration.
+          frozen: Whether it is called inside a model that is not trained; so is what is only called so.
+        """
+        self._frozen[id(layer)] = frozen and self._frozen.get(id(layer), True)
         if id(layer) not in self._copies:
             copy = type(layer).from_config({**layer.get_config(), **(changes or {})})
             self._copies[id(layer)] = (layer, copy)
@@ -126,6 +135,8 @@ class Copies:
             # A layer whose activation is itself a layer with weights keeps them at the end.
             copy.set_weights(layer.get_weights()[: len(copy.weights)])
             _copy_trainable(layer, copy)
+            if self._frozen[id(layer)]:
+                copy.trainable = False
 
 
 def _copy_trainable(layer: Any, copy: Any) -> None:
@@ -140,9 +151,11 @@ def _copy_trainable(layer: Any, copy: Any) -> None:
 class Rewriter:
     """What a change of a graph makes its layers with: copies of old ones, and unique names for new ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: tf_keras.Model) -> None:
+        """Begins a change of a functional model."""
         self._copies = Copies()
-        self._uses: dict[str, int] = {}
+        self._old_names = {layer.name for layer in model.layers}
+        self._new_names: set[str] = set()
         self._weights: list[tuple[Any, list[Any]]] = []
         self._made: dict[int, Any] = {}
 
@@ -150,10 +163,19 @@ class Rewriter:
         """Returns the copy of a layer, its configuration changed as told; one however often it is asked for."""
         return self._copies.of(layer, changes)
 
-    def unique(self, name: str) -> str:
-        """Returns the name, with a number if a new layer has it already; that of a replaced layer may be taken."""
-        self._uses[name] = uses = self._uses.get(name, 0) + 1
-        return name if uses == 1 else f"{name}_{uses}"
+    def unique(self, name: str, replaced: Any = None) -> str:
+        """Returns a name for a new layer, with a number if another layer has it.
+
+        Args:
+          name: The name.
+          replaced: The layer whose place the new one takes, so that it may have its name.
+        """
+        free = {replaced.name} if replaced is not None else set()
+        taken = (self._old_names - free) | self._new_names
+        numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+        found = next(candidate for candidate in numbered if candidate not in taken)
+        self._new_names.add(found)
+        return found
 
     def once(self, layer: Any, make: Callable[[], Any]) -> Any:
         """Returns what `make` made for a layer, made once however often the layer is called."""
@@ -170,6 +192,11 @@ class Rewriter:
         self._copies.copy_weights()
         for layer, weights in self._weights:
             layer.set_weights(weights)
+
+
+def is_masked(call: Call) -> bool:
+    """Whether a tensor that the call takes comes with a mask, such as that of padded words."""
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in call.inputs)
 
 
 def symbol(layer: Any) -> str:

@@ -33,9 +33,9 @@ class ConversionProfile:
             can_run = [name for name in schemes.scheme_names() if self._runs(schemes.load_scheme(name))]
             raise ValueError(
                 f"target {self.name!r} cannot run scheme {scheme.name!r}: got weights of"
-                f" {_listed(scheme.all_weight_bits)} bits and activations of {_listed(scheme.all_activation_bits)}, expected"
-                f" weights of {_listed(self.weight_bits)} and activations of {_listed(self.activation_bits)} bits;"
-                f" choose one of {', '.join(can_run)}"
+                f" {_listed(scheme.all_weight_bits)} bits and activations of {_listed(scheme.all_activation_bits)},"
+                f" expected weights of {_listed(self.weight_bits)} and activations of {_listed(self.activation_bits)}"
+                f" bits; choose one of {', '.join(can_run)}"
             )
 
     def _runs(self, scheme: schemes.QuantizationScheme) -> bool:
