@@ -31,5 +31,6 @@ def test_report_says_which_bar_fails() -> None:
     report = str(Report({1: {"float": labels, **dict.fromkeys(names, wrong)}}, labels))
     assert "| QAT int8 | 99.50 | 99.50 |" in report
     assert "| QAT int8 - float | -0.50 | 0.22 | -0.50 | 0.06 |" in report
-    assert "fails: int8 at most 0.2 points below float: 0.50 below" in report
-    assert "holds: agreement of at least 99 %: 100.00 %" in report
+    assert "fails: QAT int8 at most 0.2 points below float: 0.50 below" in report
+    assert "fails: QAT int8, default kernels at most 0.2 points below float: 0.50 below" in report
+    assert "holds: agreement of QAT in Keras and QAT int8, default kernels of at least 99 %: 100.00 %" in report

@@ -72,6 +72,25 @@ def test_plan_counts_parameters_and_multiplications_of_each_layer() -> None:
     assert found["relu", "quantize"] == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "layer", "macs"),
+    [
+        ((8, 4), layers.Conv1DTranspose(2, 3), 8 * 3 * 2 * 4),
+        ((8, 4), layers.SeparableConv1D(2, 3, padding="causal"), 8 * (3 * 4 + 4 * 2)),
+        ((4, 4, 4, 2), layers.Conv3D(3, 2), 3 * 3 * 3 * 2 * 2 * 2 * 2 * 3),
+        ((8, 4), layers.EinsumDense("abc,cd->abd", (None, 5)), 8 * 4 * 5),
+        ((8, 4), lambda x: layers.MultiHeadAttention(2, 3)(x, x), 8 * (4 * 4 * 2 * 3 + 3 * 2 * 3)),
+        ((8, 8, 4), layers.PReLU(shared_axes=[1, 2]), 8 * 8 * 4),
+        ((5,), layers.Embedding(7, 3), 0),
+    ],
+)
+def test_plan_counts_multiplications_when_a_layer_has_other_weights_than_a_kernel(
+    shape: tuple[int, ...], layer: Any, macs: int
+) -> None:
+    inputs = tf_keras.Input(shape)
+    assert sum(row.macs for row in plan(tf_keras.Model(inputs, layer(inputs))).layers) == macs
+
+
 def test_plan_covers_what_is_trained_when_a_layer_is_calibrated() -> None:
     found = plan(
         _chain((8, 4), layers.Conv1D(2, 3, name="conv"), layers.LSTM(2, name="lstm"), layers.Dense(2, name="dense"))

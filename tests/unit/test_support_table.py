@@ -40,7 +40,7 @@ def test_with_table_tells_apart_what_is_trained_calibrated_and_refused() -> None
     }
     assert with_table(_MARKERS, golden).splitlines()[3:-1] == [
         "| A | 2 | 1 | trained | equal |",
-        "| B | 2, 3 | 2 | calibrated (other b); trained (b) | > 4 |",
+        "| B | 2, 3 | 2 | calibrated (other b); trained (b) | > 64 |",
         "| C | 2 | 1 | refused: no op | - |",
     ]
 

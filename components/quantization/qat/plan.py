@@ -212,10 +212,18 @@ def _macs(call: Call) -> int:
         layer = layer.forward_layer
     if isinstance(layer, tf_keras.layers.RNN):
         return int(call.layer.count_params() * (call.inputs[0].shape[1] or 0))
-    if not weight_quantization.has_kernel(layer):
-        return 0
-    positions = call.inputs[0].shape if isinstance(layer, tf_keras.layers.Conv2DTranspose) else outputs
+    positions = call.inputs[0].shape if type(layer).__name__.endswith("Transpose") else outputs
     if any(size is None for size in positions[1:]):
         return 0
-    kernel = getattr(layer, weight_quantization.kernel_name(layer))
-    return int(np.prod(positions[1:-1])) * int(np.prod(kernel.shape))
+    if isinstance(layer, tf_keras.layers.PReLU):
+        return int(np.prod(outputs[1:]))
+    return int(np.prod(positions[1:-1])) * _products(layer)
+
+
+def _products(layer: Any) -> int:
+    """Multiplications of a layer for each position of its output, or of its input if it is transposed."""
+    if weight_quantization.has_kernel(layer):
+        return int(np.prod(getattr(layer, weight_quantization.kernel_name(layer)).shape))
+    if isinstance(layer, tf_keras.layers.Embedding):
+        return 0  # looks up
+    return sum(int(np.prod(weight.shape)) for weight in layer.weights if len(weight.shape) > 1)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import tf_keras
 
 from components.quantization.qat import weight_quantization
+from components.quantization.surgery import recurrent
 from components.quantization.surgery.activations import activation_name
 from components.quantization.surgery.affine import ChannelAffine
 from components.quantization.surgery.graph import Call, symbol
@@ -123,6 +124,10 @@ _BY_CLASS: dict[type, Rule] = {
     layers.Conv3DTranspose: _float("TFLite's CONV_3D_TRANSPOSE computes in floats only; use Conv2DTranspose on slices"),
     layers.MaxPooling3D: _float("TFLite has no op for it; pool with MaxPooling2D"),
     layers.AveragePooling3D: _float("TFLite has no op for it; pool with AveragePooling2D"),
+    layers.ThresholdedReLU: _float("it compares and casts in floats; use ReLU"),
+    layers.Masking: _float("it compares and casts in floats; pad with zeros and leave it out, or cut to equal lengths"),
+    layers.GroupNormalization: _float("its batch normalization over groups computes in floats; use LayerNormalization"),
+    layers.EinsumDense: _float("the converter leaves its input in floats; use Dense, with Permute and Reshape"),
 }
 _ACTIVATIONS = {
     "linear": _NOTHING,
@@ -133,7 +138,10 @@ _ACTIVATIONS = {
     "relu6": _OWN,
     "gelu": _OWN,
     "leaky_relu": _OWN,
+    "softsign": _float("TFLite has no op for it; use tanh"),
 }
+_INTERPOLATIONS = {"nearest": _MOVES, "bilinear": _ROUNDS}
+_UNKNOWN_INTERPOLATION = _float("TFLite has no op for this interpolation; use bilinear without antialias, or nearest")
 # Functions that operators and calls of TensorFlow put into a graph.
 _FUNCTIONS = {
     **dict.fromkeys(("add", "bias_add", "subtract", "multiply", "squared_difference", "rsqrt", "exp"), _OWN),
@@ -148,6 +156,24 @@ _FUNCTIONS = {
     **dict.fromkeys(("avg_pool2d",), _ROUNDS),
     **dict.fromkeys(("identity", "stop_gradient"), _NOTHING),
 }
+_DIVISION = _float(
+    "TFLite's DIV computes in floats only; divide by constants, or multiply by tf.math.rsqrt(x * x + epsilon) for x > 0"
+)
+_NO_INTEGERS = "TFLite computes it in floats only"
+_FUNCTIONS |= {
+    **dict.fromkeys(("truediv", "divide", "divide_no_nan", "div_no_nan", "reciprocal"), _DIVISION),
+    **dict.fromkeys(
+        ("floordiv", "floor_div", "floormod", "floor", "ceil", "round", "sign"),
+        _float(f"{_NO_INTEGERS}; leave the rounding out"),
+    ),
+    **dict.fromkeys(("sin", "cos"), _float(f"{_NO_INTEGERS}; compute it before the model and make it an input")),
+    **dict.fromkeys(("erf", "softsign"), _float(f"{_NO_INTEGERS}; use tanh")),
+    "pow": _float(f"{_NO_INTEGERS} unless the exponent is 2 or 3; write it as products"),
+    "sqrt": _float(f"{_NO_INTEGERS}; use x * tf.math.rsqrt(x + epsilon)"),
+    "reduce_std": _float(f"{_NO_INTEGERS}; use tf.math.reduce_variance"),
+    "crelu": _float("the converter leaves it in floats; concatenate tf.nn.relu(x) and tf.nn.relu(-x)"),
+    "cumsum": _float(f"{_NO_INTEGERS}; use a Dense layer with a triangular kernel"),
+}
 _UNKNOWN = Rule(kind="calibrate", reason="no rule for it: its ranges are calibrated, not trained")
 _RECURRENT = Rule(kind="calibrate", reason="its cell is computed in integers whose ranges are calibrated, not trained")
 
@@ -158,26 +184,42 @@ def rule_of(call: Call) -> Rule:
     if not call.outputs[0].dtype.is_floating:
         return Rule(kind="calibrate", reason=f"returns {call.outputs[0].dtype.name}, which has no range")
     if symbol(layer):
-        return _FUNCTIONS.get(symbol(layer), _UNKNOWN)
+        return _UNKNOWN_INTERPOLATION if _is_odd_resize(call) else _FUNCTIONS.get(symbol(layer), _UNKNOWN)
     if weight_quantization.has_kernel(layer):
-        return _weighted(layer)
+        return _weighted(call)
     if isinstance(layer, layers.BatchNormalization | ChannelAffine):
         return _normalization(call)
     if isinstance(layer, layers.RNN | layers.Bidirectional):
-        return _RECURRENT
+        obstacle = recurrent.obstacle(call)
+        return _float(obstacle) if obstacle else _RECURRENT
     if type(layer) is layers.Activation:
         return _ACTIVATIONS.get(activation_name(layer), _unknown_activation(layer))
-    if type(layer) is layers.UpSampling2D:
-        return _MOVES if layer.interpolation == "nearest" else _ROUNDS
-    if type(layer) is layers.Resizing:
-        return _MOVES if layer.interpolation == "nearest" else _ROUNDS
+    if type(layer) in (layers.UpSampling2D, layers.Resizing):
+        return _INTERPOLATIONS.get(layer.interpolation, _UNKNOWN_INTERPOLATION)
+    if isinstance(layer, layers.ReLU) and (layer.threshold or (layer.negative_slope and layer.max_value is not None)):
+        return _float("a threshold, or a slope beside a bound, is computed in floats; use one of max_value and slope")
+    if type(layer) is layers.Dot and len(call.inputs[0].shape) == 2:
+        return _float("the converter refuses it on vectors; use Multiply, then tf.reduce_sum")
     return _BY_CLASS.get(type(layer), _UNKNOWN)
 
 
-def _weighted(layer: Any) -> Rule:
+def _weighted(call: Call) -> Rule:
+    layer = call.layer
+    if isinstance(layer, layers.Dense) and len(call.inputs[0].shape) > 4:
+        return Rule(
+            kind="calibrate", reason="its input has more than 4 dimensions: calibrated; put a Reshape before it"
+        )
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return _float("its channels come first, which TFLite has no kernel for; build it with channels_last")
     return Rule(kind="weights")
+
+
+def _is_odd_resize(call: Call) -> bool:
+    """Whether the call is of tf.image.resize by other than TFLite's bilinear or nearest."""
+    if symbol(call.layer) != "resize":
+        return False
+    method = call.kwargs.get("method") or (call.args[2] if len(call.args) > 2 else "bilinear")
+    return method not in _INTERPOLATIONS or bool(call.kwargs.get("antialias"))
 
 
 def _normalization(call: Call) -> Rule:

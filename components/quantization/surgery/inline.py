@@ -18,16 +18,19 @@ def applies(call: Call) -> bool:
 def inlined(model: tf_keras.Model) -> tf_keras.Model:
     """Returns the model with the layers of nested models as its own, named `outer/inner`; shared ones stay shared.
 
-    Layers of a nested model that is called with `training=False`, as transfer learning does, are called with it too.
+    Layers of a nested model that is called with `training=False`, as transfer learning does, are called with it too;
+    those of one that is not trainable are not either, whatever they say themselves, as it is in Keras.
 
     Raises:
       ValueError: If a nested model is called with a mask.
     """
     copies = Copies()
 
-    def handler(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str = "") -> Any:
+    def handler(
+        call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str = "", frozen: bool = False
+    ) -> Any:
         if not applies(call):
-            return copies.of(call.layer, {"name": f"{prefix}{call.layer.name}"})(*args, **kwargs)
+            return copies.of(call.layer, {"name": f"{prefix}{call.layer.name}"}, frozen)(*args, **kwargs)
         inner, training = call.layer, _told(call.layer, "training", args, kwargs)
         if _told(inner, "mask", args, kwargs) is not None:
             raise ValueError(
@@ -40,7 +43,8 @@ def inlined(model: tf_keras.Model) -> tf_keras.Model:
                 inner_args, inner_kwargs = inner_call.layer._call_spec.set_arg_value(
                     "training", training, inner_args, dict(inner_kwargs), inputs_in_args=True
                 )
-            return handler(inner_call, inner_args, inner_kwargs, f"{prefix}{inner.name}/")
+            still = frozen or not inner.trainable
+            return handler(inner_call, inner_args, inner_kwargs, f"{prefix}{inner.name}/", still)
 
         inputs = nested_inputs(inner, args, kwargs)
         return replay(inner, [_cast(new, old) for old, new in zip(inner.inputs, inputs, strict=True)], nested)

@@ -119,6 +119,8 @@ def _argument(layer: Any, key: str, value: Any, inner: bool) -> Any:
     """An argument of a layer as tf_keras takes it."""
     if key == "dtype":
         return tf_keras_dtype(layer.compute_dtype)
+    if isinstance(layer, keras.layers.Rescaling) and key in ("scale", "offset"):
+        return np.asarray(getattr(layer, key)).tolist()  # of an array, `value` is what Keras 3 saves
     if key.endswith(("activation",)):
         return _inner_activation(layer, key, inner)
     if key in ("layer", "backward_layer", "cell"):

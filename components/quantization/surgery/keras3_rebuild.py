@@ -1,6 +1,7 @@
 """The graph of a Keras 3 model made again of layers of tf_keras and functions of TensorFlow."""
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -37,7 +38,7 @@ class Rebuild:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._made: dict[int, tuple[Any, Any]] = {}
-        self._uses: dict[str, int] = {}
+        self._names: set[str] = set()
 
     def model(self, model: Any) -> tf_keras.Model | None:
         """Returns the model rebuilt, one however often it is asked for; None after a problem."""
@@ -73,6 +74,7 @@ class Rebuild:
             self._note(model, str(error))
             return None
         inputs = [self._input(tensor) for tensor in keras.tree.flatten(structure)]
+        self._names |= {valid_name(layer.name) for layer in model._flatten_layers(include_self=False)}
         outputs = self._play(graph, inputs, following)
         return keras.tree.pack_sequence_as(structure, inputs), outputs
 
@@ -146,8 +148,10 @@ class Rebuild:
         taken = {id(tensor) for tensor in symbols_in(args)}
         for tensor in symbols_in(outputs)[:1]:
             if id(tensor) not in taken and hasattr(tensor.node.layer, "symbol"):
-                self._uses[name] = uses = self._uses.get(name, 0) + 1
-                tensor.node.layer._name = valid_name(name if uses == 1 else f"{name}_{uses}")
+                numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+                found = next(one for one in map(valid_name, numbered) if one not in self._names)
+                self._names.add(found)
+                tensor.node.layer._name = found
         return outputs
 
     def _note(self, part: Any, why: str, prefix: str = "") -> None:

@@ -12,6 +12,7 @@ import tf_keras
 from components.quantization.surgery import (
     activations,
     arithmetic,
+    checks,
     duplicates,
     inline,
     normalization,
@@ -68,6 +69,10 @@ def prepare(model: tf_keras.Model | keras.Model) -> Prepared:
     """
     rewrites: list[Rewrite] = []
     current = _functional(model, rewrites)
+    checks.require_float32(current)
+    checks.require_known_activations(current)
+    checks.require_float_pixels(current)
+    checks.warn_of_losses(current)
     nested = [call for call in calls(current) if inline.applies(call)]
     if nested:
         current = _proved(current, inline.inlined, inline.TITLE)
@@ -129,7 +134,7 @@ def _proved(before: tf_keras.Model, change: Callable[[tf_keras.Model], tf_keras.
 
 
 def _applied(model: tf_keras.Model, step: Any) -> tf_keras.Model:
-    rewriter = Rewriter()
+    rewriter = Rewriter(model)
 
     def handler(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if step.applies(call):

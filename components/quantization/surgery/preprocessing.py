@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization.surgery.affine import ChannelAffine
-from components.quantization.surgery.graph import Call, Rewriter, calls, consumers, rebuilt, symbol
+from components.quantization.surgery.graph import Call, Rewriter, consumers, rebuilt, symbol
 
 TITLE = "merge arithmetic on the input"
 
@@ -45,7 +45,7 @@ def chains(model: tf_keras.Model) -> list[Chain]:
 
 def merged(model: tf_keras.Model) -> tf_keras.Model:
     """Returns the model with one ChannelAffine for each chain, called like its last layer."""
-    rewriter = Rewriter()
+    rewriter = Rewriter(model)
     last = {id(chain[-1].outputs[0]): chain for chain in chains(model)}
     inner = {id(call.outputs[0]) for chain in last.values() for call in chain[:-1]}
 
@@ -59,7 +59,7 @@ def merged(model: tf_keras.Model) -> tf_keras.Model:
             return x
         gain, offset = _composed(last[made])
         ones = np.ones(int(x.shape[-1]))
-        affine = ChannelAffine(trainable=False, name=rewriter.unique(call.layer.name))
+        affine = ChannelAffine(trainable=False, name=rewriter.unique(call.layer.name, call.layer))
         rewriter.give_weights(affine, [gain * ones, offset * ones])
         return affine(x)
 
@@ -85,16 +85,17 @@ def _affine(call: Call) -> Affine | None:
         gain, offset = (np.asarray(value, np.float64) for value in call.layer.get_weights())
         return None if call.layer.trainable else (gain, offset)
     name = symbol(call.layer)
-    if name not in ("multiply", "mul", "add", "subtract", "sub"):
+    if name not in ("multiply", "mul", "add", "bias_add", "subtract", "sub"):
         return None
-    operands = [*call.args[:2], *(call.kwargs[key] for key in ("x", "y") if key in call.kwargs)]
+    keys = ("x", "y", "value", "bias")
+    operands = [*call.args[:2], *(call.kwargs[key] for key in keys if key in call.kwargs)]
     constants = [_constant(operand) for operand in operands if operand is not call.inputs[0]]
     if len(operands) != 2 or len(constants) != 1 or constants[0] is None or constants[0].size not in (1, shape[-1]):
         return None
     constant = constants[0].ravel()
     if name in ("multiply", "mul"):
         return constant, np.zeros(1)
-    if name == "add":
+    if name in ("add", "bias_add"):
         return np.ones(1), constant
     first = operands[0] is call.inputs[0]
     return (np.ones(1), -constant) if first else (-np.ones(1), constant)
@@ -102,7 +103,7 @@ def _affine(call: Call) -> Affine | None:
 
 def _constant(operand: Any) -> npt.NDArray[np.float64] | None:
     """A constant that differs along its last axis alone; None for another."""
-    if not isinstance(operand, numbers.Number | np.ndarray | tf.Tensor):
+    if not isinstance(operand, numbers.Number | np.ndarray | tf.Tensor | list | tuple):
         return None
     values = np.asarray(operand, np.float64)
     return values if values.size in (1, *values.shape[-1:]) else None

@@ -40,6 +40,8 @@ def random_inputs(model: tf_keras.Model, seed: int = 1) -> list[npt.NDArray[Any]
 def difference(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
     """Returns the largest absolute difference, as a fraction of the range of the first; infinite if not comparable.
 
+    Where both are the same infinity, or neither is a number, they do not differ; but somewhere there must be numbers.
+
     >>> difference([0.0, 4.0], [0.0, 3.0])
     0.25
     """
@@ -50,7 +52,7 @@ def difference(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
         return float("inf")
     old, new = old[finite], new[finite]
     if not old.size:
-        return 0.0
+        return float("inf") if finite.size else 0.0  # nothing was compared
     largest = float(np.max(np.abs(old - new)))
     spread = float(np.ptp(old)) or float(np.max(np.abs(old)))
     return largest / spread if spread else (0.0 if largest < TOLERANCE else float("inf"))
@@ -68,13 +70,19 @@ def require_same_function(
       tolerance: Largest allowed difference, as a fraction of the range of each output.
 
     Raises:
-      ValueError: If an output differs; names it, and where models share layer names the first layer that differs.
+      ValueError: If an output differs, with the first layer that does where models share layer names; or if an output
+        is no number anywhere.
     """
     functional = isinstance(before, tf_keras.Model) and before._is_graph_network
     inputs = random_inputs(before if functional else after)
     arguments = inputs if len(inputs) > 1 else inputs[0]
     olds = [np.asarray(value) for value in tf.nest.flatten(before(arguments, training=False))]
     news = [np.asarray(value) for value in tf.nest.flatten(after(arguments, training=False))]
+    if any(old.size and not np.any(np.isfinite(old)) for old in olds):
+        raise ValueError(
+            f"model {after.name!r}: step {step!r} cannot be proved, got an output for random inputs that is not a"
+            " number anywhere, expected numbers; look for NaN in its weights, and for divisions, roots and logarithms"
+        )
     worst = max(difference(old, new) for old, new in zip(olds, news, strict=True))
     if worst <= tolerance:
         return

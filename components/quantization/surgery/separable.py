@@ -51,7 +51,7 @@ def _split(layer: Any, one_dimensional: bool, rewriter: Rewriter) -> tuple[Any, 
         depthwise_regularizer=layer.depthwise_regularizer,
         depthwise_constraint=layer.depthwise_constraint,
         trainable=layer.trainable,
-        name=f"{layer.name}_depthwise",
+        name=rewriter.unique(f"{layer.name}_depthwise"),
     )
     pointwise = layers.Conv2D(
         layer.filters,

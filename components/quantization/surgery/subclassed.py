@@ -105,10 +105,10 @@ class _Trace:
         """Returns what each call is told about `training`."""
         return [call.kwargs.get("training") for call in calls(self.graph)]
 
-    def _played(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str) -> Any:
-        """Calls a copy of the layer, or what the layer calls."""
+    def _played(self, call: Call, args: Any, kwargs: Any, prefix: str, frozen: bool = False) -> Any:
+        """Calls a copy of the layer, or what the layer calls; `frozen` inside what is not trainable."""
         if not _is_open(call):
-            return self._copy(call.layer, prefix)(*args, **kwargs)
+            return self._copy(call.layer, prefix, frozen)(*args, **kwargs)
         values = {
             id(old): new
             for old, new in zip(tf.nest.flatten((call.args, call.kwargs)), tf.nest.flatten((args, kwargs)), strict=True)
@@ -124,13 +124,14 @@ class _Trace:
             hears = inner.layer._call_spec.expects_training_arg and inner_kwargs.get("training") is None
             if training is not None and hears:
                 inner_kwargs = {**inner_kwargs, "training": training}
-            return self._played(inner, inner_args, inner_kwargs, f"{prefix}{call.layer.name}/")
+            still = frozen or not call.layer.trainable
+            return self._played(inner, inner_args, inner_kwargs, f"{prefix}{call.layer.name}/", still)
 
         return replay(part, inputs, told)
 
-    def _copy(self, layer: Any, prefix: str) -> Any:
+    def _copy(self, layer: Any, prefix: str, frozen: bool) -> Any:
         try:
-            copy = self._copies.of(layer, {"name": f"{prefix}{layer.name}"})
+            copy = self._copies.of(layer, {"name": f"{prefix}{layer.name}"}, frozen)
         except Exception as error:  # whatever a constructor of the user's raises
             raise ValueError(
                 f"layer {layer.name!r}: got a {type(layer).__name__} that cannot be copied, {type(error).__name__}:"
@@ -198,9 +199,18 @@ def _told_at_run_time(graph: tf_keras.Model, following: Sequence[bool]) -> tf_ke
     after = rebuilt(graph, handler)
     copies.copy_weights()
     # As tf_keras calls the outputs of subclassed models.
-    keys = sorted(after._nested_outputs) if isinstance(after._nested_outputs, dict) else ()
-    after.output_names = [*keys] or [f"output_{number + 1}" for number in range(len(after.outputs))]
+    after.output_names = _output_names(after._nested_outputs)
     return after
+
+
+def _output_names(outputs: Any, path: tuple[str, ...] = ()) -> list[str]:
+    """The names that tf_keras gives to the outputs of subclassed models: keys and numbers from 1, joined by "_"."""
+    if not isinstance(outputs, dict | list | tuple):
+        return ["_".join(path) or "output_1"]
+    if not isinstance(outputs, dict):
+        outputs = {f"{'' if path else 'output_'}{number}": one for number, one in enumerate(outputs, start=1)}
+        return [name for key, one in outputs.items() for name in _output_names(one, (*path, key))]
+    return [name for key in sorted(outputs) for name in _output_names(outputs[key], (*path, str(key)))]
 
 
 def _input_specs(model: tf_keras.Model, input_shape: Any) -> Any:
