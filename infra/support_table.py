@@ -12,7 +12,7 @@ _README = _REPOSITORY / "README.md"
 _BEGIN, _END = "<!-- support table: begin -->", "<!-- support table: end -->"
 _HEAD = ("layers", "Keras", "models", "ranges", "int8 against QAT, LSB")
 
-# By row, Keras and case: the verdict, and the largest difference in steps of the integers, None for more than 4.
+# By row, Keras and case: the verdict, and the largest difference in steps of the integers, None for more than 64.
 Golden = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
@@ -91,7 +91,7 @@ def _agreement(entries: list[dict[str, Any]]) -> str:
     bounds = [entry["max_lsb"] for entry in entries if _kind(entry) != "refused"]
     if not bounds:
         return "-"
-    return "> 4" if None in bounds else f"≤ {max(bounds)}" if max(bounds) else "equal"
+    return "> 64" if None in bounds else f"≤ {max(bounds)}" if max(bounds) else "equal"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def predicted_classes(tflite: bytes, images: npt.NDArray[Any], kernels: Kernels)
     Args:
       tflite: A model with one int8 input and one int8 output.
       images: Of shape (images, ...), in the model's own units.
-      kernels: "reference" for TFLite's reference kernels, which are nearest to the specification; "default" for those
-        that an interpreter takes if nobody chooses: XNNPACK's on a CPU.
+      kernels: "reference" for TFLite's reference kernels, in fixed point; "default" for those that an interpreter takes
+        if nobody chooses: XNNPACK's on a CPU.
     """
     import tensorflow as tf
 
