@@ -10,8 +10,8 @@ from infra.bench import results
 
 
 @click.command()
-@click.option("--rounds", default=12, show_default=True, help="How often each model is timed; medians are reported.")
-@click.option("--steps", default=10, show_default=True, help="Steps of a round.")
+@click.option("--rounds", default=40, show_default=True, help="How often each model is timed; medians are reported.")
+@click.option("--steps", default=5, show_default=True, help="Steps of a round.")
 def main(rounds: int, steps: int) -> None:
     """Times a training step of ResNet8 for CIFAR-10 on random images, interleaved, and the quantization itself."""
     import numpy as np

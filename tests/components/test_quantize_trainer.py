@@ -149,3 +149,14 @@ def test_executor_raises_and_writes_no_model_when_an_argument_does_not_fit_the_d
     with pytest.raises(ValueError, match=message):
         train(trainer(**changes), standard, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_executor_raises_before_it_trains_when_the_model_can_never_be_converted(
+    trainer: Callable[..., QuantizeTrainer], standard: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    component = trainer(module="unconvertible_task")
+    message = "cannot be converted with scheme 'full_int8' for target 'edge_tpu', tried before anything was trained: "
+    with caplog.at_level("INFO"), pytest.raises(ValueError, match=message):
+        train(component, standard, tmp_path)
+    assert not [record for record in caplog.records if "loss" in record.getMessage()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

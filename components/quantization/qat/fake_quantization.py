@@ -28,7 +28,12 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
     """
 
     def __init__(
-        self, bits: int = 8, fixed: tuple[float, float] | None = None, monotone: bool = False, **kwargs: Any
+        self,
+        bits: int = 8,
+        fixed: tuple[float, float] | None = None,
+        monotone: bool = False,
+        nonnegative: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Sets up the quantizer.
 
@@ -36,6 +41,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
           bits: Width of the integers, 8 or 16.
           fixed: A range that the kernels of the integer op prescribe, and that training does not move.
           monotone: The range never shrinks; for a range that several tensors share and that each of them observes.
+          nonnegative: All values are 0 or more, so that nobody need look for the smallest in each step.
           **kwargs: Those of a Keras layer.
         """
         super().__init__(**kwargs)
@@ -43,6 +49,7 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
         self.bits = bits
         self.fixed = tuple(fixed) if fixed else None
         self.monotone = monotone
+        self.nonnegative = nonnegative
         self.quantizing = True
         self.calibrating = False
 
@@ -133,6 +140,9 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
             (self.minimum, tf.minimum, tf.reduce_min),
             (self.maximum, tf.maximum, tf.reduce_max),
         ):
+            if self.nonnegative and variable is self.minimum:
+                moved.append(tf.convert_to_tensor(variable))
+                continue
             seen = extreme(tf.stop_gradient(reduce(inputs)), 0.0)
             if self.monotone:
                 seen = extreme(seen, variable)
@@ -160,7 +170,8 @@ class FakeQuantize(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the constructor takes."""
-        return {**super().get_config(), "bits": self.bits, "fixed": self.fixed, "monotone": self.monotone}
+        own = {"bits": self.bits, "fixed": self.fixed, "monotone": self.monotone, "nonnegative": self.nonnegative}
+        return {**super().get_config(), **own}
 
 
 def _wide(inputs: tf.Tensor, minimum: tf.Tensor, maximum: tf.Tensor, fixed: bool) -> tf.Tensor:

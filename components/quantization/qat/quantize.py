@@ -225,6 +225,10 @@ class _Quantization:
                 uses = self._uses[group.name] = self._uses.get(group.name, 0) + 1
                 name = f"{group.name}_range" if uses == 1 else f"{group.name}_range_{uses}"
             self._quantizers[id(group)] = FakeQuantize(
-                bits=self._scheme.activation_bits, fixed=group.fixed, monotone=len(group.watched) > 1, name=name
+                bits=self._scheme.activation_bits,
+                fixed=group.fixed,
+                monotone=len(group.watched) > 1,
+                nonnegative=self._ranges.is_nonnegative(group),
+                name=name,
             )
         return self._quantizers[id(group)]

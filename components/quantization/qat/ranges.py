@@ -98,6 +98,11 @@ class Ranges:
         """The group of a tensor; None if it has no range: an index, or one that is fused or calibrated."""
         return self._groups.get(id(tensor))
 
+    def is_nonnegative(self, group: Group) -> bool:
+        """Whether all values that make up a range come out of a ReLU."""
+        makers = [self._index.get(tensor) for tensor in group.watched]
+        return bool(makers) and all(index is not None and rules.is_relu(self.calls[index]) for index in makers)
+
     def is_wide(self, tensor: Any) -> bool:
         """Whether a tensor has 16 bits in a model of 8."""
         return id(tensor) in self._wide_tensors
