@@ -12,6 +12,7 @@ import tf_keras
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.surgery.graph import calls
 from components.quantization.surgery.keras3 import from_keras3, load_model
+from components.quantization.surgery.prepare import prepare
 from components.quantization.surgery.proof import difference
 
 import small_models
@@ -268,6 +269,72 @@ def test_from_keras3_computes_the_same_when_layers_take_masks_states_or_several_
     assert_rebuilt(chain(example, function), example)
 
 
+def _adapted(layer: Any, example: np.ndarray) -> Any:
+    layer.adapt(example)
+    return layer
+
+
+class Doubling(keras.layers.Layer):
+    """Two layers of Keras, which TimeDistributed calls."""
+
+    def __init__(self) -> None:
+        super().__init__(name="doubling")
+        self.dense = K.Dense(3, name="dense")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return ops.tanh(self.dense(x)) * 2
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], 3)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda: keras.Sequential([K.Dense(3), K.BatchNormalization(), K.Dense(2)]),
+        lambda: keras.Sequential([keras.Input((4,)), K.Dense(3, name="dense", trainable=False)], name="frozen"),
+        lambda: Doubling(),
+        lambda: K.Lambda(lambda x: x * 2),
+        lambda: K.Dense(4, activation="glu"),
+        lambda: K.TimeDistributed(keras.Sequential([K.Reshape((2, 2)), K.Flatten()])),
+    ],
+)
+def test_from_keras3_computes_the_same_when_time_distributed_calls_what_becomes_several_layers(inside: Any) -> None:
+    layer = inside()
+    example = IMAGE if isinstance(layer, K.TimeDistributed) else SERIES
+    model = chain(example, K.TimeDistributed(layer, name="each"))
+    built = assert_rebuilt(model, example)
+    assert built.get_layer("each").layer.name == layer.name
+    assert len(built.trainable_weights) == len(model.trainable_weights)
+    assert worst_difference(model, prepare(model).model, example, training=False) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("example", "layer"),
+    [
+        (VECTOR, lambda: _adapted(K.Discretization(num_bins=4), VECTOR)),
+        (INDICES, lambda: _adapted(K.IntegerLookup(), INDICES)),
+        (INDICES, lambda: K.IntegerLookup(vocabulary=[1, 3], output_mode="tf_idf", idf_weights=[0.1, 0.2])),
+        (INDICES, lambda: _adapted(K.IntegerLookup(output_mode="tf_idf"), INDICES)),
+    ],
+)
+def test_from_keras3_keeps_what_a_layer_has_been_given_or_has_found_out_when_it_looks_up(
+    example: np.ndarray, layer: Any
+) -> None:
+    model = chain(example, layer())
+    assert worst_difference(model, from_keras3(model), example) <= 1e-5
+
+
+def test_from_keras3_warns_when_training_no_longer_normalizes_a_kernel(caplog: pytest.LogCaptureFixture) -> None:
+    model = chain(IMAGE, K.SpectralNormalization(K.Conv2D(3, 3, activation="hard_silu"), name="normalized"))
+    built = assert_rebuilt(model, IMAGE)
+    assert isinstance(built.get_layer("normalized"), tf_keras.layers.Conv2D)
+    assert "normalized: it is rebuilt without its SpectralNormalization" in caplog.text
+
+
 def test_from_keras3_keeps_the_structure_when_models_are_nested_and_layers_shared() -> None:
     inner = keras.Sequential([keras.Input((4,)), K.Dense(3, name="inner_dense"), K.ReLU()], name="inner")
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
@@ -366,12 +433,89 @@ def test_from_keras3_captures_calls_when_models_and_layers_are_subclassed() -> N
     assert np.any(np.asarray(built(example, training=True)) != np.asarray(built(example, training=False)))
 
 
+class Custom(keras.Model):
+    """A model without a call, which tests add."""
+
+    def __init__(self) -> None:
+        super().__init__(name="custom")
+        self.dense = K.Dense(3, name="dense")
+        self.dropout = K.Dropout(0.5, name="dropout")
+        self.bn = K.BatchNormalization(name="bn")
+
+
+def custom(call: Any) -> keras.Model:
+    model = type("Custom", (Custom,), {"call": call})()
+    model(VECTOR)
+    return model
+
+
+def _only_in_training(self: Any, x: Any, training: bool | None = None) -> Any:
+    x = self.dense(x)
+    if training:
+        x = self.dropout(x)
+    return self.bn(x, training=training)
+
+
+def test_from_keras3_keeps_layers_that_only_training_calls_when_they_do_nothing_else() -> None:
+    built = assert_rebuilt(custom(_only_in_training), VECTOR)
+    assert np.any(np.asarray(built(VECTOR, training=True)) != np.asarray(built(VECTOR, training=False)))
+    assert np.any(built.get_layer("bn").moving_mean.numpy() != 0)
+
+
+def _branches_on_values(self: Any, x: Any) -> Any:
+    x = self.dense(x)
+    if ops.sum(x) > 0:
+        return x
+    return -x
+
+
+def _converts(self: Any, x: Any) -> Any:
+    return self.dense(x) * np.mean(x)
+
+
+def _runs_python(self: Any, x: Any) -> Any:
+    return tf.py_function(np.tanh, [self.dense(x)], tf.float32)
+
+
+def _calls_one_of_two(self: Any, x: Any) -> Any:
+    x = self.dense(x)
+    return ops.cond(ops.sum(x) > 0, lambda: x, lambda: -x)
+
+
+def _computes_otherwise(self: Any, x: Any, training: bool | None = None) -> Any:
+    return self.dense(x) * 2 if training else self.dense(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "line", "why"),
+    [
+        (_branches_on_values, "if ops.sum(x) > 0:", "takes the truth or the length of a tensor"),
+        (_converts, "return self.dense(x) * np.mean(x)", "KerasTensor is symbolic"),
+        (_runs_python, "return tf.py_function(np.tanh, [self.dense(x)], tf.float32)", "takes Python functions"),
+        (_calls_one_of_two, "return ops.cond(ops.sum(x) > 0, lambda: x, lambda: -x)", "ops.cond() takes Python"),
+        (_computes_otherwise, "return self.dense(x) * 2 if training else self.dense(x)", "branches on `training`"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer 'custom'")  # Keras, of layers that are not called
+def test_from_keras3_names_the_line_when_the_call_of_a_model_cannot_be_traced(call: Any, line: str, why: str) -> None:
+    with pytest.raises(ValueError, match=r"'custom' \(Custom\)") as error:
+        from_keras3(custom(call))
+    assert "test_keras3.py:" in str(error.value)
+    assert f"`{line}`" in str(error.value)
+    assert why in str(error.value)
+
+
 class Gain(keras.layers.Layer):
     def build(self, shape: Any) -> None:
         self.gain = self.add_weight(shape=(shape[-1],))
 
     def call(self, x: Any) -> Any:
         return x * self.gain
+
+
+class Cell(K.SimpleRNNCell):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(3, **kwargs)
 
 
 class Branching(keras.layers.Layer):
@@ -412,6 +556,32 @@ def test_from_keras3_names_everything_that_it_cannot_rebuild_when_there_are_seve
     assert "(Sort) is an operation without a counterpart" in message
     assert "'lstm' (LSTM) computes inside with 'celu'" in message
     assert "'fine'" not in message
+
+
+@pytest.mark.parametrize(
+    ("example", "layer", "why"),
+    [
+        (
+            SERIES,
+            lambda: K.Bidirectional(K.LSTM(3, activation="celu", name="lstm")),
+            "calls 'forward_lstm' .LSTM., which",
+        ),
+        (INDICES, lambda: K.CategoryEncoding(5, sparse=True), "returns sparse tensors"),
+        ((IMAGE * 9).astype(np.uint8), lambda: K.Resizing(4, 4), "rounds what it makes of uint8"),
+        (SERIES, lambda: K.TimeDistributed(keras.Sequential([Gain()], name="part")), "calls 'part', which cannot be"),
+        (SERIES, lambda: K.RNN(Cell(name="cell")), "calls 'cell' .Cell., which is a class of your own"),
+    ],
+)
+def test_from_keras3_says_why_when_a_layer_cannot_be_rebuilt(example: np.ndarray, layer: Any, why: str) -> None:
+    tried = layer()
+    with pytest.raises(ValueError, match=rf"'{tried.name}' \({type(tried).__name__}\) {why}"):
+        from_keras3(chain(example, tried))
+
+
+def test_from_keras3_names_the_input_when_it_takes_strings() -> None:
+    inputs = keras.Input((1,), dtype="string", name="words")
+    with pytest.raises(ValueError, match=r"'words' \(InputLayer\) takes strings"):
+        from_keras3(keras.Model(inputs, K.Hashing(3)(inputs)))
 
 
 def test_from_keras3_says_so_when_the_model_is_not_built() -> None:

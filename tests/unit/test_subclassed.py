@@ -237,6 +237,15 @@ def _loops(self: Any, x: Any) -> Any:
     return x
 
 
+def _calls_one_of_two(self: Any, x: Any) -> Any:
+    x = self.dense(x)
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: x, lambda: -x)
+
+
+def _runs_python(self: Any, x: Any) -> Any:
+    return self.dense(tf.py_function(np.tanh, [x], tf.float32))
+
+
 def _multiplies(self: Any, x: Any) -> Any:
     return self.dense(x) * tf.nn.relu(self.gain)
 
@@ -272,9 +281,15 @@ def _contradicts(self: Any, x: Any, training: bool | None = None) -> Any:
 @pytest.mark.parametrize(
     ("call", "line", "why"),
     [
-        (_branches_on_values, "if tf.reduce_sum(x) > 0:", "cannot be captured"),
+        (_branches_on_values, "if tf.reduce_sum(x) > 0:", "takes the truth or the length of a tensor"),
         (_converts, "return self.dense(x) * np.mean(x)", "cannot be captured"),
         (_loops, "for _ in tf.range(tf.shape(x)[0]):", "cannot be captured"),
+        (
+            _calls_one_of_two,
+            "return tf.cond(tf.reduce_sum(x) > 0, lambda: x, lambda: -x)",
+            "tf.cond() takes Python functions",
+        ),
+        (_runs_python, "return self.dense(tf.py_function(np.tanh, [x], tf.float32))", "runs Python code"),
         (_creates, "return K.Dense(3)(x)", "made in each call; make it in the constructor"),
         (_multiplies, "return self.dense(x) * tf.nn.relu(self.gain)", "uses a variable"),
         (_counts, "self.steps.assign_add(1.0)", "uses a variable"),
@@ -297,6 +312,40 @@ def test_captured_names_the_line_when_a_call_cannot_be_captured(call: Any, line:
     assert "test_subclassed.py:" in str(error.value)
     assert why in str(error.value)
     assert float(model.steps) == steps
+
+
+class Branching(K.Layer):
+    """A layer whose call tells whether it is training by what it computes."""
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        if training:
+            x = x * 2.0
+        return x
+
+
+class Outer(tf_keras.Model):
+    def __init__(self) -> None:
+        super().__init__(name="outer")
+        self.inner = Branching(name="inner")
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.inner(x, training=training)
+
+
+def test_captured_names_the_line_when_a_layer_inside_does_something_else_in_training() -> None:
+    model = Outer()
+    model(VECTOR)
+    with pytest.raises(ValueError, match=r"does something else in training at test_subclassed.py:\d+ `if training:`"):
+        captured(model)
+
+
+def _reshapes(self: Any, x: Any) -> Any:
+    return self.dense(tf.reshape(x, tf.shape(x) * 1))
+
+
+def test_captured_names_the_layer_when_what_it_takes_has_no_shape() -> None:
+    with pytest.raises(ValueError, match=r"layer 'dense': got ValueError when called again.*tf.ensure_shape"):
+        captured(custom(_reshapes))
 
 
 def test_captured_says_so_when_the_call_takes_several_arguments() -> None:

@@ -13,7 +13,7 @@ import tf_keras
 from components.quantization.surgery.keras3_graph import inputs_of
 from components.quantization.surgery.keras3_rebuild import Rebuild
 from components.quantization.surgery.proof import TOLERANCE, require_same_function
-from components.quantization.surgery.subclassed import reason
+from components.quantization.surgery.source_lines import reason
 
 TITLE = "rebuild in tf_keras"
 _HALF_PRECISION_TOLERANCE = 1e-2  # of the range of the outputs
@@ -25,6 +25,7 @@ def from_keras3(model: keras.Model) -> tf_keras.Model:
     Layers, inputs and outputs keep their names, and layers whether they are trainable; where TensorFlow does not allow
     a name, "_" takes the place of what it does not allow. Operations of keras.ops become functions of TensorFlow, and
     so do activation functions that tf_keras does not have or computes otherwise. All floats are float32.
+    SpectralNormalization becomes the layer inside, with a warning: its kernel is divided already.
 
     The result is proved to compute the same: to 1e-5 of the range of each output, or to 1e-2 where the model computes
     in floats of 16 bits, as the policy mixed_float16 has it, whose roundings the result does not share.

@@ -9,9 +9,26 @@ from typing import Any
 import keras
 import tf_keras
 
-from components.quantization.surgery.subclassed import blamed_line, mention, reason
+from components.quantization.surgery.source_lines import blamed, mention
 
 REMEDY = "replace it by layers and keras.ops that tf_keras and TensorFlow have too"
+# Layers that return what they take at inference.
+_ONLY_TRAIN = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomContrast,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
 _SYMBOL = tf_keras.__internal__.KerasTensor
 
 
@@ -57,12 +74,31 @@ def inputs_of(model: Any) -> Any:
         return graph._inputs_struct
     shapes = list((model._build_shapes_dict or {}).values())
     if len(shapes) != 1:
+        _require_traceable(model)
         raise RefusalError(
             "is not built, or takes several arguments; call it once on a batch, all its tensors in one list"
         )
     if isinstance(shapes[0], dict):
         return {name: keras.Input(shape[1:], name=name) for name, shape in shapes[0].items()}
     return keras.tree.map_shape_structure(lambda shape: keras.Input(shape[1:]), shapes[0])
+
+
+def _require_traceable(model: Any) -> None:
+    """Checks that the call of a model that Keras has not built can be traced, on what one of its layers took.
+
+    Keras 3 does not build a model whose call it cannot trace, so that nothing tells the shapes of its inputs.
+    """
+    parameters = inspect.signature(model.call).parameters.values()
+    required = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    taken = [list((layer._build_shapes_dict or {}).values()) for layer in model._flatten_layers(include_self=False)]
+    plain = [one[0] for one in taken if len(one) == 1 and isinstance(one[0], tuple) and len(required) == 1]
+    for shape in dict.fromkeys(plain):
+        if all(size is None or isinstance(size, int) for size in shape):
+            try:
+                traced_call(model, (keras.Input(shape[1:]),), {})
+            except RefusalError as error:
+                if "incompatible" not in str(error):  # as it is with what the model does not take
+                    raise
 
 
 def _functional(model: Any) -> Any:
@@ -111,7 +147,7 @@ def traced_call(layer: Any, args: Any, kwargs: Any) -> tuple[Any, frozenset[int]
     """Returns the graph of a layer's own `call`, and the nodes in it that it tells whether it is training.
 
     Raises:
-      RefusalError: If it changes something, cannot be traced, or branches on `training`.
+      RefusalError: If it changes something, cannot be traced, or computes something else in training.
     """
     tells = "training" in inspect.signature(layer.call).parameters and kwargs.get("training") is None
     fixed = {key: value for key, value in kwargs.items() if not (tells and key == "training")}
@@ -122,14 +158,24 @@ def traced_call(layer: Any, args: Any, kwargs: Any) -> tuple[Any, frozenset[int]
     try:
         graphs = [traced(call, args, fixed) for call in calls]
     except Exception as error:
-        raise RefusalError(
-            f"cannot be traced at {blamed_line(error)}: {reason(error)}; build it of layers and keras.ops alone"
-        ) from error
+        where, why = blamed(error, layer.call)
+        raise RefusalError(f"cannot be traced at {where}: {why}; build it of layers and keras.ops alone") from error
     nodes, training = list(nodes_of(graphs[0])), list(nodes_of(graphs[-1]))
-    if [_callee(node) for node in nodes] != [_callee(node) for node in training]:
-        raise RefusalError("branches on `training`; call the same layers in any case and tell them `training`")
-    following = {id(a) for a, b in zip(nodes, training, strict=True) if _told(a) is False and _told(b) is True}
-    return graphs[0], frozenset(following)
+    if [_callee(node) for node in nodes] == [_callee(node) for node in training]:
+        following = {id(a) for a, b in zip(nodes, training, strict=True) if _told(a) is False and _told(b) is True}
+        return graphs[0], frozenset(following)
+    if [_callee(node) for node in nodes] != [_callee(node) for node in training if not _only_trains(node)]:
+        where = mention(layer.call, r"\bif\b.*training")
+        raise RefusalError(
+            f"branches on `training`{where}, other than around layers such as Dropout; call the same layers in any case"
+            " and tell them `training`"
+        )
+    return graphs[-1], frozenset(id(node) for node in training if _told(node) is True)
+
+
+def _only_trains(node: Any) -> bool:
+    """Whether a call does nothing at inference."""
+    return isinstance(node.operation, _ONLY_TRAIN)
 
 
 def _callee(node: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 from typing import Any
 
 import keras
@@ -23,9 +24,17 @@ from components.quantization.surgery.keras3_graph import (
     traced_call,
     valid_name,
 )
-from components.quantization.surgery.keras3_layers import activates_last, activation_name, converted
+from components.quantization.surgery.keras3_layers import (
+    activates_last,
+    activation_name,
+    converted,
+    is_convertible,
+    require_floats,
+)
 from components.quantization.surgery.keras3_operations import operated
-from components.quantization.surgery.subclassed import reason
+from components.quantization.surgery.source_lines import reason
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Rebuild:
@@ -56,8 +65,8 @@ class Rebuild:
     def copy_weights(self) -> None:
         """Gives each layer the weights of its original."""
         for original, made in self._made.values():
-            if isinstance(original, keras.Model | keras.layers.Normalization):
-                continue
+            if isinstance(original, keras.Model | keras.layers.Normalization | keras.layers.IntegerLookup):
+                continue  # whose layers, and whose arguments, have them
             # A layer whose activation is a layer with weights keeps those at the end.
             weights = [np.asarray(weight, np.float32) for weight in original.get_weights()][: len(made.weights)]
             old, new = [weight.shape for weight in weights], [tuple(weight.shape) for weight in made.weights]
@@ -80,6 +89,8 @@ class Rebuild:
 
     def _input(self, tensor: Any) -> Any:
         layer = tensor._keras_history.operation
+        if tensor.dtype == "string":
+            self._note(layer, "takes strings, which no integer model does; look them up before, in the examples")
         if tensor.sparse or getattr(layer, "optional", False):
             self._note(layer, "is a sparse or optional input; make it a plain one")
         return tf_keras.Input(batch_shape=tensor.shape, dtype=tf_keras_dtype(tensor.dtype), name=valid_name(layer.name))
@@ -119,19 +130,42 @@ class Rebuild:
         if not isinstance(operation, keras.layers.Layer):
             return self._renamed(operated(node, args, kwargs), args, f"{prefix}{operation.name}")
         if not activates_last(operation):
-            return self._layer(operation, prefix)(*args, **kwargs)
+            return self._layer(node, operation, prefix)(*args, **kwargs)
         only = isinstance(operation, keras.layers.Activation)
-        values = args[0] if only else self._layer(operation, prefix)(*args, **kwargs)
+        values = args[0] if only else self._layer(node, operation, prefix)(*args, **kwargs)
         if isinstance(operation.activation, keras.layers.Layer):
-            return self._layer(operation.activation, prefix)(values)
+            return self._layer(node, operation.activation, prefix)(values)
         name = operation.name if only else f"{operation.name}_{activation_name(operation.activation) or 'activation'}"
         return self._function(operation.activation, (node.outputs[0],), (values,), f"{prefix}{name}", prefix)
 
-    def _layer(self, layer: Any, prefix: str) -> Any:
+    def _layer(self, node: Any, layer: Any, prefix: str) -> Any:
+        """The layer of tf_keras for one that a node calls, the same for each of its nodes."""
+        require_floats(layer, node.input_tensors[0].dtype)
         if id(layer) not in self._made:
-            made = converted(layer, prefix)
-            self._made[id(layer)] = (layer, made)
+            name = f"{prefix}{layer.name}"
+            original, inside = layer, getattr(layer, "layer", None)
+            if isinstance(layer, keras.layers.SpectralNormalization):
+                # That of tf_keras cannot be built beside Keras 3. Only training divides the kernel, which is kept so.
+                _LOGGER.warning("%s: it is rebuilt without its SpectralNormalization, whose kernel stays divided", name)
+                original, made = inside, converted(inside, name, inner=True)
+            elif isinstance(layer, keras.layers.TimeDistributed) and not is_convertible(inside):
+                original, made = self._distributed(node, layer, name)
+            else:
+                made = converted(layer, name)
+            self._made[id(layer)] = (original, made)
         return self._made[id(layer)][1]
+
+    def _distributed(self, node: Any, layer: Any, name: str) -> tuple[Any, Any]:
+        """A model for what TimeDistributed calls, and the TimeDistributed of tf_keras that calls it rebuilt."""
+        step = node.input_tensors[0]
+        inputs = keras.Input(step.shape[2:], dtype=step.dtype)
+        model = (
+            layer.layer if is_graph(layer.layer) else keras.Model(inputs, layer.layer(inputs), name=layer.layer.name)
+        )
+        built = self.model(model)
+        if built is None:
+            raise RefusalError(f"calls {model.name!r}, which cannot be rebuilt")
+        return model, tf_keras.layers.TimeDistributed(built, name=valid_name(name), trainable=layer.trainable)
 
     def _function(self, function: Any, old_args: Any, args: Any, name: str, prefix: str) -> Any:
         """The values of a function: by the operations of Keras that it is made of, or of TensorFlow."""

@@ -1,10 +1,7 @@
 """Subclassed models captured as functional graphs, by calling them on symbolic inputs."""
 
 import inspect
-import re
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -12,11 +9,13 @@ import tf_keras
 
 from components.quantization.surgery.graph import Call, Copies, calls, rebuilt, replay, symbol
 from components.quantization.surgery.proof import require_same_function
+from components.quantization.surgery.source_lines import PYTHON, blamed, blamed_line, mention, reason
 
-_PACKAGE = str(Path(__file__).parent)
+_BRANCH = r"\bif\b.*training"
+_OTHER_TRAINING = r"^(?!\s*def ).*training=(?!training\s*[,)])"  # what a call tells that is not `training` as it is
 _REMEDY = (
     "use layers and functions of TensorFlow alone: tf.where for a Python `if` on values, functions of TensorFlow"
-    " for those of NumPy, a layer for a variable, compile() for losses and metrics"
+    " for those of NumPy or Python, a layer for a variable, compile() for losses and metrics"
 )
 
 
@@ -56,27 +55,10 @@ def captured(model: tf_keras.Model, input_shape: Any = None) -> tf_keras.Model:
             raise
         raise ValueError(
             f"model {model.name!r}: got a call that does something else in training"
-            f"{mention(model.call, 'if .*training')}, expected one that always calls the same; tell the layers"
+            f"{_mention_in_layers(model, _BRANCH)}, expected one that always calls the same; tell the layers"
             " `training` in place of branching on it"
         ) from error
     return after
-
-
-def blamed_line(error: BaseException) -> str:
-    """Returns file, number and text of the innermost line of the user's code that an error went through."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        library = re.search(r"[/\\](site|dist)-packages[/\\]", frame.filename) or frame.filename.startswith(_PACKAGE)
-        if not library and Path(frame.filename).is_file():
-            return f"{Path(frame.filename).name}:{frame.lineno} `{frame.line}`"
-    return "an unknown line"
-
-
-def reason(error: BaseException) -> str:
-    """Returns the first sentence of an error's message that says something."""
-    text = str(error).rpartition("Exception encountered: ")[2]  # Keras wraps errors of deserialization
-    lines = [re.sub(r"\x1b\[\d+m", "", line).strip() for line in text.splitlines()]
-    telling = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
-    return telling[0].split(". ")[0].rstrip(".:") if telling else type(error).__name__
 
 
 class _Trace:
@@ -108,7 +90,7 @@ class _Trace:
     def _played(self, call: Call, args: Any, kwargs: Any, prefix: str, frozen: bool = False) -> Any:
         """Calls a copy of the layer, or what the layer calls; `frozen` inside what is not trainable."""
         if not _is_open(call):
-            return self._copy(call.layer, prefix, frozen)(*args, **kwargs)
+            return self._call_copy(call.layer, prefix, frozen, args, kwargs)
         values = {
             id(old): new
             for old, new in zip(tf.nest.flatten((call.args, call.kwargs)), tf.nest.flatten((args, kwargs)), strict=True)
@@ -128,6 +110,16 @@ class _Trace:
             return self._played(inner, inner_args, inner_kwargs, f"{prefix}{call.layer.name}/", still)
 
         return replay(part, inputs, told)
+
+    def _call_copy(self, layer: Any, prefix: str, frozen: bool, args: Any, kwargs: Any) -> Any:
+        copy = self._copy(layer, prefix, frozen)
+        try:
+            return copy(*args, **kwargs)
+        except Exception as error:  # such as a tensor without a shape, which no weights can be made for
+            raise ValueError(
+                f"layer {prefix + layer.name!r}: got {type(error).__name__} when called again, {reason(error)}; give"
+                " what it takes a shape of numbers, as tf.ensure_shape does"
+            ) from error
 
     def _copy(self, layer: Any, prefix: str, frozen: bool) -> Any:
         try:
@@ -161,10 +153,11 @@ class _Trace:
                 outputs = function(*args, **kwargs)
             model = tf_keras.Model(inputs, outputs, name=layer.name)
         except Exception as error:  # whatever the user's code, or a library that it calls, raises
-            raise ValueError(
-                f"{where}: its call cannot be captured at {blamed_line(error)}, got {type(error).__name__}:"
-                f" {reason(error)}; {_REMEDY}"
-            ) from error
+            line, why = blamed(error, function)
+            raise ValueError(f"{where}: its call cannot be captured at {line}: {why}; {_REMEDY}") from error
+        if any(symbol(call.layer) in PYTHON.split("|") for call in calls(model)):
+            line = mention(function, rf"({PYTHON})\(")
+            raise ValueError(f"{where}: its call runs Python code{line}, which TFLite cannot; {_REMEDY}")
         loose = _loose_variables(model, tape.watched_variables())
         if loose:
             raise ValueError(
@@ -182,7 +175,7 @@ def _following(model: tf_keras.Model, still: _Trace, training: _Trace, branches:
     if any(told != now and told is not False for told, now in pairs):
         raise ValueError(
             f"model {model.name!r}: got a call that tells a layer something else than `training`, or the contrary"
-            f"{mention(model.call, 'training=')}, expected `training`; pass it on as it is"
+            f"{_mention_in_layers(model, _OTHER_TRAINING)}, expected `training`; pass it on as it is"
         )
     return [told != now for told, now in pairs]
 
@@ -287,14 +280,7 @@ def _attributes(layer: Any, variables: Sequence[Any], separator: str = "") -> st
     return rf"{separator}self\.({'|'.join(names)})\b" if names else ""
 
 
-def mention(function: Any, pattern: str) -> str:
-    """Returns the first line of a function with a pattern in it, as " at file:line `text`"; empty if there is none."""
-    function = inspect.unwrap(getattr(function, "python_function", function))
-    try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return ""
-    for number, line in enumerate(lines, start=first):
-        if pattern and re.search(pattern, line):
-            return f" at {Path(inspect.getfile(function)).name}:{number} `{line.strip()}`"
-    return ""
+def _mention_in_layers(model: Any, pattern: str) -> str:
+    """What `mention` finds in the calls of a model and of the layers and models of the user's inside it."""
+    own = [layer for layer in model._flatten_layers() if type(layer).__module__.split(".")[0] != "tf_keras"]
+    return next(filter(None, (mention(layer.call, pattern) for layer in own)), "")
