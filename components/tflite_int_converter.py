@@ -15,7 +15,7 @@ from tfx.utils import io_utils
 
 from components import example_files, model_artifact
 from components.quantization import toolchain
-from components.quantization.conversion import IO_DTYPES, default_io_dtype, require_io_dtype
+from components.quantization.conversion import IO_DTYPES, default_io_dtype, flatbuffer, require_io_dtype
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
@@ -67,7 +67,7 @@ class Executor(base_executor.BaseExecutor):
             model_artifact.write_tflite(directory, tflite)
             if found is not None:
                 (directory / PARITY_FILE).write_text(f"{found}\n")
-            facts = _facts(tflite, source, scheme, exec_properties | {"io_dtype": io_dtype})
+            facts = _facts(tflite, source, scheme, exec_properties["profile"])
             model_artifact.record_facts(output, directory, facts | _parity_facts(found))
 
 
@@ -132,16 +132,19 @@ def _batches(records: list[bytes], feature_spec: dict[str, Any]) -> list[dict[st
 
 
 def _facts(
-    tflite: bytes, source: types.Artifact, scheme: QuantizationScheme, exec_properties: dict[str, Any]
+    tflite: bytes, source: types.Artifact, scheme: QuantizationScheme, profile: str
 ) -> dict[str, model_artifact.Fact]:
     accuracies = {
         f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
     }
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    edges = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
+    quantized = sorted({tensor.dtype.lower() for tensor in edges if tensor.scale or tensor.dtype == "FLOAT32"})
     return {
-        "kind": "int8" if scheme.activation_bits == 8 else scheme.name,
+        "kind": "int8" if scheme.all_activation_bits == (8,) else scheme.name,
         "scheme": scheme.to_json(),
-        "profile": exec_properties["profile"],
-        "io_dtype": exec_properties["io_dtype"],
+        "profile": profile,
+        "io_dtype": ", ".join(quantized),
         "integer_only": int(scheme.integer_only),
         "sha256": hashlib.sha256(tflite).hexdigest(),
         "parent_sha256": source.get_string_custom_property("sha256"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from components.quantization import audit, convert, parity, plan, quantize_model
@@ -49,7 +50,8 @@ def _trained(model: tf_keras.Model, scheme: QuantizationScheme | str) -> tuple[t
     model(examples, training=True)
     quantized = quantize_model(model, scheme)
     quantized.compile(tf_keras.optimizers.legacy.SGD(0.0), "mse", run_eagerly=True)
-    quantized.train_on_batch(examples, np.zeros(model(examples).shape, np.float32))
+    zeros = tf.nest.map_structure(lambda value: np.zeros(value.shape, np.float32), model(examples))
+    quantized.train_on_batch(examples, zeros)
     return quantized, examples
 
 
@@ -131,6 +133,39 @@ def test_scale_of_16_bits_is_that_of_the_farther_end_of_the_range() -> None:
     assert tensor.zero_point == (0,)
 
 
+def test_output_has_16_bits_when_only_its_shape_changes_behind_the_layer() -> None:
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    x = K.Conv2D(2, 3, name="head")(K.ReLU()(K.Conv2D(4, 3, name="body")(inputs)))
+    scheme = _scheme("^head$")
+    quantized, examples = _trained(tf_keras.Model(inputs, K.Reshape((-1, 2), name="boxes")(x)), scheme)
+    tflite = convert(quantized, scheme, profile="cpu")
+    assert _ops(tflite)[-2:] == [("CONV_2D", "INT16", "INT16"), ("RESHAPE", "INT16", "INT16")]
+    found = parity(quantized, tflite, [examples])
+    assert (found.tensors[-1].bits, found.first_over(3.0)) == (16, None), str(found)
+
+
+def test_tensor_is_widened_once_when_several_layers_of_16_bits_take_it() -> None:
+    inputs = tf_keras.Input((6,), name="x")
+    x = K.Dense(5, "relu", name="body")(inputs)
+    heads = [K.Dense(3, name="head_a")(x), K.Dense(2, name="head_b")(x), K.Dense(4, name="narrow")(x)]
+    scheme = _scheme("^head_")
+    quantized, examples = _trained(tf_keras.Model(inputs, heads), scheme)
+    tflite = convert(quantized, scheme, profile="cpu")
+    assert [op for op, *_ in _ops(tflite)].count("CAST") == 1
+    assert parity(quantized, tflite, [examples]).first_over(3.0) is None
+
+
+def test_equal_layers_of_16_bits_are_one_op() -> None:
+    inputs = tf_keras.Input((6,), name="x")
+    twins = [K.Dense(3, name=f"twin_{which}", kernel_initializer="ones", bias_initializer="ones") for which in "ab"]
+    model = tf_keras.Model(inputs, K.Add()([twin(inputs) for twin in twins]))
+    scheme = _scheme("^twin_")
+    quantized, examples = _trained(model, scheme)
+    tflite = convert(quantized, scheme, profile="cpu")
+    assert [op for op, *_ in _ops(tflite)].count("FULLY_CONNECTED") == 1
+    assert parity(quantized, tflite, [examples]).first_over(3.0) is None
+
+
 def test_plan_names_layers_of_16_bits() -> None:
     reasons = {layer.name: layer.reason for layer in plan(_images(), _scheme("^(stem|last)$"), target="cpu").layers}
     assert {name for name, reason in reasons.items() if "16-bit inputs and outputs" in reason} == {"stem", "last"}
@@ -157,7 +192,7 @@ def test_target_refuses_layers_of_16_bits_when_it_computes_in_8() -> None:
 def test_convert_refuses_uint8_when_some_tensors_have_16_bits() -> None:
     scheme = _scheme("stem|last")
     quantized, _ = _trained(_vectors(), scheme)
-    with pytest.raises(ValueError, match="io_dtype: got 'uint8', expected 'int8' with scheme 'mixed'"):
+    with pytest.raises(ValueError, match="io_dtype: got 'uint8', expected one of int8 with scheme 'mixed'"):
         convert(quantized, scheme, profile="cpu", io_dtype="uint8")
 
 

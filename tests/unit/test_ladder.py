@@ -21,7 +21,7 @@ from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.sensitivity import Sensitivity, sensitivities, worst
 from components.quantization.qat.splits import sample_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
-from components.quantization.schemes import load_scheme
+from components.quantization.schemes import QuantizationScheme, load_scheme
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,11 @@ def _model() -> tf_keras.Model:
 
 
 def _climbed(
-    judge: Judge, profile: str = "cpu", scheme: str = "full_int8", build: Any = _model, **knobs: Any
+    judge: Judge,
+    profile: str = "cpu",
+    scheme: str | QuantizationScheme = "full_int8",
+    build: Any = _model,
+    **knobs: Any,
 ) -> TrainedModels:
     parameters = TrainingParameters(strategy="auto", float_epochs=2, qat_epochs=1, batch_size=16, **knobs)
     training = QuantizationAwareTraining(_dataset, _dataset, parameters)
@@ -183,6 +187,14 @@ def test_mixed_rung_gives_the_worst_layers_more_bits_when_weights_have_four() ->
     bits = [trained.scheme.weight_bits_of(name) for name in ("first", "second", "y")]
     assert sorted(bit for bit in bits if bit) == [4, 4, 8]
     convert(trained.quantized_model, trained.scheme, profile="cpu")
+
+
+def test_mixed_rung_has_16_bits_everywhere_when_single_layers_had_them() -> None:
+    scheme = QuantizationScheme(name="mine", overrides=(("^y", "int16_activations"), ("^second$", "skip")))
+    trained = _climbed(_after(3), scheme=scheme)
+    assert trained.rung == "mixed"
+    assert (trained.scheme.name, trained.scheme.overrides) == ("int16x8", (("^second$", "skip"),))
+    assert [receipt.scheme for receipt in trained.receipts[1:]] == ["mine", "mine", "mine", "int16x8"]
 
 
 def test_gates_on_unknown_metrics_are_refused_before_anything_is_trained() -> None:

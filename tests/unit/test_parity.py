@@ -140,3 +140,30 @@ def test_parity_raises_when_an_argument_is_wrong(
 def test_parity_raises_when_the_file_is_of_another_model(tflite: bytes) -> None:
     with pytest.raises(ValueError, match=r"the TFLite model has the inputs \['image'\], the Keras model \['x'\]"):
         parity(models.dense(), tflite, [np.zeros((1, 3))])
+
+
+def _ranged(model: tf_keras.Model) -> tuple[tf_keras.Model, np.ndarray]:
+    examples = np.random.default_rng(3).normal(size=(16, *model.input_shape[1:])).astype(np.float32)
+    quantized = quantize_model(model)
+    quantized.compile(tf_keras.optimizers.legacy.SGD(0.0), "mse", run_eagerly=True)
+    quantized.train_on_batch(examples, np.zeros(model(examples).shape, np.float32))
+    return quantized, examples
+
+
+def test_parity_compares_a_layer_with_its_own_tensor_when_its_range_is_shared() -> None:
+    inputs = tf_keras.Input((8, 8, 3), name="x")
+    joined = tf_keras.layers.Concatenate()(
+        [tf_keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs), inputs]
+    )
+    quantized, examples = _ranged(tf_keras.Model(inputs, joined))
+    assert parity(quantized, convert(quantized), [examples]).first_over(2.0) is None
+
+
+def test_parity_says_so_when_it_cannot_tell_the_tensors_of_a_shared_layer_apart() -> None:
+    inputs = tf_keras.Input((8,), name="x")
+    tower = tf_keras.layers.Dense(3, name="tower")
+    joined = tf_keras.layers.Concatenate()([tower(inputs[:, :4]), tower(inputs[:, 4:])])
+    quantized, examples = _ranged(tf_keras.Model(inputs, joined))
+    found = parity(quantized, convert(quantized), [examples])
+    assert found.unmatched == ("tower", "tower")
+    assert found.first_over(2.0) is None

@@ -125,3 +125,8 @@ def test_chain_ends_when_something_else_looks_into_it() -> None:
     model = tf_keras.Model(inputs, [K.Dense(2)(half + 1.0), K.Dense(2)(half)])
     kinds = [type(call.layer).__name__ for call in calls(prepare(model).model)]
     assert sorted(kinds) == ["ChannelAffine", "Dense", "Dense", "TFOpLambda"]
+
+
+def test_constant_that_makes_channels_is_no_gain_of_the_input() -> None:
+    model = _model(lambda x: x - np.array([1.0, 2.0, 3.0], np.float32), K.Conv2D(2, 3), shape=(8, 8, 1))
+    assert [type(call.layer).__name__ for call in calls(prepare(model).model)] == ["TFOpLambda", "Conv2D"]

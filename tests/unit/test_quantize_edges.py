@@ -58,6 +58,19 @@ def test_gradients_are_those_of_the_float_model_when_it_is_confidently_wrong(
     assert np.abs(found[0]).max() > 0.3  # it has something to learn
 
 
+def test_probabilities_stay_as_they_are_in_training_when_only_their_shape_changes_behind() -> None:
+    inputs = tf_keras.Input((3,), name="x")
+    model = tf_keras.Model(inputs, K.Reshape((1, 3))(K.Softmax(name="softmax")(K.Dense(3, use_bias=False)(inputs))))
+    model.set_weights([np.eye(3, dtype=np.float32) * 8.0])
+    quantized = quantize_model(model)
+    features = np.array([[-1.0, -0.5, 1.0]], np.float32)
+    quantized(2.0 * features * [[1.0, -1.0, 1.0]], training=True)
+    found = quantized(features, training=True).numpy()
+    assert 0.0 < found[0, 0, 0] < 1e-5
+    np.testing.assert_allclose(found, model(features), atol=1e-3)
+    assert quantized(features, training=False).numpy()[0, 0, 0] == 0.0
+
+
 def test_gate_inside_the_model_is_rounded_in_training_and_passes_gradients() -> None:
     inputs = tf_keras.Input((4,), name="x")
     gate = K.Activation("sigmoid", name="gate")(inputs)
@@ -95,10 +108,12 @@ def test_padding_is_left_out_when_the_model_has_a_mask(behind: Callable[[], Any]
     assert parity(quantized, tflite, [{"words": padded}]).tensors[-1].sqnr_db > 15.0
 
 
-def test_plan_refuses_an_average_that_a_mask_changes() -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_plan_refuses_an_average_that_a_mask_changes(given: bool) -> None:
     inputs = tf_keras.Input((8,), dtype="int32", name="words")
-    embedded = K.Embedding(20, 6, mask_zero=True)(inputs)
-    model = tf_keras.Model(inputs, K.Dense(3)(K.GlobalAveragePooling1D(name="mean")(embedded)))
+    embedded = K.Embedding(20, 6, mask_zero=not given)(inputs)
+    mask = {"mask": tf.not_equal(inputs, 0)} if given else {}
+    model = tf_keras.Model(inputs, K.Dense(3)(K.GlobalAveragePooling1D(name="mean")(embedded, **mask)))
     (blocker,) = plan(model).blockers
     assert (blocker.name, "what a mask leaves" in blocker.reason) == ("mean", True)
 
@@ -106,7 +121,7 @@ def test_plan_refuses_an_average_that_a_mask_changes() -> None:
 def test_plan_refuses_indices_that_come_as_floats() -> None:
     model = tf_keras.Sequential([K.Embedding(20, 6, input_length=5, name="words"), K.Flatten(), K.Dense(3)])
     (blocker,) = plan(model).blockers
-    assert (blocker.name, "give the input dtype='int32'" in blocker.reason) == ("words", True)
+    assert (blocker.name, "give the model's input dtype='int32'" in blocker.reason) == ("words", True)
 
 
 # --- Ranges that kernels prescribe ------------------------------------------------------------------------------------
@@ -154,6 +169,18 @@ def test_model_converts_when_a_sigmoid_shares_its_range_for_one_use_of_several(b
     quantized = _ranged(model, _examples(model))
     found = parity(quantized, convert(quantized), [_examples(model)])
     assert all(tensor.sqnr_db > 35.0 for tensor in found.tensors if tensor.name.startswith("output")), str(found)
+
+
+# --- Recurrent layers -------------------------------------------------------------------------------------------------
+
+
+def test_lstm_converts_when_it_hands_its_state_on() -> None:
+    inputs = tf_keras.Input((6, 4), name="x")
+    _, *state = K.LSTM(5, return_state=True)(inputs)
+    decoded = K.LSTM(5, return_sequences=True)(inputs, initial_state=state)
+    model = tf_keras.Model(inputs, K.Dense(3, name="y")(decoded))
+    tflite = convert(_ranged(model, _examples(model)), representative_dataset=[_examples(model)], profile="cpu")
+    assert audit(tflite).integer_only
 
 
 # --- Channels ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ def require_io_dtype(io_dtype: str, scheme: QuantizationScheme | None = None) ->
       ValueError: If it is none of `IO_DTYPES`, or none of those of the scheme.
     """
     allowed = IO_DTYPES if scheme is None else _IO_DTYPES_BY_BITS[scheme.activation_bits]
+    if scheme is not None and len(scheme.all_activation_bits) > 1:  # those of 16 bits are int16 all the same
+        allowed = allowed[:1]
     if io_dtype not in allowed:
         whose = "" if scheme is None else f" with scheme {scheme.name!r}"
         raise ValueError(f"io_dtype: got {io_dtype!r}, expected one of {', '.join(allowed)}{whose}")

@@ -128,11 +128,6 @@ class _Conversion:
                 f"scheme {scheme.name!r} overrides the width of some layers, which training decides, got a float"
                 " model; convert a quantization-aware trained one"
             )
-        if len(scheme.all_activation_bits) > 1 and self._io_dtype != "int8":
-            raise ValueError(
-                f"io_dtype: got {self._io_dtype!r}, expected 'int8' with scheme {scheme.name!r}, whose overrides give"
-                " some tensors 16 bits"
-            )
 
     def _check_numbers(self) -> None:
         """TensorFlow's converter ends the process when it meets an infinite range."""

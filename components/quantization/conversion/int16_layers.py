@@ -90,15 +90,18 @@ class _Widening:
         self._edges = [int(i) for i in graph.inputs], [int(i) for i in graph.outputs]
         self._producers = {i: operator for operator in graph.operators for i in operator.outputs}
         self._narrow_scales: dict[int, tuple[float, int]] = {}
+        self._copies: dict[int, int] = {}
 
     def run(self, wanted: Sequence[WideTensor]) -> None:
         found = [self._find(tensor) for tensor in wanted]
-        makers = [self._maker(index) for index in found if index not in self._edges[0]]
+        # Equal layers are one op.
+        makers = {id(maker): maker for maker in (self._maker(i) for i in found if i not in self._edges[0])}
         for index in found:
             self._widen(index)
-        for maker in makers:
+        self._widen_reshapes()
+        for maker in makers.values():
             self._widen_op(maker)
-        self._narrow_for_others({id(maker) for maker in makers})
+        self._narrow_for_others(set(makers))
 
     def _find(self, wanted: WideTensor) -> int:
         """The index of the tensor; of several of one layer the last is its result."""
@@ -164,24 +167,21 @@ class _Widening:
         """Gives an op inputs and a bias for 16 bits."""
         data, bias, version = _OPS[self._code(operator)]
         index = operator.inputs[data]
-        self._widen_reshaped(index)
         if index in self._narrow_scales:
             before = self._narrow_scales[index][0]
         else:
             before = float(self._graph.tensors[index].quantization.scale[0])
-            operator.inputs[data] = index = self._widened_copy(index, operator)
+            operator.inputs[data] = index = self._widened_copy(index)
         after = float(self._graph.tensors[index].quantization.scale[0])
         if bias is not None and len(operator.inputs) > bias and operator.inputs[bias] >= 0:
             operator.inputs[bias] = self._fine_bias(operator.inputs[bias], before / after)
         operator.opcodeIndex = self._opcode(self._code(operator), version)
 
-    def _widen_reshaped(self, index: int) -> None:
-        """Widens a tensor that is a widened one but for its shape."""
-        reshape = self._producers.get(index)
-        if reshape is not None and self._code(reshape) == "RESHAPE":
-            self._widen_reshaped(reshape.inputs[0])
-            if reshape.inputs[0] in self._narrow_scales:
-                self._widen(index)
+    def _widen_reshapes(self) -> None:
+        """Widens what is a widened tensor but for its shape."""
+        for operator in self._graph.operators:
+            if self._code(operator) == "RESHAPE" and operator.inputs[0] in self._narrow_scales:
+                self._widen(operator.outputs[0])
 
     def _fine_bias(self, index: int, steps: float) -> int:
         """A bias in smaller steps, as integers of 64 bits."""
@@ -197,16 +197,19 @@ class _Widening:
         tensor.quantization.scale = (np.asarray(old.quantization.scale, np.float64) / steps).astype(np.float32)
         return new
 
-    def _widened_copy(self, index: int, before: Any) -> int:
-        """An 8-bit tensor in 16 bits, the same real values, for an op that comes after."""
+    def _widened_copy(self, index: int) -> int:
+        """An 8-bit tensor in 16 bits, the same real values, made right behind it and once for all who take it."""
+        if index in self._copies:
+            return self._copies[index]
         scale = float(self._graph.tensors[index].quantization.scale[0])
         zero_point = int(self._graph.tensors[index].quantization.zeroPoint[0])
         cast, wide = self._copy(index, "int32"), self._copy(index, "int16")
         _set_type(self._graph.tensors[cast], schema.TensorType.INT32, scale, zero_point)
         _set_type(self._graph.tensors[wide], schema.TensorType.INT16, scale / _STEPS, 0)
-        at = self._position(before)
+        at = self._position(self._producers[index]) + 1 if index in self._producers else 0
         self._graph.operators.insert(at, self._operator("CAST", _CAST_VERSION, index, cast))
         self._graph.operators.insert(at + 1, self._operator("QUANTIZE", _QUANTIZE_VERSION, cast, wide))
+        self._copies[index] = wide
         return wide
 
     def _narrow_for_others(self, makers: set[int]) -> None:

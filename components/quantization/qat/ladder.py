@@ -248,15 +248,15 @@ class Ladder:
             override = (f"^({names})$", "int8_weights")
             name = f"{self._scheme.name}_mixed"
             return dataclasses.replace(self._scheme, name=name, overrides=(override, *self._scheme.overrides))
-        skipped = tuple(override for override in self._scheme.overrides if override[1] != "int4_weights")
-        return dataclasses.replace(load_scheme("int16x8"), overrides=skipped)
+        kept = tuple(override for override in self._scheme.overrides if override[1] in ("skip", "int8_weights"))
+        return dataclasses.replace(load_scheme("int16x8"), overrides=kept)
 
     def _refusal(self, options: LadderOptions) -> str:
         """Why the last rung is out of reach; empty if it is not."""
         if self._scheme.activation_bits == 16:
             return f"left out: nothing has more bits than scheme {self._scheme.name}"
-        scheme = self._more_bits()
         try:
+            scheme = self._more_bits()
             load_profile(options.profile).check(scheme)
             require_io_dtype(options.io_dtype or default_io_dtype(scheme), scheme)
         except ValueError as error:

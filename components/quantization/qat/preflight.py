@@ -76,9 +76,12 @@ def preflight(
 def undisturbed() -> Iterator[None]:
     """Leaves random numbers and the names of layers to come as if nothing had been done meanwhile."""
     eager = context.context()
-    generators = [generator for generator in (eager._rng, _keras_generator()) if generator is not None]
+    generators = [
+        generator for generator in (getattr(eager, "_rng", None), _keras_generator()) if generator is not None
+    ]
     before = random.getstate(), np.random.get_state(), [generator.getstate() for generator in generators]
     names = {graph: dict(uids) for graph, uids in backend.PER_GRAPH_OBJECT_NAME_UIDS.items()}
+    observed = set(backend.OBSERVED_NAMES)
     try:
         yield
     finally:
@@ -87,6 +90,7 @@ def undisturbed() -> Iterator[None]:
         for generator, state in zip(generators, before[2], strict=True):
             generator.setstate(state)
         tf_keras.backend.reset_uids()
+        backend.OBSERVED_NAMES |= observed
         for graph, uids in names.items():
             backend.PER_GRAPH_OBJECT_NAME_UIDS[graph] = collections.defaultdict(int, uids)
 

@@ -126,7 +126,7 @@ class _Quantization:
             raw,
             observe=id(old) in group.watched,
             wide=self._ranges.is_wide(old),
-            is_output=id(old) in self._output_names,
+            is_output=self._ranges.is_shown(old),
         )
 
     def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

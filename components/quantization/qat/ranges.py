@@ -13,7 +13,7 @@ from components.quantization.qat import rules, weight_quantization
 from components.quantization.qat.rules import Rule
 from components.quantization.schemes import QuantizationScheme
 from components.quantization.surgery.affine import ChannelAffine
-from components.quantization.surgery.graph import Call, calls, consumers, is_masked
+from components.quantization.surgery.graph import Call, calls, consumers
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -32,24 +32,6 @@ class Group:
 
 
 _LEFT_OUT = Rule(kind="calibrate", reason="left out of training by the scheme: its ranges are calibrated")
-_MASKED = Rule(
-    kind="float",
-    reason="averages what a mask leaves, which TFLite does in floats; pool without a mask (mask_zero=False)",
-)
-
-
-_FLOAT_INDICES = Rule(
-    kind="float",
-    reason="its indices come as floats, which the integer model would have to cast; give the input dtype='int32'",
-)
-
-
-def _rule_of(call: Call) -> Rule:
-    if isinstance(call.layer, tf_keras.layers.Embedding) and call.inputs[0].dtype.is_floating:
-        return _FLOAT_INDICES
-    if isinstance(call.layer, tf_keras.layers.GlobalAveragePooling1D) and is_masked(call):
-        return _MASKED
-    return rules.rule_of(call)
 
 
 class Ranges:
@@ -69,15 +51,19 @@ class Ranges:
         self.calls = list(calls(model))
         self._consumers = consumers(model)
         self._outputs = {id(tensor) for tensor in model.outputs}
+        self._shown = set(self._outputs)
         self._index = {id(call.outputs[0]): index for index, call in enumerate(self.calls)}
         scheme.require_all_matched(call.layer.name for call in self.calls)
-        self.rules = [_LEFT_OUT if self._is_left_out(call, scheme) else _rule_of(call) for call in self.calls]
+        self.rules = [_LEFT_OUT if self._is_left_out(call, scheme) else rules.rule_of(call) for call in self.calls]
         self.folds = self._find_folds()
         self.preprocessing = self._find_preprocessing({id(tensor) for tensor in model.inputs})
         self.fused = self._find_fused()
         self.wide = self._find_wide(scheme)
         self._wide_tensors = self._find_wide_tensors(model)
         self._pass_wide_tensors_on()
+        for index, call in reversed(list(enumerate(self.calls))):
+            if self._passes(index) and id(call.outputs[0]) in self._shown and self._only_consumer_of(call.inputs[0]):
+                self._shown.add(id(call.inputs[0]))
         self._groups: dict[int, Group] = {}
         for tensor in model.inputs:
             if tensor.dtype.is_floating and not self._is_index(tensor) and not self._is_calibrated(tensor):
@@ -102,6 +88,17 @@ class Ranges:
         """Whether all values that make up a range come out of a ReLU."""
         makers = [self._index.get(tensor) for tensor in group.watched]
         return bool(makers) and all(index is not None and rules.is_relu(self.calls[index]) for index in makers)
+
+    def is_shown(self, tensor: Any) -> bool:
+        """Whether a tensor is an output of the model, but for its shape."""
+        return id(tensor) in self._shown
+
+    def _passes(self, index: int) -> bool:
+        """Whether a call leaves its values as they are and where they are."""
+        return self.rules[index].kind == "nothing" or rules.is_reshape(self.calls[index])
+
+    def _only_consumer_of(self, tensor: Any) -> bool:
+        return len(self._consumers.get(id(tensor), [])) == 1
 
     def is_wide(self, tensor: Any) -> bool:
         """Whether a tensor has 16 bits in a model of 8."""
@@ -199,8 +196,7 @@ class Ranges:
     def _pass_wide_tensors_on(self) -> None:
         """Lets values of 16 bits through where an op gives its tensor another shape, or there is no op at all."""
         for index, call in enumerate(self.calls):
-            free = self.rules[index].kind == "nothing" or rules.is_reshape(call)
-            if free and all(self.is_wide(tensor) for tensor in call.inputs):
+            if self._passes(index) and all(self.is_wide(tensor) for tensor in call.inputs):
                 self.wide.add(index)
                 self._wide_tensors |= {id(tensor) for tensor in call.outputs}
 

@@ -13,7 +13,7 @@ from components.quantization.qat import weight_quantization
 from components.quantization.surgery import recurrent
 from components.quantization.surgery.activations import activation_name
 from components.quantization.surgery.affine import ChannelAffine
-from components.quantization.surgery.graph import Call, symbol
+from components.quantization.surgery.graph import Call, is_masked, symbol
 from components.quantization.surgery.normalization import ReciprocalRoot
 
 layers = tf_keras.layers
@@ -183,6 +183,10 @@ def rule_of(call: Call) -> Rule:
     layer = call.layer
     if not call.outputs[0].dtype.is_floating:
         return Rule(kind="calibrate", reason=f"returns {call.outputs[0].dtype.name}, which has no range")
+    if isinstance(layer, layers.Embedding) and call.inputs[0].dtype.is_floating:
+        return _float("its indices come as floats, which had to be cast; give the model's input dtype='int32'")
+    if isinstance(layer, layers.GlobalAveragePooling1D) and is_masked(call):
+        return _float("averages what a mask leaves, which TFLite does in floats; pool without one (mask_zero=False)")
     if symbol(layer):
         return _UNKNOWN_INTERPOLATION if _is_odd_resize(call) else _FUNCTIONS.get(symbol(layer), _UNKNOWN)
     if weight_quantization.has_kernel(layer):
@@ -256,7 +260,8 @@ def has_wide_kernel(call: Call, rule: Rule) -> bool:
 
 def is_reshape(call: Call) -> bool:
     """Whether the call only gives its tensor another shape."""
-    return isinstance(call.layer, layers.Reshape | layers.Flatten) or symbol(call.layer) == "reshape"
+    functions = ("reshape", "squeeze", "expand_dims")
+    return isinstance(call.layer, layers.Reshape | layers.Flatten) or symbol(call.layer) in functions
 
 
 def takes_relu(call: Call) -> bool:

@@ -59,10 +59,11 @@ def probes(
                 f"the TFLite model has the {what} {sorted(found)}, the Keras model {sorted(names)}; give the .tflite"
                 " that was converted from this model"
             )
-    computed = [tensor for tensor in tensors if tensor.constant is None]
+    fed = {tensor.index for tensor in inputs.values()}
+    computed = [tensor for tensor in tensors if tensor.constant is None and tensor.index not in fed]
     edges = {id(tensor): inputs[name] for name, tensor in zip(model.input_names, model.inputs, strict=True)}
     edges |= {id(tensor): outputs[name] for name, tensor in zip(model.output_names, model.outputs, strict=True)}
-    ranged = [_probe(call, computed, edges) for call in calls(model) if _quantizes(call)]
+    ranged = [_probe(call, computed, edges, _is_called_again(model, call)) for call in calls(model) if _quantizes(call)]
     results = [
         Probe(name=f"output {name}", symbolic=symbolic, tensor=outputs[name], output=name)
         for name, symbolic in zip(model.output_names, model.outputs, strict=True)
@@ -74,10 +75,22 @@ def _quantizes(call: Call) -> bool:
     return isinstance(call.layer, FakeQuantize) and not call.kwargs.get("step", False)
 
 
-def _probe(call: Call, tensors: list[flatbuffer.Tensor], edges: Mapping[int, flatbuffer.Tensor]) -> Probe:
+def _is_called_again(model: tf_keras.Model, call: Call) -> bool:
+    """Whether the layer before a FakeQuantize makes several tensors, whose names tell them apart in no known order."""
+    layer = call.inputs[0].node.layer
+    return sum(other.layer is layer for other in calls(model)) > 1
+
+
+def _probe(
+    call: Call, tensors: list[flatbuffer.Tensor], edges: Mapping[int, flatbuffer.Tensor], several: bool
+) -> Probe:
     symbolic = call.outputs[0]
     fitting = [tensor for tensor in tensors if math.prod(tensor.shape) == math.prod(symbolic.shape[1:])]
-    best = next(_candidates(call, fitting, edges), None)
+    found = _candidates(call, fitting, edges)
+    best = next(found, None)
+    if several and best is not None and best.scale:
+        equal = {tensor.index for tensor in found if tensor.scale == best.scale} - {best.index}
+        best = None if equal else best
     return Probe(name=call.inputs[0].node.layer.name, symbolic=symbolic, tensor=best)
 
 
@@ -91,9 +104,9 @@ def _candidates(
     wide = bool(call.kwargs.get("wide", False))
     fitting = [tensor for tensor in fitting if (tensor.dtype == "INT16") is (wide or call.layer.bits == 16)]
     ranged = [tensor for tensor in fitting if tensor.scale and _is_scale_of(tensor.scale[0], call.layer)]
-    for wanted in (call.layer.name, call.inputs[0].node.layer.name):
-        for group in (ranged, fitting):
-            # Of the tensors of one layer the last is its result.
+    for group in (ranged, fitting):
+        for wanted in (call.inputs[0].node.layer.name, call.layer.name):
+            # Of the tensors of one call the last is its result.
             yield from (tensor for tensor in reversed(group) if wanted in flatbuffer.name_parts(tensor.name))
     if result in edges:
         yield edges[result]

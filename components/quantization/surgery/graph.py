@@ -196,7 +196,8 @@ class Rewriter:
 
 def is_masked(call: Call) -> bool:
     """Whether a tensor that the call takes comes with a mask, such as that of padded words."""
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in call.inputs)
+    given = call.kwargs.get("mask")
+    return given is not None or any(getattr(tensor, "_keras_mask", None) is not None for tensor in call.inputs)
 
 
 def symbol(layer: Any) -> str:

@@ -81,6 +81,8 @@ def _affine(call: Call) -> Affine | None:
     shape = call.outputs[0].shape
     if len(call.inputs) != 1 or len(shape) < 2 or None in tuple(shape[1:]) or not call.outputs[0].dtype.is_floating:
         return None
+    if tuple(call.inputs[0].shape) != tuple(shape):  # a constant of more channels, or of higher rank
+        return None
     if isinstance(call.layer, ChannelAffine):  # its weights are those of a frozen Rescaling or Normalization
         gain, offset = (np.asarray(value, np.float64) for value in call.layer.get_weights())
         return None if call.layer.trainable else (gain, offset)

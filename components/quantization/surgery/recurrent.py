@@ -20,7 +20,7 @@ def applies(call: Call) -> bool:
     inner = layer.forward_layer if isinstance(layer, layers.Bidirectional) else layer
     if not isinstance(inner, layers.RNN) or obstacle(call):
         return False
-    return not getattr(inner, "unroll", True) and (is_masked(call) or not _fused(layer))
+    return not getattr(inner, "unroll", True) and (is_masked(call) or len(call.inputs) > 1 or not _fused(layer))
 
 
 def obstacle(call: Call) -> str:
@@ -41,6 +41,7 @@ def _fused(layer: Any) -> bool:
     return (
         type(layer) is layers.LSTM
         and not layer.go_backwards
+        and not layer.return_state
         and layer.use_bias
         and not layer.recurrent_dropout
         and (activation_name(layer), getattr(layer.recurrent_activation, "__name__", "")) == ("tanh", "sigmoid")
