@@ -227,7 +227,7 @@ class _Conversion:
             raise audit.NotIntegerOnlyError(found)
         self._check_scales(tflite)
         self._check_edges(tflite)
-        _require_runnable(tflite)
+        require_runnable(tflite)
 
     def _check_scales(self, tflite: bytes) -> None:
         """The converter follows the grid that training put the weights on, whatever it is told."""
@@ -255,8 +255,12 @@ class _Conversion:
             )
 
 
-def _require_runnable(tflite: bytes) -> None:
-    """Runs the model once: some of TFLite's kernels refuse types that the converter makes, a few only then."""
+def require_runnable(tflite: bytes) -> None:
+    """Runs the model once: some of TFLite's kernels refuse types that the converter makes, a few only then.
+
+    Raises:
+      ValueError: If TFLite cannot run it.
+    """
     try:
         interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
         interpreter.allocate_tensors()

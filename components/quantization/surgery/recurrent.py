@@ -51,26 +51,26 @@ def _fused(layer: Any) -> bool:
 def rewrite(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], rewriter: Rewriter) -> Any:
     """The same layer, its steps written out."""
     layer = call.layer
-    return rewriter.copy(layer, _unrolled(type(layer).__name__, layer.get_config()))(*args, **kwargs)
+    return rewriter.copy(layer, _unrolled(type(layer).__name__, layer.get_config(), is_masked(call)))(*args, **kwargs)
 
 
-def _unrolled(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _unrolled(class_name: str, config: Mapping[str, Any], masked: bool) -> dict[str, Any]:
     """The configuration of the same layer, its loop unrolled, and that of the layers and cells inside it.
 
-    An LSTM, and a GRU with `reset_after=False`, multiply for each gate, instead of splitting one product in several:
-    converters leave that split in floats, TensorFlow 2.21's of an LSTM and 2.16's of such a GRU.
+    An LSTM, and a GRU with `reset_after=False` or a mask, multiply for each gate, instead of splitting one product in
+    several: converters leave that split in floats, TensorFlow 2.21's of LSTM and masked GRU, 2.16's of the other.
     """
-    changed = {key: _unrolled_inside(value) for key, value in config.items()}
+    changed = {key: _unrolled_inside(value, masked) for key, value in config.items()}
     if "unroll" in config:
         changed["unroll"] = True
-    if class_name in ("LSTM", "LSTMCell") or config.get("reset_after") is False:
+    if class_name in ("LSTM", "LSTMCell") or config.get("reset_after") is False or (masked and "reset_after" in config):
         changed["implementation"] = 1
     return changed
 
 
-def _unrolled_inside(value: Any) -> Any:
+def _unrolled_inside(value: Any, masked: bool) -> Any:
     if isinstance(value, list):
-        return [_unrolled_inside(one) for one in value]
+        return [_unrolled_inside(one, masked) for one in value]
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
-        return value | {"config": _unrolled(str(value["class_name"]), value["config"])}
+        return value | {"config": _unrolled(str(value["class_name"]), value["config"], masked)}
     return value
