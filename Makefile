@@ -15,7 +15,7 @@ UNREACHABLE ?= fail
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup demo test test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-qat bench-architectures bench-channel-spread bench-cifar10
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,7 +61,9 @@ audit: setup ## Looks up known vulnerabilities of both stacks, into build/audit
 sbom: setup ## Writes what both stacks consist of, as CycloneDX, into build/sbom
 	@$(PYTHON) -m infra.supply_chain.sbom
 
-bench: setup ## Times the demo, component by component, into build/bench/demo.json
+bench: bench-demo bench-qat ## Times the demo and training steps
+
+bench-demo: setup ## Times the demo, component by component, into build/bench/demo.json
 	@$(PYTHON) -m infra.bench.demo
 
 bench-qat: setup ## Times training steps in floats, with our fake quantization and with tfmot's, into build/bench

@@ -1,4 +1,4 @@
-"""Times the digits demo from an empty cache, component by component: `make bench`."""
+"""Times the digits demo from an empty cache, component by component: `make bench-demo`."""
 
 import json
 import os
