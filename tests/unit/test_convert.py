@@ -251,3 +251,12 @@ def test_convert_raises_when_calibration_would_meet_a_loop(layer: str, named: st
     model = tf_keras.Model(inputs, getattr(tf_keras.layers, layer)(4, name="recurrent")(inputs))
     with pytest.raises(ValueError, match=rf"the model loops in \S*{named}, where ranges cannot be calibrated; unroll"):
         convert(model, representative_dataset=[np.ones((2, 8, 3))])
+
+
+def test_convert_names_what_computes_infinities_from_the_representative_dataset() -> None:
+    inputs = tf_keras.Input((4,), name="x")
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(tf.math.log(tf_keras.layers.ReLU()(inputs))))
+    examples = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, -2.0, 3.0, 4.0]], np.float32)
+    assert audit(convert(model, representative_dataset=[examples[:1]], profile="cpu")).integer_only
+    with pytest.raises(ValueError, match=r"tf.math.log.*compute what is infinite or no number, which has no range"):
+        convert(model, representative_dataset=iter([examples]), profile="cpu")

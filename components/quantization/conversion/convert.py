@@ -16,6 +16,7 @@ from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import (
     audit,
     default_io_dtype,
+    finite_values,
     flatbuffer,
     int4_packing,
     int16_layers,
@@ -81,7 +82,8 @@ def convert(
     require_io_dtype(io_dtype, scheme)
     leave_libraries_alone()
     conversion = _Conversion(dense_function(model), scheme, profile, io_dtype)
-    tflite = conversion.run(representative_dataset)
+    # Whoever gives an iterator gets it read once.
+    tflite = conversion.run(None if representative_dataset is None else list(representative_dataset))
     _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(tflite), scheme.name, io_dtype)
     return tflite
 
@@ -173,7 +175,16 @@ class _Conversion:
                 f"the model loops in {', '.join(looping)}, where ranges cannot be calibrated; unroll recurrent layers"
                 " (unroll=True)"
             )
+        self._check_values(dataset)
         return self._run_converter(saved_model, dataset)
+
+    def _check_values(self, dataset: Iterable[Batch] | None) -> None:
+        broken = finite_values.non_finite_nodes(self._function.concrete, feeds(dataset or (), self._function.inputs)())
+        if broken:
+            raise ValueError(
+                f"representative_dataset: from its examples {', '.join(broken[:3])} compute what is infinite or no"
+                " number, which has no range; keep such values out, by tf.maximum before a logarithm or a root, say"
+            )
 
     def _run_converter(self, saved_model: str, dataset: Iterable[Batch] | None) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])

@@ -15,6 +15,16 @@ from components.quantization.conversion import int16_layers, int16_ranges
 _OPS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 
 
+def frozen(concrete: Any) -> Any:
+    """Returns the graph of a concrete function, functions inlined and variables as constants."""
+    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def()
+
+
+def is_fake_quantization(operation: tf.Operation) -> bool:
+    """Whether an operation of a graph rounds a tensor to integers."""
+    return operation.type in _OPS
+
+
 def has_fake_quantization(concrete: Any) -> bool:
     """Whether a concrete function contains fake quantization."""
     definition = concrete.graph.as_graph_def()
@@ -27,7 +37,7 @@ def unobserved_layers(concrete: Any) -> tuple[str, ...]:
 
     The converter takes such a range without a word and makes a model that knows only zeros.
     """
-    nodes = {node.name: node for node in _frozen(concrete).node}
+    nodes = {node.name: node for node in frozen(concrete).node}
     ranges = [(node.name, *(_constant(nodes, name) for name in node.input[1:3])) for node in _fake(nodes.values())]
     for node, *ends in int16_ranges.wide_nodes(list(nodes.values())):
         ranges.append((node.name, *(_constant(nodes, end) for end in ends)))
@@ -51,7 +61,7 @@ def non_finite_layers(concrete: Any) -> tuple[str, ...]:
 
 def wide_tensors(concrete: Any) -> tuple[int16_layers.WideTensor, ...]:
     """Returns the tensors that are rounded to 16 bits in a function of 8."""
-    nodes = {node.name: node for node in _frozen(concrete).node}
+    nodes = {node.name: node for node in frozen(concrete).node}
     found = []
     for node, *ends in int16_ranges.wide_nodes(list(nodes.values())):
         minimum, maximum = (_constant(nodes, end) for end in ends)
@@ -74,11 +84,6 @@ def remove_fake_quantization(saved_model: Path) -> None:
             for output, name in function.ret.items():
                 function.ret[output] = _identity_output(name, removed)
     path.write_bytes(content.SerializeToString(deterministic=True))
-
-
-def _frozen(concrete: Any) -> Any:
-    """The graph, functions inlined and variables as constants."""
-    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def()
 
 
 def _fake(nodes: Iterable[Any]) -> Iterator[Any]:
