@@ -1,9 +1,29 @@
 """Small models that tests share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tf_keras
 
+from components.quantization.surgery.graph import calls
+
 layers = tf_keras.layers
+
+
+def chain(
+    shape: tuple[int, ...], *steps: Callable[[Any], Any], dtype: str | None = None, library: Any = tf_keras
+) -> Any:
+    """Layers, or functions of a tensor, in a row, of tf_keras or Keras 3."""
+    inputs = values = library.Input(shape, dtype=dtype, name="x")
+    for step in steps:
+        values = step(values)
+    return library.Model(inputs, values, name="edge")
+
+
+def kinds(model: tf_keras.Model) -> list[str]:
+    """The classes of the layers that a model calls, in order."""
+    return [type(call.layer).__name__ for call in calls(model)]
 
 
 def dense(units: int = 2) -> tf_keras.Model:

@@ -13,10 +13,11 @@ import tf_keras
 
 from components.quantization import plan, quantize_model
 from components.quantization.autograph import leave_libraries_alone
-from components.quantization.surgery.graph import calls
 from components.quantization.surgery.prepare import prepare
 from components.quantization.surgery.proof import difference, require_same_function
 from components.quantization.surgery.subclassed import captured
+
+from small_models import chain, kinds
 
 leave_libraries_alone()
 K, K3 = tf_keras.layers, keras.layers
@@ -26,19 +27,8 @@ _WHOLE = _RANDOM.uniform(1.0, 2.0, IMAGE)
 Step = Callable[[Any], Any]
 
 
-def chain(shape: tuple[int, ...], *steps: Step, dtype: str | None = None, library: Any = tf_keras) -> Any:
-    inputs = values = library.Input(shape, dtype=dtype, name="x")
-    for step in steps:
-        values = step(values)
-    return library.Model(inputs, values, name="edge")
-
-
 def conv(**arguments: Any) -> Any:
     return K.Conv2D(3, 3, padding="same", **arguments)
-
-
-def kinds(model: Any) -> list[str]:
-    return [type(call.layer).__name__ for call in calls(model)]
 
 
 # --- Inputs, dtypes and losses ----------------------------------------------------------------------------------------

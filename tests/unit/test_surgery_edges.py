@@ -12,8 +12,9 @@ import tf_keras
 from components.quantization import convert, plan, quantize_model
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.surgery import duplicates
-from components.quantization.surgery.graph import calls
 from components.quantization.surgery.prepare import prepare
+
+from small_models import chain, kinds
 
 leave_libraries_alone()
 K, K3 = tf_keras.layers, keras.layers
@@ -22,19 +23,8 @@ _RANDOM = np.random.default_rng(1)
 Step = Callable[[Any], Any]
 
 
-def chain(shape: tuple[int, ...], *steps: Step, dtype: str | None = None, library: Any = tf_keras) -> Any:
-    inputs = values = library.Input(shape, dtype=dtype, name="x")
-    for step in steps:
-        values = step(values)
-    return library.Model(inputs, values, name="edge")
-
-
 def conv(**arguments: Any) -> Any:
     return K.Conv2D(3, 3, padding="same", **arguments)
-
-
-def kinds(model: Any) -> list[str]:
-    return [type(call.layer).__name__ for call in calls(model)]
 
 
 def trained(model: Any) -> tf_keras.Model:
