@@ -26,15 +26,20 @@ def narrow(saved_model: Path) -> None:
     """Rewrites a SavedModel so that what is rounded to 16 bits is rounded to 8, in the range of these."""
     path = saved_model / "saved_model.pb"
     content = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    changed = 0
     for graph in content.meta_graphs:
-        _narrow(graph.graph_def.node, "")
+        changed += _narrow(graph.graph_def.node, "")
         for function in graph.graph_def.library.function:
-            _narrow(function.node_def, ":output:0")
-    path.write_bytes(content.SerializeToString(deterministic=True))
+            changed += _narrow(function.node_def, ":output:0")
+    if changed:
+        path.write_bytes(content.SerializeToString(deterministic=True))
 
 
-def _narrow(nodes: Any, output: str) -> None:
-    for node, *ends in wide_nodes(nodes):
+def _narrow(nodes: Any, output: str) -> int:
+    """Rewrites the nodes of one graph; returns how many."""
+    found = list(wide_nodes(nodes))
+    for node, *ends in found:
         node.attr["num_bits"].i = 8
         node.attr["narrow_range"].b = False
         node.input[1:3] = [f"{end}{output}" for end in ends]
+    return len(found)

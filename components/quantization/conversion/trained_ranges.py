@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from components.quantization.conversion import int16_layers, int16_ranges
 
 # With scalar ranges, and with one per channel.
-_OPS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
+_OPS = frozenset({int16_ranges.FAKE_QUANTIZATION, f"{int16_ranges.FAKE_QUANTIZATION}PerChannel"})
 
 
 def frozen(concrete: Any) -> Any:
