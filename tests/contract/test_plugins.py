@@ -95,7 +95,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
             targets.load_target,
             "unknown target 'nothing': there are cpu, edge_tpu; to add one, create components/targets",
         ),
-        (profiles.load_profile, "unknown target 'nothing': there are cpu, edge_tpu"),
+        (profiles.load_profile, "unknown target 'nothing': there are a311d, cpu, edge_tpu, ethos_u, nnapi, tflm"),
         (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
         (configs.load_config, "unknown config 'nothing': there are digits"),
         (tasks.load_task, "unknown task 'nothing': there are digits"),

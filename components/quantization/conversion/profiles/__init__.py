@@ -3,6 +3,7 @@
 import dataclasses
 
 from components.quantization import plugins, schemes
+from components.quantization.conversion.op_versions import VersionProblem, cause, minimum_runtime, workaround
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,37 +15,95 @@ class ConversionProfile:
       per_channel_dense: Whether FULLY_CONNECTED weights may carry one scale per output channel. Converters since
         TensorFlow 2.16 emit that by default; many devices compute it wrongly or refuse it
         (https://github.com/tensorflow/tflite-micro/pull/2602).
+      per_channel_weights: Whether weights of convolutions may carry one scale per output channel. If not, every
+        weight has one scale, and schemes with `per_axis_weights` are refused: a model that was trained with a scale
+        per channel is another model with one.
       weight_bits: The widths of weights that the device computes with; 16 for floats.
       activation_bits: The widths of activations that the device computes with; 32 for floats.
+      max_runtime: The op-version ceiling: the newest TensorFlow whose ops the device's parser knows, as (major, minor,
+        patch); None if it follows TensorFlow.
+      allowed_custom_ops: Names of the custom ops that the device's runtime brings.
     """
 
     name: str
     per_channel_dense: bool
+    per_channel_weights: bool = True
     weight_bits: tuple[int, ...] = (8,)
     activation_bits: tuple[int, ...] = (8,)
+    max_runtime: tuple[int, int, int] | None = None
+    allowed_custom_ops: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks that the two granularities agree; raises ValueError if they do not."""
+        if self.per_channel_dense and not self.per_channel_weights:
+            raise ValueError(
+                f"profile {self.name!r}: got per_channel_dense=True with per_channel_weights=False, expected a scale"
+                " per channel nowhere; set per_channel_dense=False"
+            )
 
     def check(self, scheme: schemes.QuantizationScheme) -> None:
         """Checks that the device can run a model of this scheme.
 
         Raises:
-          ValueError: If it cannot; names the schemes that it can run.
+          ValueError: If it cannot; names all that is wrong, and the schemes that it can run.
         """
-        if not self._runs(scheme):
+        wrong = []
+        if not self._has_widths_of(scheme):
+            wrong.append(
+                f"got weights of {_listed(scheme.all_weight_bits)} bits and activations of"
+                f" {_listed(scheme.all_activation_bits)}, expected weights of {_listed(self.weight_bits)} and"
+                f" activations of {_listed(self.activation_bits)} bits"
+            )
+        if not self._has_granularity_of(scheme):
+            wrong.append("got a scale per output channel of a weight, expected one scale per weight")
+        if wrong:
             can_run = [name for name in schemes.scheme_names() if self._runs(schemes.load_scheme(name))]
             raise ValueError(
-                f"target {self.name!r} cannot run scheme {scheme.name!r}: got weights of"
-                f" {_listed(scheme.all_weight_bits)} bits and activations of {_listed(scheme.all_activation_bits)},"
-                f" expected weights of {_listed(self.weight_bits)} and activations of {_listed(self.activation_bits)}"
-                f" bits; choose one of {', '.join(can_run)}"
+                f"target {self.name!r} cannot run scheme {scheme.name!r}: {'; '.join(wrong)}; choose one of"
+                f" {', '.join(can_run)}"
             )
 
+    def version_problem(self, code: str, version: int) -> VersionProblem | None:
+        """Returns why the device's parser refuses an op of this version; None if it knows the op.
+
+        Args:
+          code: The name of a builtin op in the schema, for example "CONV_2D". Custom ops have no such versions.
+          version: Its version.
+
+        >>> load_profile("edge_tpu").version_problem("CONV_2D", 3) is None
+        True
+        >>> load_profile("edge_tpu").version_problem("CONV_2D", 6).reason  # doctest: +ELLIPSIS
+        "CONV_2D version 6 is a grouped convolution, known since TensorFlow 2.9.0; target 'edge_tpu' knows ops..."
+        """
+        if self.max_runtime is None or code == "CUSTOM":
+            return None
+        needed = minimum_runtime(code, version)
+        if needed is not None and needed <= self.max_runtime:
+            return None
+        known_since = f"known since TensorFlow {_dotted(needed)}" if needed else "newer than the TensorFlows known here"
+        reason = (
+            f"{code} version {version} is {cause(code, version)}, {known_since}; target {self.name!r} knows ops up to"
+            f" TensorFlow {_dotted(self.max_runtime)}"
+        )
+        return VersionProblem(reason=reason, fix=workaround(code, version))
+
     def _runs(self, scheme: schemes.QuantizationScheme) -> bool:
+        return self._has_widths_of(scheme) and self._has_granularity_of(scheme)
+
+    def _has_widths_of(self, scheme: schemes.QuantizationScheme) -> bool:
         weights, activations = set(scheme.all_weight_bits), set(scheme.all_activation_bits)
         return weights <= set(self.weight_bits) and activations <= set(self.activation_bits)
+
+    def _has_granularity_of(self, scheme: schemes.QuantizationScheme) -> bool:
+        return self.per_channel_weights or not scheme.per_axis_weights or scheme.weight_bits > 8
 
 
 def _listed(widths: tuple[int, ...]) -> str:
     return " or ".join(str(width) for width in widths)
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(str(number) for number in version)
 
 
 def load_profile(profile: str | ConversionProfile) -> ConversionProfile:
