@@ -116,7 +116,9 @@ def test_convert_uses_the_dense_signature_when_given_a_saved_model(tmp_path: Pat
     [
         ({"scheme": "int7"}, "unknown scheme 'int7': there are dynamic_range, float16, full_int8, full_int8_p"),
         ({"profile": "abacus"}, "unknown target 'abacus'"),
-        ({"io_dtype": "float32"}, "expected one of int8, uint8 with scheme 'full_int8'"),
+        ({"io_dtype": "int16"}, "expected one of int8, uint8 with scheme 'full_int8'"),
+        ({"io_dtype": {"y": "int16"}}, "expected one of int8, uint8 with scheme 'full_int8'"),
+        ({"io_dtype": {"z": "uint8"}}, "got types for z, expected inputs or outputs of the model: x, y"),
         ({"scheme": "int16x8"}, "target 'edge_tpu' cannot run scheme 'int16x8'"),
         ({"scheme": "int16x8", "profile": "cpu"}, "16-bit activations, whose ranges are calibrated: pass a repre"),
         ({"scheme": "float16", "profile": "cpu", "io_dtype": "int8"}, "expected one of float32 with scheme 'float16'"),

@@ -1,44 +1,48 @@
 """Conversion of a Keras model or SavedModel to a TFLite model, proved to be integer-only where the scheme says so."""
 
+import contextlib
 import dataclasses
 import logging
 import math
-import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
-from tensorflow.lite.python.convert import ConverterError
 
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import (
     audit,
-    default_io_dtype,
+    cache,
+    converter,
     finite_values,
     flatbuffer,
     int4_packing,
     int16_layers,
     int16_ranges,
-    require_io_dtype,
+    interface,
+    io_dtypes,
     trained_ranges,
 )
 from components.quantization.conversion.dense_function import DENSE_SIGNATURE, DenseFunction, dense_function, loops
+from components.quantization.conversion.frozen_graph import freeze
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
+from components.quantization.conversion.report import Conversion, ConversionReport
 from components.quantization.conversion.representative_dataset import Batch, feeds
+from components.quantization.conversion.rewrites import AppliedRewrite, rewrite
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
-__all__ = ["DENSE_SIGNATURE", "convert"]
+__all__ = ["DENSE_SIGNATURE", "convert", "convert_with_report"]
 
 _LOGGER = logging.getLogger(__name__)
 
 # The converter widens a range that was never trained or calibrated, a point, to about 1e-6.
 _SMALLEST_RANGE = 2.5e-6
-_INTEGER_OPS = {
-    8: tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-    16: tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-}
+_ALL = "*"
 
 
 def convert(
@@ -46,7 +50,7 @@ def convert(
     scheme: str | QuantizationScheme = "full_int8",
     representative_dataset: Iterable[Batch] | None = None,
     profile: str | ConversionProfile = "edge_tpu",
-    io_dtype: str | None = None,
+    io_dtype: str | Mapping[str, str] | None = None,
 ) -> bytes:
     """Converts a model to a TFLite flatbuffer for batches of one.
 
@@ -54,17 +58,22 @@ def convert(
     model carries its ranges, which are kept as they are; what has none is calibrated with `representative_dataset`: all
     of a float model (post-training quantization), layers that training left out, and all 16-bit activations.
 
+    The same model, arguments and versions give the same bytes.
+
     Args:
       model: A tf_keras model, or the path of a SavedModel with signature "serving_dense" (else "serving_default").
       scheme: A scheme or its name.
       representative_dataset: Batches of float32 inputs in the model's own units, each an array of shape
-        (batch, ...) or, for several inputs, a dict from input name to such an array.
+        (batch, ...) or, for several inputs, a dict from input name to such an array. Not read if training gave all
+        ranges.
       profile: The target, by name, whose needs set the converter's options and are audited.
-      io_dtype: Type of inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations, "float32" with float
-        ones; None for the first that the scheme has. Where an override gives single ones 16 bits, these are "int16".
+      io_dtype: Type of inputs and outputs, of all or by name: "int8" or "uint8", "int16" with 16-bit activations,
+        "float32" with float ones; None for the first that the scheme has. "float32" of an integer model puts a
+        QUANTIZE or DEQUANTIZE at that edge, outside of what is proved. Where an override gives single ones 16 bits,
+        these are "int16".
 
     Returns:
-      The flatbuffer; signature "serving_default" names inputs and outputs as the model does.
+      The flatbuffer; signature "serving_default" names inputs and outputs as the model does, and so do their tensors.
 
     Raises:
       NotIntegerOnlyError: If a float tensor is computed though the scheme is one of integers, or the profile's rules
@@ -76,46 +85,155 @@ def convert(
     >>> convert(model, representative_dataset=[[[0.0, 0.5, 1.0]]])[4:8]
     b'TFL3'
     """
+    return convert_with_report(model, scheme, representative_dataset, profile, io_dtype).tflite
+
+
+def convert_with_report(
+    model: tf_keras.Model | str | Path,
+    scheme: str | QuantizationScheme = "full_int8",
+    representative_dataset: Iterable[Batch] | None = None,
+    profile: str | ConversionProfile = "edge_tpu",
+    io_dtype: str | Mapping[str, str] | None = None,
+    *,
+    cache_dir: Path | None = None,
+) -> Conversion:
+    """Converts as `convert` does, and says how.
+
+    Args:
+      model: As in `convert`.
+      scheme: As in `convert`.
+      representative_dataset: As in `convert`.
+      profile: As in `convert`.
+      io_dtype: As in `convert`.
+      cache_dir: Where conversions are kept by the sha256 of all that decides them, and found again; None for nowhere.
+
+    Raises:
+      NotIntegerOnlyError: As `convert`.
+      ValueError: As `convert`.
+    """
     scheme, profile = load_scheme(scheme), load_profile(profile)
     profile.check(scheme)
-    io_dtype = default_io_dtype(scheme) if io_dtype is None else io_dtype
-    require_io_dtype(io_dtype, scheme)
+    io_dtypes.require(io_dtype, scheme)
     leave_libraries_alone()
-    conversion = _Conversion(dense_function(model), scheme, profile, io_dtype)
+    started = time.perf_counter()
+    function = dense_function(model)
+    traced_s = time.perf_counter() - started
+    dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
+    conversion = _Conversion(function, scheme, profile, dtypes)
+    conversion.seconds["trace"] = traced_s
     # Whoever gives an iterator gets it read once.
-    tflite = conversion.run(None if representative_dataset is None else list(representative_dataset))
-    _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(tflite), scheme.name, io_dtype)
-    return tflite
+    made = conversion.run(representative_dataset, cache_dir)
+    shown = ", ".join(dict.fromkeys(dtypes.values()))
+    _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(made.tflite), scheme.name, shown)
+    return made
 
 
 class _Conversion:
     """One conversion: what all its steps need to know."""
 
     def __init__(
-        self, function: DenseFunction, scheme: QuantizationScheme, profile: ConversionProfile, io_dtype: str
+        self, function: DenseFunction, scheme: QuantizationScheme, profile: ConversionProfile, dtypes: Mapping[str, str]
     ) -> None:
         self._function = function
         self._scheme = scheme
         self._profile = profile
-        self._io_dtype = io_dtype
+        self._dtypes = dtypes
         self._trained = trained_ranges.has_fake_quantization(function.concrete)
+        self._definition: Any = None
+        self._calibrated: tuple[str, ...] = ()
+        self._examples: tuple[dict[str, npt.NDArray[Any]], ...] = ()
+        self.seconds: dict[str, float] = {}
 
-    def run(self, dataset: Iterable[Batch] | None) -> bytes:
+    def run(self, dataset: Iterable[Batch] | None, cache_dir: Path | None) -> Conversion:
         self._check_scheme()
         self._check_numbers()
+        with self._timed("freeze"):
+            self._definition = freeze(self._function.concrete)
         self._check_ranges_are_there(dataset)
-        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
-            module = tf.Module()
-            module.source = self._function.trackable
-            tf.saved_model.save(module, directory, signatures={"serving_default": self._function.concrete})
-            if self._scheme.activation_bits == 16:
-                trained_ranges.remove_fake_quantization(Path(directory))
-            else:
-                int16_ranges.narrow(Path(directory))
-            tflite = self._converted(directory, dataset)
-        tflite = self._widened(self._packed(tflite))
-        self._check(tflite, dataset)
-        return tflite
+        if self._ranges_are_known:
+            if (found := self._found(cache_dir)) is not None:
+                return found
+            tflite = self._run_converter()
+            self._calibrated = self._without_range(tflite)
+            if dataset is None or not self._calibrated:
+                return self._finished(tflite, cache_dir)
+            _LOGGER.info("calibrating what has no trained range: %s", ", ".join(self._calibrated))
+        self._examples = tuple(feeds(dataset or (), self._function.inputs)())
+        if (found := self._found(cache_dir)) is not None:
+            return found
+        self._check_calibration()
+        return self._finished(self._run_converter(), cache_dir)
+
+    @property
+    def _ranges_are_known(self) -> bool:
+        """Whether no example is needed, as far as is known before the conversion."""
+        return not self._scheme.integer_only or (self._trained and self._scheme.activation_bits == 8)
+
+    def _without_range(self, tflite: bytes) -> tuple[str, ...]:
+        """What an integer model still computes in floats."""
+        if not self._scheme.integer_only:
+            return ()
+        missing = []
+        for graph in flatbuffer.read_subgraphs(tflite):
+            takers: dict[int, set[str]] = {}
+            for op in graph.ops:
+                for index in op.inputs:
+                    takers.setdefault(index, set()).add(op.code)
+            # What a DEQUANTIZE gives has a range, and so has what only a QUANTIZE takes.
+            computed = [index for op in graph.ops if op.code != "DEQUANTIZE" for index in op.outputs]
+            missing += [graph.tensors[index] for index in computed if takers.get(index) != {"QUANTIZE"}]
+        return tuple(dict.fromkeys(tensor.name for tensor in missing if tensor.dtype == "FLOAT32"))
+
+    @contextlib.contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+
+    def _key(self) -> str:
+        options = {"scheme": self._scheme.to_json(), "profile": dataclasses.asdict(self._profile), "io": self._dtypes}
+        return cache.key_of(self._definition, options, self._examples)
+
+    def _found(self, cache_dir: Path | None) -> Conversion | None:
+        found = None if cache_dir is None else cache.read(cache_dir, self._key())
+        if found is None:
+            return None
+        tflite, known = found
+        _LOGGER.info("found in the cache %s", cache_dir)
+        rewrites = tuple(AppliedRewrite(**{**one, "ops": tuple(one["ops"])}) for one in known["rewrites"])
+        return self._conversion(tflite, tuple(known["calibrated"]), rewrites, cached=True)
+
+    def _finished(self, tflite: bytes, cache_dir: Path | None) -> Conversion:
+        with self._timed("check"):
+            rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
+            self._check(rewritten.tflite)
+            changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
+            tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
+            require_runnable(tflite)
+        if not self._trained:
+            self._calibrated = (_ALL,) if self._examples else ()
+        if cache_dir is not None:
+            known = {
+                "calibrated": self._calibrated,
+                "rewrites": [dataclasses.asdict(applied) for applied in rewritten.applied],
+            }
+            cache.write(cache_dir, self._key(), tflite, known)
+        return self._conversion(tflite, self._calibrated, rewritten.applied)
+
+    def _conversion(
+        self, tflite: bytes, calibrated: tuple[str, ...], rewrites: tuple[AppliedRewrite, ...], cached: bool = False
+    ) -> Conversion:
+        report = ConversionReport(
+            scheme=self._scheme.to_json(),
+            profile=self._profile.name,
+            io_dtypes=self._dtypes,
+            calibrated=calibrated,
+            examples=len(self._examples),
+            rewrites=rewrites,
+            seconds={step: round(seconds, 3) for step, seconds in self.seconds.items()},
+            cached=cached,
+        )
+        return Conversion(tflite=tflite, report=report)
 
     def _check_scheme(self) -> None:
         scheme = self._scheme
@@ -143,7 +261,7 @@ class _Conversion:
     def _check_ranges_are_there(self, dataset: Iterable[Batch] | None) -> None:
         scheme = self._scheme
         if self._trained:
-            unobserved = trained_ranges.unobserved_layers(self._function.concrete)
+            unobserved = trained_ranges.unobserved_layers(self._definition)
             if unobserved:
                 raise ValueError(
                     f"no range was ever trained for: {', '.join(unobserved)}; fine-tune the quantized model for at"
@@ -162,49 +280,37 @@ class _Conversion:
                 " trained model"
             )
 
-    def _converted(self, saved_model: str, dataset: Iterable[Batch] | None) -> bytes:
-        """Converts with trained ranges alone if that will do, else with calibration of those that are missing."""
-        if not self._scheme.integer_only or (self._trained and self._scheme.activation_bits == 8):
-            tflite = self._run_converter(saved_model, None)
-            if dataset is None or not self._scheme.integer_only or audit.audit(tflite).integer_only:
-                return tflite
-            _LOGGER.info("some tensors have no trained range: calibrating them")
+    def _check_calibration(self) -> None:
         looping = loops(self._function.concrete)
         if looping:  # TensorFlow's calibration crashes
             raise ValueError(
                 f"the model loops in {', '.join(looping)}, where ranges cannot be calibrated; unroll recurrent layers"
                 " (unroll=True)"
             )
-        self._check_values(dataset)
-        return self._run_converter(saved_model, dataset)
-
-    def _check_values(self, dataset: Iterable[Batch] | None) -> None:
-        broken = finite_values.non_finite_nodes(self._function.concrete, feeds(dataset or (), self._function.inputs)())
+        tensors = {name: tensor.name for name, tensor in self._function.input_tensors.items()}
+        fed = ({tensors[name]: values for name, values in example.items()} for example in self._examples)
+        broken = finite_values.non_finite_nodes(self._definition, fed)
         if broken:
             raise ValueError(
                 f"representative_dataset: from its examples {', '.join(broken[:3])} compute what is infinite or no"
                 " number, which has no range; keep such values out, by tf.maximum before a logarithm or a root, say"
             )
 
-    def _run_converter(self, saved_model: str, dataset: Iterable[Batch] | None) -> bytes:
-        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(self._io_dtype)
-        converter._experimental_disable_per_channel = not self._scheme.per_axis_weights
-        # The kernels of Dense layers are trained with one scale.
-        per_channel_dense = self._profile.per_channel_dense and self._scheme.per_axis_weights and not self._trained
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel_dense
-        if self._scheme.weight_bits == 16:
-            converter.target_spec.supported_types = [tf.float16]
-        if dataset is not None:
-            converter.target_spec.supported_ops = [_INTEGER_OPS[self._scheme.activation_bits]]
-            converter.representative_dataset = feeds(dataset, self._function.inputs)
-        try:
-            tflite: bytes = converter.convert()
-        except (ConverterError, RuntimeError) as error:  # of its first and second half: translation and quantization
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise ValueError(f"TensorFlow's converter refuses the model: {' '.join(lines)[:500]}") from error
-        return tflite
+    def _run_converter(self) -> bytes:
+        per_channel = self._scheme.per_axis_weights and self._profile.per_channel_weights
+        options = converter.ConverterOptions(
+            integer_only=self._scheme.integer_only,
+            activation_bits=self._scheme.activation_bits,
+            weight_bits=self._scheme.weight_bits,
+            per_channel=per_channel,
+            # The kernels of Dense layers are trained with one scale.
+            per_channel_dense=self._profile.per_channel_dense and per_channel and not self._trained,
+        )
+        wide = self._scheme.activation_bits == 16
+        prepare = trained_ranges.remove_fake_quantization if wide else int16_ranges.narrow
+        examples = (lambda: iter(self._examples)) if self._examples else None
+        with self._timed("convert"):
+            return converter.run(self._function, self._definition, options, examples, prepare)
 
     def _packed(self, tflite: bytes) -> bytes:
         if 4 not in self._scheme.all_weight_bits:
@@ -221,24 +327,23 @@ class _Conversion:
     def _widened(self, tflite: bytes) -> bytes:
         if len(self._scheme.all_activation_bits) == 1:
             return tflite
-        tensors = trained_ranges.wide_tensors(self._function.concrete)
+        tensors = trained_ranges.wide_tensors(self._definition)
         if not tensors:
             raise ValueError(f"scheme {self._scheme.name!r}: no layer was trained with 16 bits; train with this scheme")
         return int16_layers.widen(tflite, tensors)
 
-    def _check(self, tflite: bytes, dataset: Iterable[Batch] | None) -> None:
+    def _check(self, tflite: bytes) -> None:
         found = audit.audit(tflite, self._profile)
         if not self._scheme.integer_only:
             rules = tuple(offender for offender in found.offenders if offender.rule != "integer")
             found = dataclasses.replace(found, offenders=rules)
-        if not found.integer_only and dataset is None:
+        if not found.integer_only and not self._examples:
             remedy = "pass a representative_dataset to calibrate what has no trained range, or replace these layers"
             raise audit.NotIntegerOnlyError(found, remedy)
         if found.offenders:
             raise audit.NotIntegerOnlyError(found)
         self._check_scales(tflite)
         self._check_edges(tflite)
-        require_runnable(tflite)
 
     def _check_scales(self, tflite: bytes) -> None:
         """The converter follows the grid that training put the weights on, whatever it is told."""

@@ -20,13 +20,27 @@ class DenseFunction:
 
     Attributes:
       concrete: The function; takes its inputs by name and returns the outputs by name.
-      inputs: The specs of its inputs by name.
+      inputs: The specs of its inputs by name, in the order of the model; of a SavedModel, sorted.
+      outputs: The names of its outputs, in that order.
       trackable: What holds its variables.
     """
 
     concrete: Any
     inputs: Signature
+    outputs: tuple[str, ...]
     trackable: Any
+
+    @property
+    def input_tensors(self) -> dict[str, Any]:
+        """The tensors of the graph that are fed, by name."""
+        tensors = dict(zip(sorted(self.inputs), self.concrete.inputs, strict=False))  # captured ones follow
+        return {name: tensors[name] for name in self.inputs}
+
+    @property
+    def output_tensors(self) -> dict[str, Any]:
+        """The tensors of the graph that are returned, by name."""
+        tensors = dict(zip(sorted(self.outputs), self.concrete.outputs, strict=True))
+        return {name: tensors[name] for name in self.outputs}
 
 
 def dense_function(model: tf_keras.Model | str | Path) -> DenseFunction:
@@ -48,7 +62,8 @@ def dense_function(model: tf_keras.Model | str | Path) -> DenseFunction:
     traced = tf.function(lambda **features: function(**features)).get_concrete_function(**fixed)
     # Of a Keras model its variables alone: the model itself would be saved with a trace of each of its layers.
     kept = list(traced.variables) if isinstance(trackable, tf_keras.Model) else trackable
-    return DenseFunction(concrete=traced, inputs=fixed, trackable=kept)
+    declared = trackable.output_names if isinstance(trackable, tf_keras.Model) else sorted(traced.structured_outputs)
+    return DenseFunction(concrete=traced, inputs=fixed, outputs=tuple(declared), trackable=kept)
 
 
 def loops(concrete: Any) -> tuple[str, ...]:

@@ -10,21 +10,20 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.quantization.conversion.trained_ranges import frozen, is_fake_quantization
+from components.quantization.conversion.trained_ranges import is_fake_quantization
 
 _EXAMPLES = 64
 
 
-def non_finite_nodes(concrete: Any, examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> tuple[str, ...]:
+def non_finite_nodes(definition: Any, examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> tuple[str, ...]:
     """Returns the nodes that give infinities or what is no number, in the order of the graph.
 
     What goes into fake quantization alone is left out: that has a range of its own.
 
     Args:
-      concrete: A concrete function of named inputs.
-      examples: Values of its inputs by name; the first 64 are looked at.
+      definition: Its graph, from `freeze`.
+      examples: Values by the names of the tensors that are fed; the first 64 are looked at.
     """
-    definition = frozen(concrete)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name="")
         looked_at = [tensor for operation in graph.get_operations() for tensor in operation.outputs if _counts(tensor)]
@@ -32,7 +31,7 @@ def non_finite_nodes(concrete: Any, examples: Iterable[Mapping[str, npt.NDArray[
         broken: set[str] = set()
         with tf.compat.v1.Session(graph=graph) as session:
             for example in itertools.islice(examples, _EXAMPLES):
-                found = session.run(finite, {f"{name}:0": values for name, values in example.items()})
+                found = session.run(finite, dict(example))
                 broken |= {name for name, holds in found.items() if not holds}
     return tuple(name for name in finite if name in broken)
 

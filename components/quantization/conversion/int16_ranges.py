@@ -1,10 +1,7 @@
 """The nodes of a graph that round tensors of a model of 8 bits to 16, and the 8-bit ranges behind them."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-from tensorflow.core.protobuf import saved_model_pb2
 
 # Nodes that hold the 8-bit range of a tensor, beside the node that rounds it to 16 bits.
 MINIMUM_NAME, MAXIMUM_NAME = "int8_minimum", "int8_maximum"
@@ -22,24 +19,16 @@ def wide_nodes(nodes: Sequence[Any]) -> Iterator[tuple[Any, str, str]]:
             yield node, minimum, maximum
 
 
-def narrow(saved_model: Path) -> None:
-    """Rewrites a SavedModel so that what is rounded to 16 bits is rounded to 8, in the range of these."""
-    path = saved_model / "saved_model.pb"
-    content = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    changed = 0
-    for graph in content.meta_graphs:
-        changed += _narrow(graph.graph_def.node, "")
-        for function in graph.graph_def.library.function:
-            changed += _narrow(function.node_def, ":output:0")
-    if changed:
-        path.write_bytes(content.SerializeToString(deterministic=True))
+def narrow(definition: Any) -> None:
+    """Rewrites a GraphDef so that what is rounded to 16 bits is rounded to 8, in the range of these."""
+    _narrow(definition.node, "")
+    for function in definition.library.function:
+        _narrow(function.node_def, ":output:0")
 
 
-def _narrow(nodes: Any, output: str) -> int:
-    """Rewrites the nodes of one graph; returns how many."""
+def _narrow(nodes: Any, output: str) -> None:
     found = list(wide_nodes(nodes))
     for node, *ends in found:
         node.attr["num_bits"].i = 8
         node.attr["narrow_range"].b = False
         node.input[1:3] = [f"{end}{output}" for end in ends]
-    return len(found)

@@ -1,0 +1,131 @@
+"""The edges of a .tflite file: names of its inputs and outputs, its signature, and their types."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from components.quantization.conversion import flatbuffer
+
+SIGNATURE = "serving_default"
+
+_TYPES = {
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int16": schema.TensorType.INT16,
+    "float32": schema.TensorType.FLOAT32,
+}
+_UINT8_OFFSET = 128
+
+
+def signature_of(tflite: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns the tensor indices of inputs and outputs by the names of the first signature."""
+    signature = flatbuffer.read_object(tflite).signatureDefs[0]
+    inputs, outputs = (
+        {entry.name.decode(): int(entry.tensorIndex) for entry in side}
+        for side in (signature.inputs, signature.outputs)
+    )
+    return inputs, outputs
+
+
+def with_names(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """Names the inputs and outputs, and their tensors, and lists them in signature "serving_default".
+
+    A tensor inside that has such a name gets another. One that is both input and output keeps the input's name.
+
+    Args:
+      tflite: A TFLite flatbuffer.
+      inputs: Names in the order of the file's inputs.
+      outputs: Names in the order of the file's outputs.
+    """
+    model = flatbuffer.read_object(tflite)
+    graph = model.subgraphs[0]
+    edges: dict[int, str] = {}
+    for index, name in (*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)):
+        edges.setdefault(int(index), name)
+    taken = set(edges.values())
+    for index, tensor in enumerate(graph.tensors):
+        name = (tensor.name or b"").decode(errors="replace")
+        tensor.name = edges.get(index, f"{name}/inner" if name in taken else name).encode()
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE.encode()
+    signature.subgraphIndex = 0
+    signature.inputs = [_entry(name, index) for name, index in zip(inputs, graph.inputs, strict=True)]
+    signature.outputs = [_entry(name, index) for name, index in zip(outputs, graph.outputs, strict=True)]
+    model.signatureDefs = [signature]
+    return flatbuffer.write_object(model)
+
+
+def with_dtypes(tflite: bytes, dtypes: Mapping[str, str]) -> bytes:
+    """Gives inputs and outputs other types, by one QUANTIZE or DEQUANTIZE at the edge of each whose type changes.
+
+    Between int8 and uint8 nothing is lost: the same step, and a zero point that is 128 higher. Integers without a
+    scale, such as indices, stay as they are.
+
+    Args:
+      tflite: A TFLite flatbuffer with signature "serving_default".
+      dtypes: "int8", "uint8", "int16" or "float32" by the name of an input or output.
+    """
+    model = flatbuffer.read_object(tflite)
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    changed = False
+    for entry in signature.inputs:
+        changed |= _retype(model, graph, entry, dtypes.get(entry.name.decode()), is_input=True)
+    for entry in signature.outputs:
+        changed |= _retype(model, graph, entry, dtypes.get(entry.name.decode()), is_input=False)
+    return flatbuffer.write_object(model) if changed else tflite
+
+
+def _retype(model: Any, graph: Any, entry: Any, dtype: str | None, is_input: bool) -> bool:
+    """Puts another tensor in the place of an input or output; returns whether it had to."""
+    index = int(entry.tensorIndex)
+    inner = graph.tensors[index]
+    scaled = inner.quantization is not None and inner.quantization.scale is not None and len(inner.quantization.scale)
+    if dtype is None or not scaled or inner.type == _TYPES[dtype]:
+        return False
+    edge = schema.TensorT()
+    edge.name, edge.shape, edge.shapeSignature = inner.name, inner.shape, inner.shapeSignature
+    edge.type, edge.buffer, edge.hasRank = _TYPES[dtype], 0, inner.hasRank
+    edge.quantization = None if dtype == "float32" else _requantized(inner)
+    inner.name += b"/integers"
+    graph.tensors.append(edge)
+    new = len(graph.tensors) - 1
+    ends = graph.inputs if is_input else graph.outputs
+    replaced = [new if int(end) == index else int(end) for end in ends]
+    entry.tensorIndex = new
+    ends = (new, index) if is_input else (index, new)
+    operator = _operator(model, "DEQUANTIZE" if dtype == "float32" and not is_input else "QUANTIZE", *ends)
+    if is_input:
+        graph.inputs, graph.operators = replaced, [operator, *graph.operators]
+    else:
+        graph.outputs, graph.operators = replaced, [*graph.operators, operator]
+    return True
+
+
+def _requantized(inner: Any) -> Any:
+    quantization = schema.QuantizationParametersT()
+    quantization.scale = np.asarray(inner.quantization.scale)
+    quantization.zeroPoint = np.asarray(inner.quantization.zeroPoint) + _UINT8_OFFSET
+    return quantization
+
+
+def _operator(model: Any, op: str, source: int, destination: int) -> Any:
+    code = getattr(schema.BuiltinOperator, op)
+    known = [flatbuffer.builtin_name(entry) == op for entry in model.operatorCodes]
+    if not any(known):
+        entry = schema.OperatorCodeT()
+        entry.builtinCode = entry.deprecatedBuiltinCode = code
+        entry.version = 2 if op == "DEQUANTIZE" else 1
+        model.operatorCodes.append(entry)
+        known.append(True)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = known.index(True)
+    operator.inputs, operator.outputs = [source], [destination]
+    return operator
+
+
+def _entry(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), int(index)
+    return entry

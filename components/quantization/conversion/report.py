@@ -1,0 +1,45 @@
+"""What a conversion did: for the artifact, and for people."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from components.quantization.conversion.rewrites import AppliedRewrite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionReport:
+    """How a .tflite file was made.
+
+    Attributes:
+      scheme: Canonical JSON of the scheme.
+      profile: Name of the target.
+      io_dtypes: Types of inputs and outputs by name.
+      calibrated: Names of the tensors whose ranges were calibrated because training gave them none; empty if training
+        gave all. Of a float model ("*",): all were.
+      examples: How many examples calibration took.
+      rewrites: What was rewritten for the target.
+      seconds: By step: "trace", "freeze", "convert", "check".
+      cached: Whether the file came from the cache; the steps after "freeze" took no time then.
+    """
+
+    scheme: str
+    profile: str
+    io_dtypes: Mapping[str, str]
+    calibrated: tuple[str, ...]
+    examples: int
+    rewrites: tuple[AppliedRewrite, ...]
+    seconds: Mapping[str, float]
+    cached: bool = False
+
+    def to_json(self) -> str:
+        """Returns all of it, indented, with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """A .tflite file and how it was made."""
+
+    tflite: bytes
+    report: ConversionReport
