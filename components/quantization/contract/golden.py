@@ -1,0 +1,88 @@
+"""Golden vectors: real inputs, and what a model gives for them, to compare a device with."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components.quantization.contract.folding import pipeline_integers
+from components.quantization.contract.schema import Contract
+
+KERNELS = ("reference", "default")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip file can name
+_FILE_MODE = 0o644 << 16
+
+Vectors = dict[str, npt.NDArray[Any]]
+
+
+def pipeline_inputs(contract: Contract, features: Mapping[str, npt.NDArray[Any]]) -> Vectors:
+    """Returns the model's inputs, by name, as the pipeline makes them of preprocessed features (examples, ...)."""
+    return {entry.name: pipeline_integers(entry, np.asarray(features[entry.name])) for entry in contract.inputs}
+
+
+def golden_vectors(
+    tflite: bytes,
+    contract: Contract,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    sources: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> Vectors:
+    """Runs a model on examples, with TFLite's reference kernels and with its default ones for this CPU.
+
+    Both are kept, as they round differently: a device equals one or the other bit by bit, or the difference is known.
+
+    Args:
+      tflite: The flatbuffer.
+      contract: Its contract.
+      inputs: By name, arrays of (examples, *shape[1:]), of `Contract.quantize_raw` or `pipeline_inputs`.
+      sources: By name of the input, what `Contract.quantize_raw` made them of; None if that is not known.
+
+    Returns:
+      Arrays by "source/<input>" (if known), "input/<input>", "reference/<output>" and "default/<output>".
+    """
+    vectors: Vectors = {f"input/{name}": value for name, value in inputs.items()}
+    vectors |= {f"source/{name}": value for name, value in (sources or {}).items()}
+    resolvers = tf.lite.experimental.OpResolverType
+    for kernels, resolver in zip(KERNELS, (resolvers.BUILTIN_REF, resolvers.AUTO), strict=True):
+        outputs = _run(tflite, contract, inputs, resolver)
+        vectors |= {f"{kernels}/{name}": value for name, value in outputs.items()}
+    return vectors
+
+
+def _run(tflite: bytes, contract: Contract, inputs: Mapping[str, npt.NDArray[Any]], resolver: Any) -> Vectors:
+    interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    rows: dict[str, list[npt.NDArray[Any]]] = {entry.name: [] for entry in contract.outputs}
+    for row in range(len(next(iter(inputs.values())))):
+        interpreter.reset_all_variables()
+        for entry in contract.inputs:
+            interpreter.set_tensor(entry.tensor_index, inputs[entry.name][row : row + 1])
+        interpreter.invoke()
+        for output in contract.outputs:
+            rows[output.name].append(interpreter.get_tensor(output.tensor_index))
+    return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def npz_bytes(vectors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Returns what `numpy.load` reads: the same bytes for the same vectors, and no pickles.
+
+    Raises:
+      ValueError: If an array is of objects.
+
+    >>> npz_bytes({"a": np.zeros(2), "b": np.ones(1)}) == npz_bytes({"b": np.ones(1), "a": np.zeros(2)})
+    True
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in sorted(vectors.items()):
+            member = io.BytesIO()
+            np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                member, np.ascontiguousarray(value), version=(1, 0), allow_pickle=False
+            )
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, _FILE_MODE
+            archive.writestr(info, member.getvalue())
+    return content.getvalue()
