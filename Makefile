@@ -12,10 +12,12 @@ READY := .venv/.ready
 UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
 # What `make audit` does if the database of vulnerabilities cannot be asked: fail or warn.
 UNREACHABLE ?= fail
+# How long `make fuzz` goes on.
+SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup demo test test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion fuzz
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +47,9 @@ test-fast: setup ## Runs the tests that take seconds
 test-newest: ## Runs all tests but the long ones on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
 	@infra/newest.sh
 
+fuzz: setup ## Breaks .tflite files for ten minutes, or SECONDS_OF_FUZZ, and audits them
+	@$(PYTHON) -W ignore -m infra.fuzz_audit --seconds $(SECONDS_OF_FUZZ)
+
 lint: setup image-lint ## Checks format, style, types, the direction of imports, and the image
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
@@ -61,13 +66,16 @@ audit: setup ## Looks up known vulnerabilities of both stacks, into build/audit
 sbom: setup ## Writes what both stacks consist of, as CycloneDX, into build/sbom
 	@$(PYTHON) -m infra.supply_chain.sbom
 
-bench: bench-demo bench-qat ## Times the demo and training steps
+bench: bench-demo bench-qat bench-conversion ## Times the demo, training steps and conversions
 
 bench-demo: setup ## Times the demo, component by component, into build/bench/demo.json
 	@$(PYTHON) -m infra.bench.demo
 
 bench-qat: setup ## Times training steps in floats, with our fake quantization and with tfmot's, into build/bench
 	@TF_USE_LEGACY_KERAS=1 $(PYTHON) -W ignore -m infra.bench.qat_steps
+
+bench-conversion: setup ## Times conversions, ours and TensorFlow's, with their memory, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.conversion
 
 bench-architectures: setup ## Compares integers with fake quantization in nine architectures, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.architectures

@@ -12,20 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract_cases import (
-    DEVIATION,
-    MEAN,
-    contract_of,
-    gamma,
-    image_model,
-    imagenet,
-    pixels,
-    scaled,
-    standardized,
-    table,
-    table_model,
-    two_input_model,
-)
 
 from components.quantization import convert
 from components.quantization.contract import arithmetic, selftest
@@ -43,6 +29,20 @@ from components.quantization.contract.schema import (
     Verification,
 )
 
+from contract_cases import (
+    DEVIATION,
+    MEAN,
+    contract_of,
+    gamma,
+    image_model,
+    imagenet,
+    pixels,
+    scaled,
+    standardized,
+    table,
+    table_model,
+    two_input_model,
+)
 from small_models import trained_with_fake_quantization
 
 _IMAGENET_LOW, _IMAGENET_HIGH = float((-MEAN / DEVIATION).min()), float(((1 - MEAN) / DEVIATION).max())

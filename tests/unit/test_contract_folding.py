@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from components.quantization.contract.build import Knowledge, build_contract
+from components.quantization.contract.preprocessing import Preprocessing
+from components.quantization.interpreter import quantize
+
 from contract_cases import (
     DEVIATION,
     MEAN,
@@ -19,10 +24,6 @@ from contract_cases import (
     table_model,
     two_input_model,
 )
-
-from components.quantization.contract.build import Knowledge, build_contract
-from components.quantization.contract.preprocessing import Preprocessing
-from components.quantization.interpreter import quantize
 
 
 def _way(built):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from contract_cases import image_model, pixels
 from tensorflow.lite.python import schema_py_generated as lite
 
 from components.quantization.contract.file_metadata import (
@@ -14,6 +13,8 @@ from components.quantization.contract.file_metadata import (
     without_metadata,
 )
 from components.quantization.conversion import flatbuffer
+
+from contract_cases import image_model, pixels
 
 _IDENTITY = ModelIdentity(
     run_id="run-7",

@@ -139,7 +139,8 @@ def test_int4_weights_are_rounded_when_the_model_is_float(weights: list[np.ndarr
 def test_int4_weights_are_an_offender_when_the_target_cannot_read_them(weights: list[np.ndarray]) -> None:
     tflite = convert(_model(weights, 4), "int4_weights", profile="cpu")
     offenders = audit(tflite, profile="edge_tpu").offenders
-    assert {offender.reason for offender in offenders} == {"has 4-bit values, which edge_tpu cannot read"}
+    reasons = {offender.reason for offender in offenders if offender.rule != "op-version"}
+    assert reasons == {"has 4-bit values, which edge_tpu cannot read"}
 
 
 def test_convert_refuses_a_float_model_when_the_scheme_overrides_widths(weights: list[np.ndarray]) -> None:
@@ -204,4 +205,4 @@ def test_baseline_refuses_a_model_when_it_has_fake_quantization(weights: list[np
 def test_baseline_is_refused_only_for_the_rules_of_its_target(weights: list[np.ndarray]) -> None:
     profile = dataclasses.replace(load_profile("edge_tpu"), activation_bits=(8, 32), name="float_unit")
     tflite = convert(_float_model(weights), "dynamic_range", profile=profile)
-    assert all(offender.rule == "integer" for offender in audit(tflite, profile).offenders)
+    assert all(offender.kind == "integer" for offender in audit(tflite, profile).offenders)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract_cases import contract_of, image_model, pixels, scaled, table, two_input_model
 
 from components.quantization.contract import schema, selftest
 from components.quantization.contract.build import Knowledge, build_contract
 from components.quantization.contract.device_files import write_device_files
 from components.quantization.contract.golden import golden_vectors
+
+from contract_cases import contract_of, image_model, pixels, scaled, table, two_input_model
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from components.quantization.conversion import (
     io_dtypes,
     trained_ranges,
 )
+from components.quantization.conversion.calibration import METHODS, MIN_MAX, MethodScore, choose, load_method
 from components.quantization.conversion.dense_function import DENSE_SIGNATURE, DenseFunction, dense_function, loops
 from components.quantization.conversion.frozen_graph import freeze
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
@@ -43,6 +44,7 @@ _LOGGER = logging.getLogger(__name__)
 # The converter widens a range that was never trained or calibrated, a point, to about 1e-6.
 _SMALLEST_RANGE = 2.5e-6
 _ALL = "*"
+AUTO = "auto"
 
 
 def convert(
@@ -95,6 +97,8 @@ def convert_with_report(
     profile: str | ConversionProfile = "edge_tpu",
     io_dtype: str | Mapping[str, str] | None = None,
     *,
+    calibration: str = MIN_MAX,
+    score: Callable[[bytes], float] | None = None,
     cache_dir: Path | None = None,
 ) -> Conversion:
     """Converts as `convert` does, and says how.
@@ -105,6 +109,10 @@ def convert_with_report(
       representative_dataset: As in `convert`.
       profile: As in `convert`.
       io_dtype: As in `convert`.
+      calibration: How ranges are found from examples: one of `calibration.METHODS`, or "auto" for the one of them whose
+        model has the best score. Ranges of 16 bits are always the extremes.
+      score: What "auto" measures a model by; higher is better. It is not called for another method, or where training
+        gave all ranges.
       cache_dir: Where conversions are kept by the sha256 of all that decides them, and found again; None for nowhere.
 
     Raises:
@@ -114,18 +122,27 @@ def convert_with_report(
     scheme, profile = load_scheme(scheme), load_profile(profile)
     profile.check(scheme)
     io_dtypes.require(io_dtype, scheme)
+    _require_calibration(calibration, score)
     leave_libraries_alone()
     started = time.perf_counter()
     function = dense_function(model)
     traced_s = time.perf_counter() - started
     dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
     conversion = _Conversion(function, scheme, profile, dtypes)
+    conversion.method, conversion.score = (MIN_MAX if scheme.activation_bits != 8 else calibration), score
     conversion.seconds["trace"] = traced_s
     # Whoever gives an iterator gets it read once.
     made = conversion.run(representative_dataset, cache_dir)
     shown = ", ".join(dict.fromkeys(dtypes.values()))
     _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(made.tflite), scheme.name, shown)
     return made
+
+
+def _require_calibration(calibration: str, score: object) -> None:
+    if calibration != AUTO:
+        load_method(calibration)
+    elif score is None:
+        raise ValueError(f"calibration: got {AUTO!r} without a score, expected a function that measures a model")
 
 
 class _Conversion:
@@ -142,6 +159,9 @@ class _Conversion:
         self._definition: Any = None
         self._calibrated: tuple[str, ...] = ()
         self._examples: tuple[dict[str, npt.NDArray[Any]], ...] = ()
+        self._candidates: tuple[MethodScore, ...] = ()
+        self.method = MIN_MAX
+        self.score: Callable[[bytes], float] | None = None
         self.seconds: dict[str, float] = {}
 
     def run(self, dataset: Iterable[Batch] | None, cache_dir: Path | None) -> Conversion:
@@ -162,7 +182,10 @@ class _Conversion:
         if (found := self._found(cache_dir)) is not None:
             return found
         self._check_calibration()
-        return self._finished(self._run_converter(), cache_dir)
+        if self.method == AUTO and self.score is not None:
+            choice = choose(METHODS, lambda method: self._deployed(self._run_converter(method))[0], self.score)
+            self.method, self._candidates = choice.method, choice.scores
+        return self._finished(self._run_converter(self.method), cache_dir)
 
     @property
     def _ranges_are_known(self) -> bool:
@@ -192,6 +215,7 @@ class _Conversion:
 
     def _key(self) -> str:
         options = {"scheme": self._scheme.to_json(), "profile": dataclasses.asdict(self._profile), "io": self._dtypes}
+        options["calibration"] = self.method if self._examples else ""
         return cache.key_of(self._definition, options, self._examples)
 
     def _found(self, cache_dir: Path | None) -> Conversion | None:
@@ -200,25 +224,34 @@ class _Conversion:
             return None
         tflite, known = found
         _LOGGER.info("found in the cache %s", cache_dir)
+        self.method = known["method"]
+        self._candidates = tuple(MethodScore(**one) for one in known["candidates"])
         rewrites = tuple(AppliedRewrite(**{**one, "ops": tuple(one["ops"])}) for one in known["rewrites"])
         return self._conversion(tflite, tuple(known["calibrated"]), rewrites, cached=True)
 
     def _finished(self, tflite: bytes, cache_dir: Path | None) -> Conversion:
         with self._timed("check"):
-            rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
-            self._check(rewritten.tflite)
-            changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
-            tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
-            require_runnable(tflite)
+            tflite, rewrites = self._deployed(tflite)
         if not self._trained:
             self._calibrated = (_ALL,) if self._examples else ()
         if cache_dir is not None:
             known = {
                 "calibrated": self._calibrated,
-                "rewrites": [dataclasses.asdict(applied) for applied in rewritten.applied],
+                "rewrites": [dataclasses.asdict(applied) for applied in rewrites],
+                "method": self.method,
+                "candidates": [dataclasses.asdict(candidate) for candidate in self._candidates],
             }
             cache.write(cache_dir, self._key(), tflite, known)
-        return self._conversion(tflite, self._calibrated, rewritten.applied)
+        return self._conversion(tflite, self._calibrated, rewrites)
+
+    def _deployed(self, tflite: bytes) -> tuple[bytes, tuple[AppliedRewrite, ...]]:
+        """What the target takes, proved; and what was rewritten for it."""
+        rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
+        self._check(rewritten.tflite)
+        changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
+        tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
+        require_runnable(tflite)
+        return tflite, rewritten.applied
 
     def _conversion(
         self, tflite: bytes, calibrated: tuple[str, ...], rewrites: tuple[AppliedRewrite, ...], cached: bool = False
@@ -229,6 +262,8 @@ class _Conversion:
             io_dtypes=self._dtypes,
             calibrated=calibrated,
             examples=len(self._examples),
+            calibration=self.method if calibrated else "",
+            candidates=self._candidates,
             rewrites=rewrites,
             seconds={step: round(seconds, 3) for step, seconds in self.seconds.items()},
             cached=cached,
@@ -296,7 +331,7 @@ class _Conversion:
                 " number, which has no range; keep such values out, by tf.maximum before a logarithm or a root, say"
             )
 
-    def _run_converter(self) -> bytes:
+    def _run_converter(self, method: str = MIN_MAX) -> bytes:
         per_channel = self._scheme.per_axis_weights and self._profile.per_channel_weights
         options = converter.ConverterOptions(
             integer_only=self._scheme.integer_only,
@@ -305,6 +340,7 @@ class _Conversion:
             per_channel=per_channel,
             # The kernels of Dense layers are trained with one scale.
             per_channel_dense=self._profile.per_channel_dense and per_channel and not self._trained,
+            calibration=method,
         )
         wide = self._scheme.activation_bits == 16
         prepare = trained_ranges.remove_fake_quantization if wide else int16_ranges.narrow
@@ -335,7 +371,7 @@ class _Conversion:
     def _check(self, tflite: bytes) -> None:
         found = audit.audit(tflite, self._profile)
         if not self._scheme.integer_only:
-            rules = tuple(offender for offender in found.offenders if offender.rule != "integer")
+            rules = tuple(offender for offender in found.offenders if offender.kind != "integer")
             found = dataclasses.replace(found, offenders=rules)
         if not found.integer_only and not self._examples:
             remedy = "pass a representative_dataset to calibrate what has no trained range, or replace these layers"

@@ -1,18 +1,21 @@
 """TensorFlow's converter, run on a frozen graph: nothing is saved, loaded or traced again."""
 
 import dataclasses
+import inspect
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.lite.python import convert as tf_convert
 from tensorflow.lite.python import lite
 from tensorflow.lite.python.convert import ConverterError
 
 from components.quantization.conversion import flatbuffer, interface
+from components.quantization.conversion.calibration import MIN_MAX, recalibrated
 from components.quantization.conversion.dense_function import DenseFunction
 
 Feeds = Callable[[], Iterator[dict[str, npt.NDArray[Any]]]]
@@ -24,6 +27,7 @@ _INTEGER_OPS = {
 # What Keras names the functions of an LSTM, which becomes one op if the converter sees them.
 _FUSED = "lstm_"
 _SIGNATURE = "serving_default"
+_DENSE_ARGUMENT = "disable_per_channel_for_dense_layers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,7 @@ class ConverterOptions:
       weight_bits: 8 or 4 for integers, 16 for floats.
       per_channel: Whether weights of convolutions may have one scale per output channel.
       per_channel_dense: Whether those of Dense layers may.
+      calibration: Name of the method that finds ranges of 8-bit tensors from examples.
     """
 
     integer_only: bool
@@ -43,6 +48,7 @@ class ConverterOptions:
     weight_bits: int
     per_channel: bool
     per_channel_dense: bool
+    calibration: str = MIN_MAX
 
 
 def run(
@@ -90,7 +96,7 @@ def _run_frozen(
     rewrite(rewritten)
     outputs = function.output_tensors
     tflite = lite.TFLiteConverterBaseV2.convert(converter, rewritten, inputs, list(outputs.values()))
-    return interface.with_names(tflite, names, list(outputs))
+    return interface.with_names(_with_other_ranges(tflite, options, feeds, names), names, list(outputs))
 
 
 def _run_saved(function: DenseFunction, options: ConverterOptions, feeds: Feeds | None, rewrite: Any) -> bytes:
@@ -108,7 +114,7 @@ def _run_saved(function: DenseFunction, options: ConverterOptions, feeds: Feeds 
         _set(converter, options)
         if feeds is not None:
             _calibrate(converter, options, feeds)
-        tflite = converter.convert()
+        tflite = _with_other_ranges(converter.convert(), options, feeds, None)
     graph, signature = flatbuffer.read_subgraphs(tflite)[0], interface.signature_of(tflite)
     inputs, outputs = ({index: name for name, index in side.items()} for side in signature)
     return interface.with_names(tflite, [inputs[i] for i in graph.inputs], [outputs[i] for i in graph.outputs])
@@ -128,6 +134,26 @@ def _set(converter: Any, options: ConverterOptions) -> None:
 def _calibrate(converter: Any, options: ConverterOptions, feeds: Callable[[], Any]) -> None:
     converter.target_spec.supported_ops = [_INTEGER_OPS[options.activation_bits]]
     converter.representative_dataset = feeds
+    # It then gives a float file with the ranges that it found.
+    converter._experimental_calibrate_only = _finds_other_ranges(options)
+
+
+def _finds_other_ranges(options: ConverterOptions) -> bool:
+    return options.calibration != MIN_MAX and options.activation_bits == 8
+
+
+def _with_other_ranges(
+    tflite: bytes, options: ConverterOptions, feeds: Feeds | None, inputs: Sequence[str] | None
+) -> bytes:
+    """Quantizes a calibrated float file with the ranges of another method; leaves a file that is quantized already."""
+    if feeds is None or not _finds_other_ranges(options):
+        return tflite
+    arguments: dict[str, Any] = {"disable_per_channel": not options.per_channel, "fully_quantize": True}
+    arguments |= {"input_data_type": tf.int8, "output_data_type": tf.int8}
+    if _DENSE_ARGUMENT in inspect.signature(tf_convert.mlir_quantize).parameters:  # since TensorFlow 2.17
+        arguments[_DENSE_ARGUMENT] = not options.per_channel_dense
+    quantized: bytes = tf_convert.mlir_quantize(recalibrated(tflite, feeds, options.calibration, inputs), **arguments)
+    return quantized
 
 
 def _has_fused_functions(concrete: Any) -> bool:

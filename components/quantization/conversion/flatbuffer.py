@@ -3,9 +3,11 @@
 Schema: https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/schema/schema.fbs
 """
 
+import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
@@ -13,9 +15,40 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow.lite.python import schema_py_generated as schema
 
+from components.quantization.conversion import flatbuffer_tables
+
 _FILE_IDENTIFIER = b"TFL3"
+# `data:[ubyte] (force_align: 16)` of a buffer in the schema.
+_BUFFER_ALIGNMENT = 16
 # NumPy types of the constants that are read; others stay bytes.
 _NUMPY_DTYPES = {"INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FLOAT32": "<f4"}
+
+# Slots of the tables of the schema.
+_MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = 1, 2, 3, 4
+_MODEL_METADATA, _MODEL_SIGNATURES = 6, 7
+_CODE_DEPRECATED, _CODE_CUSTOM, _CODE_VERSION, _CODE_BUILTIN = 0, 1, 2, 3
+_BUFFER_DATA, _BUFFER_OFFSET, _BUFFER_SIZE = 0, 1, 2
+_GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS, _GRAPH_NAME = range(5)
+_OPERATOR_CODE, _OPERATOR_INPUTS, _OPERATOR_OUTPUTS, _OPERATOR_OPTIONS_TYPE = range(4)
+_OPERATOR_OPTIONS, _OPERATOR_INTERMEDIATES = 4, 8
+_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_QUANTIZATION, _TENSOR_VARIABLE = range(6)
+_TENSOR_SPARSITY, _TENSOR_SIGNATURE, _TENSOR_VARIANTS = 6, 7, 9
+_QUANTIZATION_SCALE, _QUANTIZATION_ZERO, _QUANTIZATION_AXIS = 2, 3, 6
+_SPARSITY_DIMENSIONS = 2
+_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _SIGNATURE_KEY = 0, 1, 2
+_NAMED_NAME = 0  # of Metadata and TensorMap
+# Options of ops with strings: the slot of their kind, their own slot, and the slots of the strings by kind.
+_OPTIONS_WITH_TEXTS = (
+    (3, 4, {schema.BuiltinOptions.VarHandleOptions: (0, 1)}),
+    (11, 12, {schema.BuiltinOptions2.StablehloCustomCallOptions: (0, 2), 21: (0,)}),  # 21: StableHLOCompositeOptions
+)
+# How many subgraphs the options of an op name, in its first fields.
+_CALLED_BY = {
+    schema.BuiltinOptions.CallOptions: 1,
+    schema.BuiltinOptions.IfOptions: 2,
+    schema.BuiltinOptions.WhileOptions: 2,
+    schema.BuiltinOptions.CallOnceOptions: 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +63,10 @@ class Tensor:
       dtype: The name of its type in the schema, for example "INT8".
       scale: Scales: one, or one per channel; empty if it is not quantized.
       zero_point: Zero points, as many as scales.
-      constant: Its value as little-endian bytes; None if it is computed or fed.
+      constant: Its value as little-endian bytes, a view of the file; None if it is computed or fed.
+      quantized_dimension: The dimension that several scales are of.
+      is_variable: Whether it is a state that ops keep from run to run.
+      is_sparse: Whether only values other than 0 are stored.
     """
 
     index: int
@@ -40,7 +76,10 @@ class Tensor:
     dtype: str
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
-    constant: bytes | None
+    constant: bytes | memoryview | None
+    quantized_dimension: int = 0
+    is_variable: bool = False
+    is_sparse: bool = False
 
     @property
     def values(self) -> np.ndarray[Any, Any] | None:
@@ -63,6 +102,9 @@ class Op:
       version: The version of the builtin.
       inputs: Indices of its input tensors; an optional one that is not given is left out.
       outputs: Indices of its output tensors.
+      operands: Its inputs by position, -1 for an optional one that is not given.
+      intermediates: Indices of tensors that hold only the scales of values inside the op.
+      subgraphs: Indices of the subgraphs that it runs.
     """
 
     index: int
@@ -71,6 +113,9 @@ class Op:
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    operands: tuple[int, ...] = ()
+    intermediates: tuple[int, ...] = ()
+    subgraphs: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,6 +133,23 @@ class Subgraph:
     outputs: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OpCode:
+    """An entry of the table of ops that a model names: see `Op`."""
+
+    code: str
+    custom_code: str
+    version: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """Its subgraphs, and the ops that it names, used or not."""
+
+    subgraphs: tuple[Subgraph, ...]
+    codes: tuple[OpCode, ...]
+
+
 def _enum_names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if not name.startswith("_")}
 
@@ -99,36 +161,68 @@ _TYPE_NAMES = _enum_names(schema.TensorType)
 def read_subgraphs(tflite: bytes) -> tuple[Subgraph, ...]:
     """Parses a TFLite flatbuffer; subgraph 0 is the main one.
 
+    Constants are views of the file. However broken the file is, time and memory stay in proportion to its size.
+
     Raises:
-      ValueError: If the bytes are not a TFLite flatbuffer.
+      ValueError: If the bytes are not a TFLite flatbuffer, or lead out of the file.
     """
-    _require_identifier(tflite)
-    try:
-        model = read_object(tflite)
-        codes = [_read_code(code) for code in model.operatorCodes or []]
-        return tuple(_read_subgraph(graph, codes, model.buffers) for graph in model.subgraphs)
-    except Exception as error:  # flatbuffers raises what its reader stumbles over: struct, index or type errors
-        raise ValueError(f"TFLite flatbuffer of {len(tflite)} bytes cannot be parsed: {error}") from error
+    return read_model(tflite).subgraphs
+
+
+def read_model(tflite: bytes) -> Model:
+    """Parses a TFLite flatbuffer, as `read_subgraphs`, with its op codes.
+
+    Raises:
+      ValueError: As `read_subgraphs`.
+    """
+    with _parsing(tflite):
+        root = flatbuffer_tables.Buffer(tflite).root()
+        codes = tuple(_read_code(code) for code in root.tables(_MODEL_CODES))
+        buffers = [_read_buffer(buffer, tflite) for buffer in root.tables(_MODEL_BUFFERS)]
+        graphs = tuple(_read_subgraph(graph, codes, buffers) for graph in root.tables(_MODEL_SUBGRAPHS))
+        if not graphs:
+            raise flatbuffer_tables.BrokenError("got no subgraph, expected one at least")
+        _require_subgraphs(graphs)
+        return Model(subgraphs=graphs, codes=codes)
 
 
 def read_object(tflite: bytes) -> Any:
     """Returns a TFLite flatbuffer as the schema's own mutable object, a `ModelT`.
 
     Raises:
-      ValueError: If the bytes are not a TFLite flatbuffer.
+      ValueError: If the bytes are not a TFLite flatbuffer, lead out of the file, or keep constants behind the
+        flatbuffer, as models of more than 2 GB do: the object would lose them.
     """
-    _require_identifier(tflite)
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
+    read_model(tflite)
+    with _parsing(tflite):
+        _require_readable(flatbuffer_tables.Buffer(tflite).root())
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
 
 
-def _require_identifier(tflite: bytes) -> None:
+@contextlib.contextmanager
+def _parsing(tflite: bytes) -> Iterator[None]:
+    """Turns whatever a reader stumbles over into one error: struct, index, type or text errors."""
     if tflite[4:8] != _FILE_IDENTIFIER:
-        raise ValueError(f"not a TFLite flatbuffer: got identifier {tflite[4:8]!r}, expected {_FILE_IDENTIFIER!r}")
+        raise ValueError(
+            f"not a TFLite flatbuffer: got identifier {bytes(tflite[4:8])!r}, expected {_FILE_IDENTIFIER!r}"
+        )
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"TFLite flatbuffer of {len(tflite)} bytes cannot be parsed: {error}") from error
+
+
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """A builder that aligns bytes as the schema asks for buffers; the generated Python code does not."""
+
+    def StartVector(self, elem_size: int, count: int, alignment: int) -> int:
+        """Starts a vector; one of bytes as if it were that of a buffer."""
+        return int(super().StartVector(elem_size, count, _BUFFER_ALIGNMENT if elem_size == 1 else alignment))
 
 
 def write_object(model: Any) -> bytes:
-    """Returns the flatbuffer of a `ModelT`."""
-    builder = flatbuffers.Builder()
+    """Returns the flatbuffer of a `ModelT`, its buffers aligned as TFLite's delegates and TFLite Micro want them."""
+    builder = _AlignedBuilder(1024)
     builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
     return bytes(builder.Output())
 
@@ -159,7 +253,7 @@ def packed_int4(values: npt.NDArray[np.int8]) -> bytes:
     return bytes(nibbles[0::2] | nibbles[1::2] << 4)
 
 
-def unpacked_int4(content: bytes, count: int) -> npt.NDArray[np.int8]:
+def unpacked_int4(content: bytes | memoryview, count: int) -> npt.NDArray[np.int8]:
     """Returns the integers that `packed_int4` packed.
 
     >>> unpacked_int4(bytes.fromhex("f107"), 3).tolist()
@@ -170,43 +264,140 @@ def unpacked_int4(content: bytes, count: int) -> npt.NDArray[np.int8]:
     return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
 
 
-def _read_code(code: Any) -> tuple[str, str, int]:
-    return builtin_name(code), (code.customCode or b"").decode(), code.version
+def _require_readable(root: flatbuffer_tables.Table) -> None:
+    """Walks over all that the schema's objects loop over: they believe any length, and follow any offset."""
+    for graph in root.tables(_MODEL_SUBGRAPHS):
+        graph.text(_GRAPH_NAME)
+        for tensor in graph.tables(_GRAPH_TENSORS):
+            tensor.text(_TENSOR_NAME)
+            sparsity = tensor.table(_TENSOR_SPARSITY)
+            for _ in (*tensor.tables(_TENSOR_VARIANTS), *(sparsity.tables(_SPARSITY_DIMENSIONS) if sparsity else ())):
+                pass
+        for operator in graph.tables(_GRAPH_OPERATORS):
+            _require_texts(operator)
+    for signature in root.tables(_MODEL_SIGNATURES):
+        signature.text(_SIGNATURE_KEY)
+        for named in (*signature.tables(_SIGNATURE_INPUTS), *signature.tables(_SIGNATURE_OUTPUTS)):
+            named.text(_NAMED_NAME)
+    for entry in root.tables(_MODEL_METADATA):
+        entry.text(_NAMED_NAME)
+    for code in root.tables(_MODEL_CODES):
+        code.text(_CODE_CUSTOM)
+    root.text(_MODEL_DESCRIPTION)
+    for buffer in root.tables(_MODEL_BUFFERS):
+        if buffer.number(_BUFFER_OFFSET, "<Q") > 1:
+            raise flatbuffer_tables.BrokenError("got constants behind the flatbuffer, which would be lost")
 
 
-def _read_subgraph(graph: Any, codes: list[tuple[str, str, int]], buffers: list[Any]) -> Subgraph:
-    tensors = tuple(_read_tensor(index, tensor, buffers) for index, tensor in enumerate(graph.tensors or []))
-    ops = []
-    for index, operator in enumerate(graph.operators or []):
-        code, custom, version = codes[operator.opcodeIndex]
-        ops.append(
-            Op(
-                index=index,
-                code=code,
-                custom_code=custom,
-                version=version,
-                inputs=tuple(int(i) for i in _listed(operator.inputs) if i >= 0),
-                outputs=tuple(int(i) for i in _listed(operator.outputs)),
-            )
-        )
-    inputs, outputs = (tuple(int(i) for i in _listed(side)) for side in (graph.inputs, graph.outputs))
-    return Subgraph(tensors=tensors, ops=tuple(ops), inputs=inputs, outputs=outputs)
+def _require_texts(operator: flatbuffer_tables.Table) -> None:
+    for kind_slot, slot, kinds in _OPTIONS_WITH_TEXTS:
+        options = operator.table(slot)
+        if options is not None:
+            for text in kinds.get(operator.number(kind_slot, "<B"), ()):
+                options.text(text)
 
 
-def _read_tensor(index: int, tensor: Any, buffers: list[Any]) -> Tensor:
-    quantization = tensor.quantization
-    data = buffers[tensor.buffer].data if tensor.buffer else None
-    return Tensor(
-        index=index,
-        name=(tensor.name or b"").decode(errors="replace"),
-        shape=tuple(int(size) for size in _listed(tensor.shape)),
-        dynamic=any(size < 0 for size in _listed(tensor.shapeSignature)),
-        dtype=_TYPE_NAMES.get(tensor.type, f"TYPE_{tensor.type}"),
-        scale=tuple(float(s) for s in _listed(quantization.scale)) if quantization else (),
-        zero_point=tuple(int(z) for z in _listed(quantization.zeroPoint)) if quantization else (),
-        constant=None if data is None or len(data) == 0 else bytes(bytearray(data)),
+def _read_code(code: flatbuffer_tables.Table) -> OpCode:
+    # Codes below 127 stand in the deprecated byte field, written by converters before schema 3a.
+    builtin = max(code.number(_CODE_BUILTIN, "<i"), code.number(_CODE_DEPRECATED, "<b"))
+    return OpCode(
+        code=_BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}"),
+        custom_code=code.text(_CODE_CUSTOM),
+        version=code.number(_CODE_VERSION, "<i", 1),
     )
 
 
-def _listed(values: Any) -> Any:
-    return [] if values is None else values
+def _read_buffer(buffer: flatbuffer_tables.Table, tflite: bytes) -> memoryview | None:
+    offset, size = buffer.number(_BUFFER_OFFSET, "<Q"), buffer.number(_BUFFER_SIZE, "<Q")
+    if offset > 1:
+        if offset + size > len(tflite):
+            raise flatbuffer_tables.BrokenError(f"got a constant of {size} bytes at {offset}, behind the end")
+        return memoryview(tflite)[offset : offset + size]
+    return buffer.raw(_BUFFER_DATA)
+
+
+def _read_subgraph(
+    graph: flatbuffer_tables.Table, codes: tuple[OpCode, ...], buffers: list[memoryview | None]
+) -> Subgraph:
+    tensors = tuple(_read_tensor(i, tensor, buffers) for i, tensor in enumerate(graph.tables(_GRAPH_TENSORS)))
+    ops = tuple(_read_op(i, op, codes, len(tensors)) for i, op in enumerate(graph.tables(_GRAPH_OPERATORS)))
+    inputs, outputs = (_indices(graph, slot, len(tensors)) for slot in (_GRAPH_INPUTS, _GRAPH_OUTPUTS))
+    if min((*inputs, *outputs), default=0) < 0:
+        raise flatbuffer_tables.BrokenError("got an input or output that is no tensor")
+    return Subgraph(tensors=tensors, ops=ops, inputs=inputs, outputs=outputs)
+
+
+def _read_op(index: int, operator: flatbuffer_tables.Table, codes: tuple[OpCode, ...], tensors: int) -> Op:
+    which = operator.number(_OPERATOR_CODE, "<I")
+    if which >= len(codes):
+        raise flatbuffer_tables.BrokenError(f"op {index}: got op code {which}, expected one of {len(codes)}")
+    operands = _indices(operator, _OPERATOR_INPUTS, tensors)
+    outputs = _indices(operator, _OPERATOR_OUTPUTS, tensors)
+    return Op(
+        index=index,
+        code=codes[which].code,
+        custom_code=codes[which].custom_code,
+        version=codes[which].version,
+        inputs=tuple(i for i in operands if i >= 0),
+        outputs=tuple(i for i in outputs if i >= 0),
+        operands=operands,
+        intermediates=tuple(i for i in _indices(operator, _OPERATOR_INTERMEDIATES, tensors) if i >= 0),
+        subgraphs=_called(operator),
+    )
+
+
+def _called(operator: flatbuffer_tables.Table) -> tuple[int, ...]:
+    """The subgraphs that an op of control flow runs."""
+    kind, options = operator.number(_OPERATOR_OPTIONS_TYPE, "<B"), operator.table(_OPERATOR_OPTIONS)
+    slots = range(_CALLED_BY.get(kind, 0))
+    return tuple(options.number(slot, "<i") for slot in slots) if options else ()
+
+
+def _require_subgraphs(graphs: tuple[Subgraph, ...]) -> None:
+    """Checks that ops run subgraphs that there are, and none runs itself: TFLite would never come back."""
+    calls = [{called for op in graph.ops for called in op.subgraphs} for graph in graphs]
+    wrong = sorted({i for called in calls for i in called if not 0 <= i < len(graphs)})
+    if wrong:
+        raise flatbuffer_tables.BrokenError(f"got an op that runs subgraph {wrong[0]}, expected one of {len(graphs)}")
+    waiting = [len(called) for called in calls]
+    callers: list[list[int]] = [[] for _ in graphs]
+    for caller, called in enumerate(calls):
+        for i in called:
+            callers[i].append(caller)
+    done = [i for i, count in enumerate(waiting) if not count]
+    for i in done:
+        for caller in callers[i]:
+            waiting[caller] -= 1
+            if not waiting[caller]:
+                done.append(caller)
+    if len(done) < len(graphs):
+        raise flatbuffer_tables.BrokenError("got subgraphs that run each other in a circle")
+
+
+def _indices(table: flatbuffer_tables.Table, slot: int, tensors: int) -> tuple[int, ...]:
+    indices = table.numbers(slot, "<i4")
+    if len(indices) and not -1 <= int(indices.min()) <= int(indices.max()) < tensors:
+        raise flatbuffer_tables.BrokenError(f"got tensor {indices.max()} or {indices.min()}, expected one of {tensors}")
+    return tuple(indices.tolist())
+
+
+def _read_tensor(index: int, tensor: flatbuffer_tables.Table, buffers: list[memoryview | None]) -> Tensor:
+    which = tensor.number(_TENSOR_BUFFER, "<I")
+    if which and which >= len(buffers):
+        raise flatbuffer_tables.BrokenError(f"tensor {index}: got buffer {which}, expected one of {len(buffers)}")
+    data = buffers[which] if which else None
+    quantization = tensor.table(_TENSOR_QUANTIZATION)
+    kind = tensor.number(_TENSOR_TYPE, "<b")
+    return Tensor(
+        index=index,
+        name=tensor.text(_TENSOR_NAME),
+        shape=tuple(tensor.numbers(_TENSOR_SHAPE, "<i4").tolist()),
+        dynamic=bool((tensor.numbers(_TENSOR_SIGNATURE, "<i4") < 0).any()),
+        dtype=_TYPE_NAMES.get(kind, f"TYPE_{kind}"),
+        scale=tuple(quantization.numbers(_QUANTIZATION_SCALE, "<f4").tolist()) if quantization else (),
+        zero_point=tuple(quantization.numbers(_QUANTIZATION_ZERO, "<i8").tolist()) if quantization else (),
+        constant=data or None,
+        quantized_dimension=quantization.number(_QUANTIZATION_AXIS, "<i") if quantization else 0,
+        is_variable=bool(tensor.number(_TENSOR_VARIABLE, "<b")),
+        is_sparse=tensor.table(_TENSOR_SPARSITY) is not None,
+    )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from components.quantization.conversion.calibration import MethodScore
 from components.quantization.conversion.rewrites import AppliedRewrite
 
 
@@ -18,6 +19,8 @@ class ConversionReport:
       calibrated: Names of the tensors whose ranges were calibrated because training gave them none; empty if training
         gave all. Of a float model ("*",): all were.
       examples: How many examples calibration took.
+      calibration: The method that found those ranges.
+      candidates: What else was tried, where the method was chosen by measurement, with what was measured.
       rewrites: What was rewritten for the target.
       seconds: By step: "trace", "freeze", "convert", "check".
       cached: Whether the file came from the cache; the steps after "freeze" took no time then.
@@ -28,6 +31,8 @@ class ConversionReport:
     io_dtypes: Mapping[str, str]
     calibrated: tuple[str, ...]
     examples: int
+    calibration: str
+    candidates: tuple[MethodScore, ...]
     rewrites: tuple[AppliedRewrite, ...]
     seconds: Mapping[str, float]
     cached: bool = False
