@@ -13,15 +13,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from components.quantization.attribution.attribute import attribute
+    from components.quantization.attribution.kernel_agreement import kernel_agreement
+    from components.quantization.attribution.report import Attribution
     from components.quantization.conversion.audit import Audit, audit
-    from components.quantization.conversion.convert import convert
+    from components.quantization.conversion.convert import convert, convert_with_report
     from components.quantization.qat.parity import parity
     from components.quantization.qat.plan import QuantizationPlan, plan
     from components.quantization.qat.quantize import quantize_model
 
-__all__ = ["Audit", "QuantizationPlan", "audit", "convert", "parity", "plan", "quantize_model"]
+__all__ = [
+    "Attribution",
+    "Audit",
+    "QuantizationPlan",
+    "attribute",
+    "audit",
+    "convert",
+    "convert_with_report",
+    "kernel_agreement",
+    "parity",
+    "plan",
+    "quantize_model",
+]
 
 _HOMES = {
+    "Attribution": "components.quantization.attribution.report",
+    "attribute": "components.quantization.attribution.attribute",
+    "convert_with_report": "components.quantization.conversion.convert",
+    "kernel_agreement": "components.quantization.attribution.kernel_agreement",
     "Audit": "components.quantization.conversion.audit",
     "QuantizationPlan": "components.quantization.qat.plan",
     "audit": "components.quantization.conversion.audit",

@@ -5,29 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-_SIGNATURE = "serving_default"
+from components.quantization.kernels import SIGNATURE, Kernels, described, load, quantize
 
-
-def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Quantizes float values as TFLite's default QUANTIZE kernel: round to nearest even, then clip to the range.
-
-    Args:
-      values: Float values of any shape.
-      scale: Real value of one step.
-      zero_point: The integer that stands for 0.0.
-      dtype: The integer type of the result.
-
-    >>> quantize([-9.0, 0.24, 0.5, 9.0], scale=0.5, zero_point=0, dtype="int8").tolist()
-    [-18, 0, 1, 18]
-    >>> quantize([-99.0, 99.0], scale=0.5, zero_point=0, dtype="int8").tolist()
-    [-128, 127]
-    """
-    limits = np.iinfo(np.dtype(dtype))
-    steps = np.asarray(values, np.float32) * (np.float32(1.0) / np.float32(scale))
-    quantized: npt.NDArray[Any] = np.clip(np.rint(steps) + zero_point, limits.min, limits.max).astype(dtype)
-    return quantized
+__all__ = ["IntegerModel", "dequantize", "quantize"]
 
 
 def dequantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
@@ -47,20 +28,22 @@ def _real_values(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt
 class IntegerModel:
     """A TFLite model behind float inputs and outputs. Not thread-safe: one per worker."""
 
-    def __init__(self, tflite: bytes) -> None:
-        """Loads the model with TFLite's default kernels for this CPU.
+    def __init__(self, tflite: bytes, kernels: Kernels = "default") -> None:
+        """Loads the model.
 
         Args:
           tflite: A TFLite flatbuffer with signature "serving_default".
+          kernels: "default" for those that an interpreter takes if nobody chooses, "optimized" for TFLite's own for
+            this CPU without delegates, "reference" for its portable ones. They round differently.
 
         Raises:
-          ValueError: If it has no such signature, or float inputs or outputs.
+          ValueError: If it has no such signature, float inputs or outputs, or there are no such kernels.
         """
-        self._interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
-        if _SIGNATURE not in self._interpreter.get_signature_list():
-            raise ValueError(f"the TFLite model has no signature {_SIGNATURE!r}; convert it with TFLiteIntConverter")
-        self._interpreter.allocate_tensors()
-        runner = self._interpreter.get_signature_runner(_SIGNATURE)
+        self._interpreter = load(tflite, kernels)
+        self.kernels = described(kernels, self._interpreter)
+        if SIGNATURE not in self._interpreter.get_signature_list():
+            raise ValueError(f"the TFLite model has no signature {SIGNATURE!r}; convert it with TFLiteIntConverter")
+        runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
         edges = [*self._inputs.items(), *self._outputs.items()]

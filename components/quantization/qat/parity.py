@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,11 @@ import tf_keras
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.representative_dataset import Batch, named_arrays
+from components.quantization.kernels import KernelInterpreter, Kernels, real_values, require_known
 from components.quantization.qat.tensor_matching import Probe, probes
 
-Kernels = Literal["reference", "optimized"]
-
-# Without delegates: those keep no intermediate tensors.
-_RESOLVERS = {
-    "reference": tf.lite.experimental.OpResolverType.BUILTIN_REF,
-    "optimized": tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-}
-_SIGNATURE = "serving_default"
+# A delegate keeps no intermediate tensors.
+_KERNELS = ("reference", "optimized")
 # The input of each op that holds its weights.
 _WEIGHTS = {
     "CONV_2D": 1,
@@ -115,13 +110,15 @@ def parity(model: tf_keras.Model, tflite: bytes, examples: Iterable[Batch], kern
       tflite: Its conversion, with signature "serving_default".
       examples: Batches of float32 inputs in the model's own units, each an array of shape (batch, ...) or, for several
         inputs, a dict from input name to such an array.
-      kernels: "reference" for TFLite's reference kernels, "optimized" for those of this CPU.
+      kernels: "reference" for TFLite's reference kernels, "optimized" for its own of this CPU; the default ones keep no
+        intermediate tensors.
 
     Raises:
       ValueError: If the .tflite is not of this model, or the examples do not fit it.
     """
-    interpreter = _Interpreter(tflite, kernels)
-    found = probes(model, interpreter.tensors, interpreter.inputs, interpreter.outputs)
+    require_known(kernels, _KERNELS)
+    interpreter = KernelInterpreter(tflite, kernels, keep_tensors=True)
+    found = probes(model, interpreter.graph.tensors, interpreter.inputs, interpreter.outputs)
     matched = [_Comparison(probe, probe.tensor) for probe in found if probe.tensor is not None]
     keras = tf_keras.Model(model.inputs, [comparison.probe.symbolic for comparison in matched])
     signature = {
@@ -135,7 +132,8 @@ def parity(model: tf_keras.Model, tflite: bytes, examples: Iterable[Batch], kern
         for row in range(len(expected[0])):
             interpreter.run({name: array[row : row + 1] for name, array in arrays.items()})
             for comparison, values in zip(matched, expected, strict=True):
-                comparison.add(values[row].numpy(), interpreter.values(comparison.tensor.index))
+                got = real_values(interpreter.codes(comparison.tensor), comparison.tensor)
+                comparison.add(values[row].numpy(), got)
         count += len(expected[0])
     if not count:
         raise ValueError("examples: got none, expected at least one")
@@ -164,57 +162,6 @@ def weight_scales(tflite: bytes) -> tuple[WeightScales, ...]:
             WeightScales(op=op.code, op_index=op.index, dtype=weights.dtype, scales=len(weights.scale), names=names)
         )
     return tuple(found)
-
-
-def _registered(tflite: bytes) -> bytes:
-    """The model with op versions under which the reference kernels are registered.
-
-    They compute depthwise convolutions with 4-bit weights, version 7, but the list ends with 6:
-    https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/register_ref.cc
-    """
-    model = flatbuffer.read_object(tflite)
-    for code in model.operatorCodes:
-        if flatbuffer.builtin_name(code) == "DEPTHWISE_CONV_2D":
-            code.version = min(code.version, 6)
-    return flatbuffer.write_object(model)
-
-
-class _Interpreter:
-    """TFLite's interpreter with all tensors kept."""
-
-    def __init__(self, tflite: bytes, kernels: Kernels) -> None:
-        if kernels not in _RESOLVERS:
-            raise ValueError(f"kernels: got {kernels!r}, expected one of {', '.join(_RESOLVERS)}")
-        self.tensors = flatbuffer.read_subgraphs(tflite)[0].tensors
-        self._interpreter = tf.lite.Interpreter(
-            model_content=_registered(tflite) if kernels == "reference" else tflite,
-            num_threads=1,
-            experimental_op_resolver_type=_RESOLVERS[kernels],
-            experimental_preserve_all_tensors=True,
-        )
-        if _SIGNATURE not in self._interpreter.get_signature_list():
-            raise ValueError(f"the TFLite model has no signature {_SIGNATURE!r}; convert it with convert()")
-        self._interpreter.allocate_tensors()
-        runner = self._interpreter.get_signature_runner(_SIGNATURE)
-        self.inputs = {name: self.tensors[detail["index"]] for name, detail in runner.get_input_details().items()}
-        self.outputs = {name: self.tensors[detail["index"]] for name, detail in runner.get_output_details().items()}
-
-    def run(self, features: dict[str, npt.NDArray[Any]]) -> None:
-        self._interpreter.reset_all_variables()  # the state of an LSTM, which would go on from example to example
-        for name, tensor in self.inputs.items():
-            values = features[name]
-            if tensor.scale:
-                limits = np.iinfo(tensor.dtype.lower())
-                steps = np.rint(values / np.float32(tensor.scale[0])) + tensor.zero_point[0]
-                values = np.clip(steps, limits.min, limits.max).astype(limits.dtype)
-            self._interpreter.set_tensor(tensor.index, values)
-        self._interpreter.invoke()
-
-    def values(self, index: int) -> npt.NDArray[np.float64]:
-        """The real values of a tensor."""
-        tensor = self.tensors[index]
-        values: npt.NDArray[np.float64] = self._interpreter.get_tensor(index).astype(np.float64)
-        return (values - tensor.zero_point[0]) * tensor.scale[0] if tensor.scale else values
 
 
 class _Comparison:
