@@ -1,7 +1,8 @@
 """Where files lie inside a Model artifact, and how they get in and out. The only code that handles model URIs.
 
 {uri}/
-  Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`
+  Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`, with what a
+                          device needs beside it
   facts.json              what is known of the model; the same as the artifact's custom properties
 """
 
@@ -44,11 +45,11 @@ def read_tflite(artifact: types.Artifact) -> bytes:
     return content
 
 
-def write_tflite(directory: Path, tflite: bytes) -> None:
-    """Writes a TFLite flatbuffer to its place in a staged artifact."""
+def serving_directory(directory: Path) -> Path:
+    """Makes the directory of what is served in a staged artifact, and returns it."""
     serving = directory / SERVING_DIR
     serving.mkdir()
-    (serving / TFLITE_FILE).write_bytes(tflite)
+    return serving
 
 
 @contextlib.contextmanager
@@ -61,6 +62,14 @@ def local_saved_model(artifact: types.Artifact) -> Iterator[Path]:
     uri = serving_path(artifact)
     if not fileio.exists(os.path.join(uri, "saved_model.pb")):
         raise ValueError(f"model artifact {artifact.uri} has no {SERVING_DIR}/saved_model.pb; connect a SavedModel")
+    with local_serving(artifact) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def local_serving(artifact: types.Artifact) -> Iterator[Path]:
+    """Gives the local path of what the artifact serves, copied if its URI is remote."""
+    uri = serving_path(artifact)
     if "://" not in uri:
         yield Path(uri)
         return

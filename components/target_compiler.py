@@ -9,6 +9,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 
 from components import model_artifact
 from components.quantization import toolchain
+from components.quantization.contract.device_files import carry_device_files
 from components.targets import load_target, require_when_missing
 
 REPORT_FILE = "compile_report.json"
@@ -29,8 +30,8 @@ class Executor(base_executor.BaseExecutor):
         target = load_target(exec_properties["target"])
         tflite = model_artifact.read_tflite(source)
         model = target.compile(tflite, exec_properties["when_missing"])
-        with model_artifact.staged_output(output) as directory:
-            model_artifact.write_tflite(directory, model.tflite)
+        with model_artifact.local_serving(source) as serving, model_artifact.staged_output(output) as directory:
+            carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
                 **model_artifact.read_facts(source),  # scheme, versions and so on still hold
@@ -64,8 +65,8 @@ class TargetCompiler(base_component.BaseComponent):
     """Compiles an integer TFLite model for a target.
 
     Where the target's compiler is missing, the model is passed on as it is, with an analysis of where its ops would
-    run, and marked as not compiled. Output `compiled_model`: a Model with `Format-Serving/tflite` and
-    `compile_report.json`.
+    run, and marked as not compiled. Output `compiled_model`: a Model with `Format-Serving/tflite`, the input's
+    contract, golden vectors and so on beside it, and `compile_report.json`.
     """
 
     SPEC_CLASS = TargetCompilerSpec

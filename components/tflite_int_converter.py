@@ -1,10 +1,13 @@
 """TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
 
 import hashlib
+import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata import schema_utils
@@ -13,10 +16,23 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components import example_files, model_artifact
+from components import example_files, model_artifact, raw_examples
 from components.quantization import toolchain
-from components.quantization.conversion import IO_DTYPES, default_io_dtype, flatbuffer, require_io_dtype
+from components.quantization.contract.build import Knowledge, build_contract
+from components.quantization.contract.device_files import write_device_files
+from components.quantization.contract.file_metadata import ModelIdentity, with_metadata, without_metadata
+from components.quantization.contract.golden import golden_vectors, pipeline_inputs
+from components.quantization.conversion import (
+    IO_DTYPES,
+    default_io_dtype,
+    flatbuffer,
+    interface,
+    require_io_dtype,
+    scoring,
+)
 from components.quantization.conversion import convert as conversion
+from components.quantization.conversion.audit import audit
+from components.quantization.conversion.calibration import MIN_MAX, load_method
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
 from components.quantization.qat.parity import Parity, parity
@@ -25,9 +41,13 @@ from components.quantization.schemes import QuantizationScheme, load_scheme
 _LOGGER = logging.getLogger(__name__)
 
 PARITY_FILE = "parity.txt"
+REPORT_FILE = "conversion.json"
+AUDIT_FILE = "audit.json"
 _CALIBRATION_BATCH = 100
 _PARITY_BITS = 8  # ranges of 16-bit activations are calibrated, whatever training found
 _PARITY_EXAMPLES = 32
+_GOLDEN_EXAMPLES = 32
+_SCORED_EXAMPLES = 1000
 # Kernels round differently from float arithmetic by a step or two; more is worth a look.
 _PARITY_BOUND_LSB = 2.0
 _LARGEST_DB = 200.0  # in place of infinity, which JSON has no number for
@@ -55,20 +75,100 @@ class Executor(base_executor.BaseExecutor):
         )
         batches = _batches(sample, _feature_spec(input_dict))
         with model_artifact.local_saved_model(source) as saved_model:
-            tflite = conversion.convert(
+            made = conversion.convert_with_report(
                 saved_model,
                 scheme,
                 representative_dataset=batches,
                 profile=exec_properties["profile"],
                 io_dtype=io_dtype,
+                calibration=exec_properties["calibration"],
+                score=_score(input_dict, exec_properties),
             )
-            found = _parity(saved_model, scheme, tflite, batches[0])
+            found = _parity(saved_model, scheme, made.tflite, batches[0])
+        edges = _edges(made.tflite)
+        labels = _labels(exec_properties["labels"], edges.outputs)
+        tflite = with_metadata(made.tflite, self._identity(source, scheme, labels))
+        known = _knowledge(input_dict, exec_properties, edges.inputs, labels)
         with model_artifact.staged_output(output) as directory:
-            model_artifact.write_tflite(directory, tflite)
+            _write_device_files(model_artifact.serving_directory(directory), tflite, known, batches[0])
+            (directory / REPORT_FILE).write_text(made.report.to_json())
+            (directory / AUDIT_FILE).write_text(audit(tflite, exec_properties["profile"], scheme).to_json())
             if found is not None:
                 (directory / PARITY_FILE).write_text(f"{found}\n")
             facts = _facts(tflite, source, scheme, exec_properties["profile"])
             model_artifact.record_facts(output, directory, facts | _parity_facts(found))
+
+    def _identity(
+        self, source: types.Artifact, scheme: QuantizationScheme, labels: dict[str, tuple[str, ...]]
+    ) -> ModelIdentity:
+        context = self._context
+        return ModelIdentity(
+            run_id=(context and context.pipeline_run_id) or "",
+            parent_sha256=source.get_string_custom_property("sha256"),
+            scheme=scheme.to_json(),
+            labels=labels,
+            versions=toolchain.versions(),
+        )
+
+
+def _score(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+) -> Callable[[bytes], float] | None:
+    """What calibration "auto" chooses by: accuracy on the eval split."""
+    if exec_properties["calibration"] != conversion.AUTO:
+        return None
+    label = exec_properties["label_key"]
+    records = example_files.sample_split(
+        input_dict["examples"], exec_properties["golden_split"], _SCORED_EXAMPLES, exec_properties["seed"]
+    )
+    batches = _batches(records, _feature_spec(input_dict))
+    if label not in batches[0]:
+        raise ValueError(f"label_key: got {label!r}, expected one of {', '.join(sorted(batches[0]))}")
+    return scoring.accuracy(batches, np.concatenate([batch[label].ravel() for batch in batches]))
+
+
+class _Edges(NamedTuple):
+    """Names of the inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _edges(tflite: bytes) -> _Edges:
+    return _Edges(*(tuple(side) for side in interface.signature_of(tflite)))
+
+
+def _labels(text: str, outputs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The labels of each output, out of the execution property."""
+    named = json.loads(text)
+    if isinstance(named, dict):
+        return {name: tuple(labels) for name, labels in named.items()}
+    if named and len(outputs) > 1:
+        raise ValueError(f"labels: got a list for outputs {', '.join(outputs)}, expected a dict by name of the output")
+    return {outputs[0]: tuple(named)} if named else {}
+
+
+def _knowledge(
+    input_dict: dict[str, list[types.Artifact]],
+    exec_properties: dict[str, Any],
+    inputs: tuple[str, ...],
+    labels: dict[str, tuple[str, ...]],
+) -> Knowledge:
+    if not (input_dict.get("raw_examples") and input_dict.get("transform_graph")):
+        return Knowledge(labels=labels)
+    records = example_files.sample_split(
+        input_dict["raw_examples"], exec_properties["golden_split"], _GOLDEN_EXAMPLES, exec_properties["seed"]
+    )
+    graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
+    return raw_examples.knowledge(graph, records, inputs, labels)
+
+
+def _write_device_files(directory: Path, tflite: bytes, known: Knowledge, batch: dict[str, Any]) -> None:
+    """Writes the model with its contract; golden vectors are of raw examples, or else of transformed ones."""
+    built = build_contract(tflite, known)
+    features = {name: batch[name][:_GOLDEN_EXAMPLES] for name in _edges(tflite).inputs}
+    inputs = built.inputs or pipeline_inputs(built.contract, features)
+    write_device_files(directory, tflite, built.contract, golden_vectors(tflite, built.contract, inputs, built.sources))
 
 
 def _parity(saved_model: Path, scheme: QuantizationScheme, tflite: bytes, batch: dict[str, Any]) -> Parity | None:
@@ -147,6 +247,8 @@ def _facts(
         "io_dtype": ", ".join(quantized),
         "integer_only": int(scheme.integer_only),
         "sha256": hashlib.sha256(tflite).hexdigest(),
+        # The same in each run: without the metadata, which names the run.
+        "content_sha256": hashlib.sha256(without_metadata(tflite)).hexdigest(),
         "parent_sha256": source.get_string_custom_property("sha256"),
         "float_model_uri": source.get_string_custom_property("float_model_uri"),
         "size_bytes": len(tflite),
@@ -165,6 +267,10 @@ class TFLiteIntConverterSpec(component_spec.ComponentSpec):
         "split": component_spec.ExecutionParameter(type=str),
         "representative_examples": component_spec.ExecutionParameter(type=int),
         "seed": component_spec.ExecutionParameter(type=int),
+        "golden_split": component_spec.ExecutionParameter(type=str),
+        "labels": component_spec.ExecutionParameter(type=str),
+        "calibration": component_spec.ExecutionParameter(type=str),
+        "label_key": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -172,6 +278,7 @@ class TFLiteIntConverterSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
+        "raw_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {"tflite_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
 
@@ -180,8 +287,13 @@ class TFLiteIntConverter(base_component.BaseComponent):
     """Converts a SavedModel to a TFLite model for batches of one, and proves that it computes no float tensor.
 
     A quantization-aware-trained model carries its ranges. A float one is calibrated with a sample of the examples
-    (post-training quantization). Output `tflite_model`: a Model with the file `Format-Serving/tflite`, and for a model
-    with fake quantization `parity.txt`: how far each tensor is from what training computed.
+    (post-training quantization). Output `tflite_model`: a Model with
+
+      Format-Serving/tflite                the model, with run, parent, scheme and labels in its metadata
+      Format-Serving/io_contract.json      all that a device needs to know of its inputs and outputs; also as .h and .py
+      Format-Serving/golden_vectors.npz    real inputs with the integers that come out; selftest.py checks them
+      conversion.json, audit.json          how the conversion went, and what the proof looked at and found
+      parity.txt                           how far each tensor is from what training computed, if training quantized
     """
 
     SPEC_CLASS = TFLiteIntConverterSpec
@@ -194,12 +306,17 @@ class TFLiteIntConverter(base_component.BaseComponent):
         examples: types.BaseChannel,
         transform_graph: types.BaseChannel | None = None,
         schema: types.BaseChannel | None = None,
+        raw_examples: types.BaseChannel | None = None,
         scheme: str | QuantizationScheme | None = "full_int8",
         profile: str = "edge_tpu",
         io_dtype: str = "",
         split: str = "train",
         representative_examples: int = 300,
         seed: int = 1,
+        golden_split: str = "eval",
+        labels: Sequence[str] | Mapping[str, Sequence[str]] = (),
+        calibration: str = MIN_MAX,
+        label_key: str = "",
     ) -> None:
         """Declares the component.
 
@@ -208,6 +325,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
           examples: Examples with the model's inputs as features; transformed ones.
           transform_graph: The graph that made the examples; says how to parse them.
           schema: Says how to parse the examples where there is no transform graph.
+          raw_examples: Examples before Transform. With them the device's contract goes from raw features to integers,
+            and is verified with some of them; without, it begins at the model's inputs.
           scheme: A quantization scheme or its name; None for the one that QuantizeTrainer trained the model with, which
             strategy "auto" chooses.
           profile: Name of the target whose needs the converter respects.
@@ -216,6 +335,11 @@ class TFLiteIntConverter(base_component.BaseComponent):
           split: The split that a float model is calibrated with.
           representative_examples: How many examples of it.
           seed: Decides which.
+          golden_split: The split that golden vectors are made of, and that calibration "auto" measures accuracy on.
+          labels: The names of the classes, in the order of the output; by name of the output if there are several.
+          calibration: How ranges are found from examples: "min_max", "percentile_99.9" and so on, "mse", or "auto" for
+            the one with the best accuracy.
+          label_key: The transformed feature that is the label; for "auto" alone.
 
         Raises:
           ValueError: If an argument is wrong or scheme and profile do not fit.
@@ -229,6 +353,10 @@ class TFLiteIntConverter(base_component.BaseComponent):
             require_io_dtype(io_dtype, scheme)
         if representative_examples < 1:
             raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
+        if calibration != conversion.AUTO:
+            load_method(calibration)
+        elif not label_key:
+            raise ValueError("calibration: got 'auto' without a label_key, expected one to measure accuracy with")
         if transform_graph is None and schema is None:
             raise ValueError("neither transform_graph nor schema given; one must say how to parse the examples")
         super().__init__(
@@ -237,12 +365,17 @@ class TFLiteIntConverter(base_component.BaseComponent):
                 examples=examples,
                 transform_graph=transform_graph,
                 schema=schema,
+                raw_examples=raw_examples,
                 scheme="" if scheme is None else scheme.to_json(),
                 profile=profile,
                 io_dtype=io_dtype,
                 split=split,
                 representative_examples=representative_examples,
                 seed=seed,
+                golden_split=golden_split,
+                labels=json.dumps(dict(labels) if isinstance(labels, Mapping) else list(labels)),
+                calibration=calibration,
+                label_key=label_key,
                 toolchain=toolchain.versions_json(),
                 tflite_model=channel_utils.as_channel([standard_artifacts.Model()]),
             )

@@ -115,6 +115,8 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         **transformed,
         model=trainer.outputs["model"],
         schema=schema,
+        raw_examples=example_gen.outputs["examples"],
+        labels=tasks.labels(config.task),
         scheme=None if config.training.strategy == "auto" else config.scheme,
         profile=config.target,
         io_dtype=config.io_dtype,

@@ -81,9 +81,14 @@ def vertex_properties(run: JobRun, component: str, key: str) -> dict[str, Any]:
 
 
 def stable(properties: dict[str, Any], component: str) -> dict[str, Any]:
-    """Those that are the same in each run: the bytes of a SavedModel and where it lies are not."""
-    unstable = {"QuantizeTrainer": {"sha256", "parent_sha256"}, "TFLiteIntConverter": {"parent_sha256"}}
-    left_out = {"float_model_uri"} | unstable.get(component, set())
+    """Those that are the same in each run: the bytes of a SavedModel and where it lies are not.
+
+    A .tflite file names its run and its parent; `content_sha256` is that of the rest.
+    """
+    left_out = {"float_model_uri", "sha256", "parent_sha256"}
+    if component in ("TFLiteIntConverter", "EdgeTPUCompiler"):
+        assert "content_sha256" in properties
+        left_out.add("size_bytes")
     return {name: value for name, value in properties.items() if name not in left_out}
 
 

@@ -8,8 +8,11 @@ A task is a module with:
   `input_fn(files, feature_spec, batch_size, shuffle_seed)`: one pass over uncompressed TFRecord files of transformed
     tf.Examples, as batches of (features by name, label); shuffled anew in each pass unless the seed is None.
   `write_examples(directory)`, optional: writes the raw TFRecords, where the data can be had from a library.
+  `LABELS`, optional: the names of the classes in the order of the model's output, or a dict of them by name of the
+    output; they go into the device's contract.
 """
 
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from components.quantization import plugins
@@ -36,3 +39,13 @@ def load_task(task: str) -> ModuleType:
       ValueError: If it cannot be imported or misses a part.
     """
     return plugins.load_user_module(task_path(task), REQUIRED)
+
+
+def labels(task: str) -> Sequence[str] | Mapping[str, Sequence[str]]:
+    """Returns the names of a task's classes; none if it does not say.
+
+    Raises:
+      ValueError: As `load_task`.
+    """
+    found: Sequence[str] | Mapping[str, Sequence[str]] = getattr(load_task(task), "LABELS", ())
+    return found

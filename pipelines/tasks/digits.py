@@ -15,6 +15,7 @@ LABEL = "label"
 _PIXELS = 64
 _BRIGHTEST = 16.0
 _CLASSES = 10
+LABELS = tuple("0123456789")
 _MOMENTUM = 0.9  # of the moving averages: an epoch has 23 steps, too few for Keras's 0.99
 
 RAW_FEATURE_SPEC = {

@@ -177,7 +177,7 @@ def check_tflite_model() -> None:
     for attempt in b"first", b"second":
         with model_artifact.staged_output(artifact) as directory:
             (directory / f"only in the {attempt.decode()}").write_bytes(b"")
-            model_artifact.write_tflite(directory, attempt)
+            (model_artifact.serving_directory(directory) / "tflite").write_bytes(attempt)
             model_artifact.record_facts(artifact, directory, {"text": attempt.decode(), "half": 0.5, "three": 3})
         assert model_artifact.read_tflite(artifact) == attempt
         assert model_artifact.read_facts(artifact) == {"text": attempt.decode(), "half": 0.5, "three": 3}
@@ -189,7 +189,7 @@ def check_tflite_model() -> None:
 def check_failed_model() -> None:
     artifact = _model("failed")
     with contextlib.suppress(RuntimeError), model_artifact.staged_output(artifact) as directory:
-        model_artifact.write_tflite(directory, b"model")
+        (model_artifact.serving_directory(directory) / "tflite").write_bytes(b"model")
         raise RuntimeError
     assert not fileio.exists(artifact.uri)
     assert model_artifact.read_facts(artifact) == {}

@@ -1,10 +1,12 @@
 """What a user relies on: the digits pipeline from TFRecords to a pushed integer model, on both local runners."""
 
 import hashlib
+import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+from components.quantization.contract.file_metadata import read_metadata, without_metadata
 from pipelines.configs import load_config
 from pipelines.metadata import MetadataStore
 from pipelines.summary import RunSummary, summarize
@@ -96,10 +99,41 @@ def test_pushed_file_recognizes_digits_without_the_project(local_run: Run) -> No
     assert np.mean(np.array(predicted) == labels) >= 0.98  # most of these it was trained on
 
 
-def test_beam_runner_pushes_the_same_bytes(local_run: Run, tmp_path: Path) -> None:
+def test_pushed_directory_tests_itself_without_the_project(local_run: Run, tmp_path: Path) -> None:
+    directory = local_run.pushed[0].parent
+    script = [sys.executable, str(directory / "selftest.py"), "--interpreter", "tensorflow.lite"]
+    result = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "self-test passed with tensorflow.lite" in result.stdout
+
+
+def test_pushed_contract_goes_from_raw_pixels_to_integers_as_the_pipeline_does(local_run: Run) -> None:
+    contract = json.loads((local_run.pushed[0].parent / "io_contract.json").read_text())
+    (image,), (probabilities,) = contract["inputs"], contract["outputs"]
+    assert probabilities["labels"] == list("0123456789")
+    preparation = image["preparation"]
+    assert (preparation["kind"], preparation["source_shape"]) == ("affine", [1, 64])
+    # Pixels 0..16 become 0..1, in steps of the input's scale.
+    assert preparation["multiplier"] == pytest.approx([1 / 16 / image["scale"]])
+    assert preparation["verified"] == {"count": 32, "method": "examples", "mismatches": 0}
+
+
+def test_pushed_file_says_where_it_comes_from(local_run: Run) -> None:
+    found = read_metadata(local_run.pushed[0].read_bytes())
+    model = local_properties(local_run, "QuantizeTrainer", "model")
+    assert found is not None
+    assert found.identity.parent_sha256 == model["sha256"]
+    assert found.identity.labels == {"probabilities": tuple("0123456789")}
+    assert found.content_sha256 == local_properties(local_run, "EdgeTPUCompiler", "compiled_model")["content_sha256"]
+    assert found.identity.run_id
+
+
+def test_beam_runner_pushes_the_same_model(local_run: Run, tmp_path: Path) -> None:
     run = run_digits(tmp_path, "--runner", "beam")
     assert run.status == 0, run.output
-    assert run.pushed[0].read_bytes() == local_run.pushed[0].read_bytes()
+    # All but the metadata, which names the run.
+    contents = [without_metadata(one.pushed[0].read_bytes()) for one in (run, local_run)]
+    assert contents[0] == contents[1]
     for component, key in MODELS:
         facts = [stable(local_properties(one, component, key), component) for one in (run, local_run)]
         assert facts[0] == facts[1]

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from components.quantization.contract.file_metadata import without_metadata
+
 from conftest_e2e import MODELS, Run, VertexRun, local_properties, stable, vertex_properties
 from object_store import ACCESS_TOKEN
 from pipeline_service import JobRun
@@ -22,10 +24,13 @@ from pipeline_service import JobRun
 pytestmark = pytest.mark.slow
 
 
-def test_vertex_run_pushes_the_same_bytes_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
+def test_vertex_run_pushes_the_same_model_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
     assert vertex_run.first.state == "SUCCEEDED", vertex_run.errors
     pushed = {name: content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)}
-    assert list(pushed.values()) == [local_run.pushed[0].read_bytes()]
+    local = local_run.pushed[0].read_bytes()
+    assert list(map(without_metadata, pushed.values())) == [without_metadata(local)]
+    beside = {path.name for path in local_run.pushed[0].parent.iterdir()}
+    assert {name.rpartition("/")[2] for name in vertex_run.objects if "/pushed/" in name} == beside
 
 
 def test_vertex_run_says_the_same_verdict_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:

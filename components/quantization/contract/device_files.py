@@ -1,10 +1,12 @@
 """Writes what a device needs beside the model."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from components.quantization.contract import (
@@ -73,6 +75,31 @@ def write_device_files(
     for name, content in contents.items():
         (directory / name).write_bytes(content)
     return tuple(directory / name for name in contents)
+
+
+def carry_device_files(source: Path, tflite: bytes, directory: Path) -> None:
+    """Writes another form of a model, such as a compiled one, with the device files of the one it was made of.
+
+    Inputs and outputs are the same, so contract and golden vectors still hold.
+
+    Args:
+      source: Where those files are, next to the model's; some or all may be missing.
+      tflite: The other form.
+      directory: Where to; it must exist.
+
+    Raises:
+      ValueError: If the contract there cannot be read.
+    """
+    if not (source / CONTRACT_FILE).exists():
+        (directory / TFLITE_FILE).write_bytes(tflite)
+        return
+    contract = Contract.from_json((source / CONTRACT_FILE).read_text())
+    contract = dataclasses.replace(contract, tflite_sha256=hashlib.sha256(tflite).hexdigest())
+    vectors = None
+    if (source / VECTORS_FILE).exists():
+        with np.load(source / VECTORS_FILE, allow_pickle=False) as content:
+            vectors = {name: content[name] for name in content.files}
+    write_device_files(directory, tflite, contract, vectors)
 
 
 def python_snippet(contract: Contract) -> str:

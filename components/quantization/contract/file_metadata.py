@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -20,8 +19,6 @@ from components.quantization.conversion import flatbuffer
 
 ENTRY = "tfx_qat"
 _VERSION = 1
-_IDENTIFIER = b"TFL3"
-_ALIGNMENT = 16  # force_align of Buffer.data in the schema
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite")
 
 
@@ -82,7 +79,7 @@ def with_metadata(tflite: bytes, identity: ModelIdentity) -> bytes:
     entry.name, entry.buffer = ENTRY.encode(), len(model.buffers)
     model.buffers = [*model.buffers, buffer]
     model.metadata = [*(model.metadata or []), entry]
-    return _packed(model)
+    return flatbuffer.write_object(model)
 
 
 def without_metadata(tflite: bytes) -> bytes:
@@ -106,7 +103,7 @@ def without_metadata(tflite: bytes) -> bytes:
         if index < len(model.buffers or []):
             model.buffers[index].data = None
     model.metadata = kept or None
-    return _packed(model)
+    return flatbuffer.write_object(model)
 
 
 def read_metadata(tflite: bytes) -> FileMetadata | None:
@@ -142,17 +139,3 @@ def _read(tflite: bytes) -> Any:
 
 def _name(entry: Any) -> str:
     return str((entry.name or b"").decode(errors="replace"))
-
-
-class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
-    """A builder that aligns bytes as the schema asks for buffers; the generated Python code does not."""
-
-    def StartVector(self, elem_size: int, count: int, alignment: int) -> int:
-        """Starts a vector; one of bytes as if it were that of a buffer."""
-        return int(super().StartVector(elem_size, count, _ALIGNMENT if elem_size == 1 else alignment))
-
-
-def _packed(model: Any) -> bytes:
-    builder = _AlignedBuilder(1024)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
-    return bytes(builder.Output())

@@ -1,0 +1,79 @@
+"""Shows where the accuracy of an integer model went: between floats, fake quantization and integers, layer by layer."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.progress import silent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AttributionRequest:
+    """What is compared.
+
+    Attributes:
+      tflite: The integer model.
+      float_model: Its float parent, a .keras or .h5 file or a SavedModel of Keras.
+      qat_model: The quantization-aware model in between, a SavedModel as QuantizeTrainer exports it; None for none.
+      examples: Path of examples, as `read_arrays` takes them.
+      label_key: Name of their labels, which are classes; "" for none.
+      output: Directory for attribution.json and attribution.svg; None for none.
+      sensitivity: Whether to quantize one layer at a time, too.
+    """
+
+    tflite: Path
+    float_model: Path
+    qat_model: Path | None
+    examples: str
+    label_key: str = ""
+    output: Path | None = None
+    sensitivity: bool = False
+
+
+def attribute_and_show(request: AttributionRequest, console: Console) -> None:
+    """Measures, shows a table, and writes JSON and a picture.
+
+    Raises:
+      ValueError: If a file is missing, or models and examples do not fit each other.
+    """
+    missing = [path for path in (request.tflite, request.float_model, request.qat_model) if path and not path.exists()]
+    if missing:
+        raise ValueError(f"{', '.join(map(str, missing))}: got nothing there, expected models")
+    with console.status("measuring"), silent():
+        from components.quantization.attribution.attribute import AttributionOptions, attribute
+        from components.quantization.qat.export import load_quantized_model
+        from components.quantization.surgery.keras3 import load_model
+
+        float_model = load_model(request.float_model)
+        qat_model = load_quantized_model(request.qat_model) if request.qat_model else None
+        metric = accuracy if request.label_key else None
+        options = AttributionOptions(metric=metric, sensitivity=request.sensitivity)
+        found = attribute(float_model, qat_model, request.tflite.read_bytes(), _batches(request, float_model), options)
+    console.print(str(found), soft_wrap=True, markup=False)
+    if request.output is not None:
+        request.output.mkdir(parents=True, exist_ok=True)
+        (request.output / "attribution.json").write_text(found.to_json())
+        (request.output / "attribution.svg").write_text(found.to_svg())
+
+
+def accuracy(labels: Any, predictions: Any) -> Any:
+    """Returns, for each example, whether its class is predicted."""
+    if isinstance(predictions, dict):
+        raise ValueError(f"--label-key: got labels for outputs {', '.join(predictions)}, expected one output")
+    predicted = predictions.argmax(-1) if predictions.shape[-1] > 1 else predictions[..., 0] > 0.5
+    return (predicted == labels.reshape(predicted.shape)).astype(float)
+
+
+def _batches(request: AttributionRequest, model: Any) -> list[Any]:
+    import tensorflow as tf
+
+    from pipelines.example_arrays import batches, read_arrays
+
+    features = {
+        name: tf.TensorSpec(tensor.shape, tensor.dtype)
+        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    }
+    arrays = batches(read_arrays(request.examples, features, request.label_key))
+    return [(batch, batch.pop(request.label_key)) if request.label_key else batch for batch in arrays]

@@ -1,0 +1,172 @@
+"""Converts a saved model to a directory that a device can use, and shows how that went."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from components.quantization.schemes import load_scheme
+from pipelines.progress import silent
+
+_GOLDEN_EXAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionRequest:
+    """What is converted, and how.
+
+    Attributes:
+      model: Path of a .keras or .h5 file, or of a SavedModel.
+      output: The directory to write; it must not exist yet.
+      scheme: Name of the scheme.
+      target: Name of the target.
+      io_dtypes: Types of inputs and outputs by name; of all by the name "".
+      examples: Path of examples to calibrate with and to make golden vectors of; "" for none.
+      calibration: Method that finds ranges from examples, or "auto" for the most accurate.
+      eval_examples: Path of examples with labels that "auto" measures accuracy on; "" for none.
+      label_key: Name of those labels.
+      labels: Names of the classes, in the order of the output.
+      cache: Directory where conversions are kept; None for nowhere.
+    """
+
+    model: Path
+    output: Path
+    scheme: str = "full_int8"
+    target: str = "edge_tpu"
+    io_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    examples: str = ""
+    calibration: str = "min_max"
+    eval_examples: str = ""
+    label_key: str = "label"
+    labels: tuple[str, ...] = ()
+    cache: Path | None = None
+
+
+def io_dtypes_of(texts: tuple[str, ...]) -> dict[str, str]:
+    """Returns the types of inputs and outputs by name, out of texts such as "uint8" or "image=uint8".
+
+    Raises:
+      ValueError: If one is given twice.
+
+    >>> io_dtypes_of(("image=uint8",))
+    {'image': 'uint8'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, dtype = text.rpartition("=")
+        if name in found:
+            raise ValueError(f"--io-dtype {text}: got a second type for {name or 'all'}, expected one")
+        found[name] = dtype
+    if "" in found and len(found) > 1:
+        raise ValueError("--io-dtype: got a type for all and types by name, expected one or the other")
+    return found
+
+
+def convert_and_show(request: ConversionRequest, console: Console) -> None:
+    """Converts, writes the model with its contract, and shows what was made.
+
+    Raises:
+      ValueError: For a mistake in what was asked, or a model that cannot be converted; nothing is written then.
+    """
+    if request.output.exists():
+        raise ValueError(f"--output {request.output}: exists already; name a new directory")
+    with console.status("loading TensorFlow and the model"), silent():
+        model = _model(request.model)
+        from components.quantization.conversion.dense_function import dense_function
+
+        inputs = dense_function(model).inputs
+    examples = _examples(request, inputs)
+    with console.status("converting"), silent():
+        from components.quantization.conversion.convert import convert_with_report
+
+        dtypes: Any = request.io_dtypes.get("", dict(request.io_dtypes)) or None
+        made = convert_with_report(
+            model,
+            request.scheme,
+            examples,
+            request.target,
+            dtypes,
+            calibration=request.calibration,
+            score=_score(request, inputs),
+            cache_dir=request.cache,
+        )
+    with console.status("writing"), silent():
+        tflite = _write(request, made.tflite, made.report.to_json(), examples)
+    report = made.report
+    seconds = ", ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
+    calibrated = "all" if report.calibrated == ("*",) else ", ".join(report.calibrated) or "none"
+    console.print(f"{request.output}: {len(tflite):,} bytes, scheme {request.scheme}, target {request.target}")
+    console.print(f"{'from the cache; ' if report.cached else ''}{seconds}", soft_wrap=True)
+    console.print(
+        f"ranges calibrated: {calibrated}, from {report.examples} examples by {report.calibration or 'no method'}",
+        soft_wrap=True,
+    )
+    for candidate in report.candidates:
+        found = f"accuracy {candidate.score:.4f}" if candidate.score is not None else candidate.error
+        console.print(f"calibration {candidate.method}: {found}", soft_wrap=True)
+    for applied in report.rewrites:
+        console.print(f"rewritten: {applied.op} {applied.tensor} -> {', '.join(applied.ops) or 'gone'}", soft_wrap=True)
+    for name, dtype in report.io_dtypes.items():
+        console.print(f"{name}: {dtype}")
+
+
+def _model(path: Path) -> Any:
+    """The model as conversion takes it; a SavedModel as it is, with its own signature."""
+    from components.quantization.surgery.keras3 import load_model
+    from components.quantization.surgery.prepare import prepare
+
+    if not path.exists():
+        raise ValueError(f"{path}: got nothing there, expected a .keras or .h5 file or the directory of a SavedModel")
+    return path if path.is_dir() else prepare(load_model(path)).model
+
+
+def _examples(request: ConversionRequest, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    if not request.examples:
+        return None
+    from pipelines.example_arrays import batches, read_arrays
+
+    return batches(read_arrays(request.examples, inputs))
+
+
+def _score(request: ConversionRequest, inputs: Mapping[str, Any]) -> Callable[[bytes], float] | None:
+    if not request.eval_examples:
+        return None
+    from components.quantization.conversion import scoring
+    from pipelines.example_arrays import batches, read_arrays
+
+    arrays = read_arrays(request.eval_examples, inputs, request.label_key)
+    labels = arrays.pop(request.label_key)
+    return scoring.accuracy(batches(arrays), labels)
+
+
+def _write(request: ConversionRequest, tflite: bytes, report: str, examples: list[dict[str, Any]] | None) -> bytes:
+    from components.quantization import toolchain
+    from components.quantization.contract.build import Knowledge, build_contract
+    from components.quantization.contract.device_files import write_device_files
+    from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
+    from components.quantization.contract.golden import golden_vectors, pipeline_inputs
+    from components.quantization.conversion import interface
+    from components.quantization.conversion.audit import audit
+
+    _, outputs = interface.signature_of(tflite)
+    if request.labels and len(outputs) > 1:
+        raise ValueError(f"--labels: got them for a model with outputs {', '.join(outputs)}, expected one output")
+    labels = {name: request.labels for name in outputs if request.labels}
+    scheme = load_scheme(request.scheme).to_json()
+    tflite = with_metadata(tflite, ModelIdentity(scheme=scheme, labels=labels, versions=toolchain.versions()))
+    contract = build_contract(tflite, Knowledge(labels=labels)).contract
+    vectors = None
+    if examples:
+        few = {name: values[:_GOLDEN_EXAMPLES] for name, values in examples[0].items()}
+        vectors = golden_vectors(tflite, contract, pipeline_inputs(contract, few))
+    partial = request.output.with_name(f".{request.output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_device_files(partial, tflite, contract, vectors)
+    (partial / "conversion.json").write_text(report)
+    (partial / "audit.json").write_text(audit(tflite, request.target, load_scheme(request.scheme)).to_json())
+    partial.rename(request.output)
+    return tflite

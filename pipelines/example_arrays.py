@@ -1,0 +1,94 @@
+"""Examples of the command line: arrays by name, out of an .npz file or TFRecords of tf.Examples."""
+
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_BATCH = 100
+
+
+def read_arrays(source: str, features: Mapping[str, tf.TensorSpec], label_key: str = "") -> Arrays:
+    """Reads the features of a model, and perhaps its labels.
+
+    Args:
+      source: Path of an .npz file of arrays by feature name, of shape (examples, ...); or of TFRecord files of
+        tf.Examples, also as a pattern such as "data/*.tfrecord", gzipped ones ending in .gz.
+      features: Specs of the features by name, with a first dimension for the examples.
+      label_key: Name of the labels, one integer or float each; "" if there are none.
+
+    Returns:
+      Arrays by name, of equal lengths.
+
+    Raises:
+      ValueError: If there is no such file, it lacks a feature, or lengths differ.
+    """
+    paths = sorted(glob.glob(source)) or ([source] if os.path.exists(source) else [])
+    if not paths:
+        raise ValueError(f"examples: got {source}, expected an .npz file, or TFRecord files; there is none")
+    names = [*features, *([label_key] if label_key else [])]
+    arrays = _of_npz(Path(paths[0])) if source.endswith(".npz") else _of_records(paths, features, label_key)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ValueError(f"examples: {source} has no {', '.join(missing)}; there are {', '.join(sorted(arrays))}")
+    lengths = {name: len(arrays[name]) for name in names}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        listed = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise ValueError(f"examples: {source} has {listed}, expected as many of each, and at least one")
+    return {name: arrays[name] for name in names}
+
+
+def batches(arrays: Arrays, size: int = _BATCH) -> list[Arrays]:
+    """Splits arrays of equal lengths into batches."""
+    count = len(next(iter(arrays.values())))
+    return [{name: values[at : at + size] for name, values in arrays.items()} for at in range(0, count, size)]
+
+
+def _of_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"examples: {path} is no .npz file of plain arrays ({error}); write one with np.savez"
+        ) from error
+
+
+def _of_records(paths: list[str], features: Mapping[str, tf.TensorSpec], label_key: str) -> Arrays:
+    spec: dict[str, Any] = {
+        name: tf.io.FixedLenFeature(feature.shape[1:], tf.float32 if feature.dtype.is_floating else tf.int64)
+        for name, feature in features.items()
+    }
+    records = [
+        record
+        for path in paths
+        for record in tf.data.TFRecordDataset(
+            path, compression_type="GZIP" if path.endswith(".gz") else ""
+        ).as_numpy_iterator()
+    ]
+    try:
+        parsed = tf.io.parse_example(tf.constant(records, tf.string), spec) if records else {}
+        if label_key and records:
+            parsed[label_key] = _labels(records, label_key)
+    except tf.errors.OpError as error:
+        raise ValueError(f"examples: {paths[0]} does not fit the model's inputs: {error.message}") from error
+    return {name: np.asarray(values) for name, values in parsed.items()}
+
+
+def _labels(records: list[bytes], key: str) -> npt.NDArray[Any]:
+    """Labels may be integers or floats."""
+    kinds = (tf.int64, tf.float32)
+    for kind in kinds:
+        try:
+            return np.asarray(tf.io.parse_example(records, {key: tf.io.FixedLenFeature([], kind)})[key])
+        except tf.errors.InvalidArgumentError:
+            if kind is kinds[-1]:
+                raise
+    raise AssertionError(key)
