@@ -1,8 +1,9 @@
 """Audits broken .tflite files, each of which must end in an Audit or one clear ValueError: `make fuzz`.
 
-Files are broken by seeded mutations of small models: bits, numbers of extreme size, cuts, pieces moved about, and fields
-of the schema set to wrong values. Generic fuzzers add little here: hypothesis shrinks what is small already, and atheris
-needs a compiler of its own to follow coverage in Python; the fields and offsets that matter are known from the schema.
+Files are broken by seeded mutations of small models: bits, numbers of extreme size, cuts, pieces moved about, and
+fields of the schema set to wrong values. Generic fuzzers add little here: hypothesis shrinks what is small already, and
+atheris needs a compiler of its own to follow coverage in Python; the fields and offsets that matter are known from the
+schema.
 """
 
 import argparse
