@@ -121,7 +121,7 @@ _CASES: dict[str, tuple[bytes, list[tuple[str, int, str]]]] = {
             ("float-tensor", 0, "FLOAT32/b"),
         ],
     ),
-    "bias scale": (models.quantized("conv/bias", scale=(0.05, 0.11, 0.2)), [("bias-scale", 0, "conv/bias")]),
+    "bias scale": (models.quantized("conv/bias", scale=(0.05, 0.2, 0.2)), [("bias-scale", 0, "conv/bias")]),
     "bias scale count": (
         models.quantized("conv/bias", scale=(0.05, 0.1), zero=(0, 0)),
         [("scale-count", 0, "conv/bias"), ("bias-scale", 0, "conv/bias")],
@@ -186,7 +186,7 @@ _CASES: dict[str, tuple[bytes, list[tuple[str, int, str]]]] = {
     "missing scale": (models.one_op("TANH", [_i8(), ("INT8", 0.0, 0)]), [("missing-scale", 0, "out1")]),
     "same scale": (
         models.quantized("net/flat/Reshape", scale=(0.5,)),
-        [("same-scale", 2, _POOL), ("bias-scale", 3, "dense/bias")],
+        [("same-scale", 2, _POOL)],
     ),
     "concatenation": (
         models.one_op("CONCATENATION", [_i8(), _i8(0.25), _i8()], inputs=2),
@@ -284,6 +284,14 @@ def test_audit_notes_dead_channels_and_unreachable_integers() -> None:
 def test_audit_notes_outputs_that_took_few_values() -> None:
     found = audit(models.sound(), outputs={"y": np.array([[-128, 127]], np.int8)})
     assert [(note.rule, note.tensor) for note in found.notes] == [("few-codes", "y")]
+
+
+def test_audit_notes_a_bias_of_another_scale_when_outputs_hardly_change() -> None:
+    # An error of 10 * 0.013 is more than half of the output's scale of 0.25, one of 10 * 0.01 is less.
+    assert _offenders(models.quantized("conv/bias", scale=(0.063, 0.1, 0.2))) == [("bias-scale", 0, "conv/bias")]
+    found = audit(models.quantized("conv/bias", scale=(0.06, 0.1, 0.2)))
+    assert found.ready
+    assert [note.rule for note in found.notes] == ["small-bias-scale"]
 
 
 def test_audit_notes_uint8_scales_that_differ() -> None:

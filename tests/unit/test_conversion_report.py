@@ -153,6 +153,12 @@ def test_cache_gives_the_same_file_without_converting_when_asked_again(tmp_path:
     assert "convert" not in second.report.seconds
 
 
+def test_cache_finds_a_model_whose_graph_is_rewritten_for_16_bits(tmp_path: Path) -> None:
+    model, images = models.trained_with_fake_quantization(), [models.images(10)]
+    made = [convert_with_report(model, "int16x8", images, "cpu", cache_dir=tmp_path) for _ in range(2)]
+    assert [conversion.report.cached for conversion in made] == [False, True]
+
+
 def test_cache_is_not_used_when_examples_or_types_differ_or_the_entry_is_broken(tmp_path: Path) -> None:
     model, examples = models.dense(), [[[0.0, 0.5, 1.0]]]
     convert_with_report(model, representative_dataset=examples, cache_dir=tmp_path)

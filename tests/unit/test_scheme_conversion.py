@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from components.quantization import audit, convert
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.audit import NotIntegerOnlyError
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.fake_quantization import FakeQuantize
 from components.quantization.schemes import QuantizationScheme
@@ -178,9 +179,12 @@ def test_int16x8_is_converted_when_the_values_of_weights_are_all_zero() -> None:
 
 
 def test_convert_refuses_one_scale_per_tensor_when_training_had_one_per_channel(weights: list[np.ndarray]) -> None:
-    several = r"got several in: CONV_2D \(.*\), DEPTHWISE_CONV_2D \(.*\); convert the model with the scheme that it"
-    with pytest.raises(ValueError, match=several):
+    with pytest.raises(NotIntegerOnlyError, match="convert the model with the scheme that it was trained") as raised:
         convert(_model(weights, 8), "full_int8_per_tensor", profile="cpu")
+    assert {(offender.op, offender.rule) for offender in raised.value.audit.offenders} == {
+        ("CONV_2D", "scheme-scales"),
+        ("DEPTHWISE_CONV_2D", "scheme-scales"),
+    }
 
 
 @pytest.mark.parametrize(("scheme", "dtype", "atol"), [("dynamic_range", "INT8", 2e-2), ("float16", "FLOAT16", 1e-3)])

@@ -15,15 +15,20 @@ from components.quantization import toolchain
 _DIGEST_BYTES = 32
 
 
-def key_of(definition: Any, options: Mapping[str, Any], examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:
+def digest_of(definition: Any) -> bytes:
+    """Returns the sha256 of a graph."""
+    return hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
+
+
+def key_of(graph: bytes, options: Mapping[str, Any], examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:
     """Returns the sha256 of all that decides a conversion, the versions of the toolchain included.
 
     Args:
-      definition: The frozen graph.
+      graph: The digest of the frozen graph.
       options: What the conversion is told, as JSON takes it.
       examples: What ranges are calibrated with: arrays by input name.
     """
-    digest = hashlib.sha256(definition.SerializeToString(deterministic=True))
+    digest = hashlib.sha256(graph)
     digest.update(json.dumps({**options, "toolchain": toolchain.versions_json()}, sort_keys=True).encode())
     for example in examples:
         for name, values in sorted(example.items()):

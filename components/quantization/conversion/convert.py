@@ -157,6 +157,8 @@ class _Conversion:
         self._dtypes = dtypes
         self._trained = trained_ranges.has_fake_quantization(function.concrete)
         self._definition: Any = None
+        self._digest = b""
+        self._wide: tuple[int16_layers.WideTensor, ...] = ()
         self._calibrated: tuple[str, ...] = ()
         self._examples: tuple[dict[str, npt.NDArray[Any]], ...] = ()
         self._candidates: tuple[MethodScore, ...] = ()
@@ -169,6 +171,9 @@ class _Conversion:
         self._check_numbers()
         with self._timed("freeze"):
             self._definition = freeze(self._function.concrete)
+        self._wide = trained_ranges.wide_tensors(self._definition)
+        if cache_dir is not None:
+            self._digest = cache.digest_of(self._definition)
         self._check_ranges_are_there(dataset)
         if self._ranges_are_known:
             if (found := self._found(cache_dir)) is not None:
@@ -216,7 +221,7 @@ class _Conversion:
     def _key(self) -> str:
         options = {"scheme": self._scheme.to_json(), "profile": dataclasses.asdict(self._profile), "io": self._dtypes}
         options["calibration"] = self.method if self._examples else ""
-        return cache.key_of(self._definition, options, self._examples)
+        return cache.key_of(self._digest, options, self._examples)
 
     def _found(self, cache_dir: Path | None) -> Conversion | None:
         found = None if cache_dir is None else cache.read(cache_dir, self._key())
@@ -363,13 +368,12 @@ class _Conversion:
     def _widened(self, tflite: bytes) -> bytes:
         if len(self._scheme.all_activation_bits) == 1:
             return tflite
-        tensors = trained_ranges.wide_tensors(self._definition)
-        if not tensors:
+        if not self._wide:
             raise ValueError(f"scheme {self._scheme.name!r}: no layer was trained with 16 bits; train with this scheme")
-        return int16_layers.widen(tflite, tensors)
+        return int16_layers.widen(tflite, self._wide)
 
     def _check(self, tflite: bytes) -> None:
-        found = audit.audit(tflite, self._profile)
+        found = audit.audit(tflite, self._profile, self._scheme)
         if not self._scheme.integer_only:
             rules = tuple(offender for offender in found.offenders if offender.kind != "integer")
             found = dataclasses.replace(found, offenders=rules)
@@ -378,19 +382,7 @@ class _Conversion:
             raise audit.NotIntegerOnlyError(found, remedy)
         if found.offenders:
             raise audit.NotIntegerOnlyError(found)
-        self._check_scales(tflite)
         self._check_edges(tflite)
-
-    def _check_scales(self, tflite: bytes) -> None:
-        """The converter follows the grid that training put the weights on, whatever it is told."""
-        if self._scheme.per_axis_weights:
-            return
-        several = audit.several_scales(tflite)
-        if several:
-            raise ValueError(
-                f"scheme {self._scheme.name!r} has one scale per tensor of weights, got several in:"
-                f" {', '.join(several)}; convert the model with the scheme that it was trained with"
-            )
 
     def _check_edges(self, tflite: bytes) -> None:
         graph = flatbuffer.read_subgraphs(tflite)[0]

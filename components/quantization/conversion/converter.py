@@ -62,7 +62,7 @@ def run(
 
     Args:
       function: The function.
-      definition: Its graph, from `freeze`.
+      definition: Its graph, from `freeze`; it is rewritten in place, not copied: it may be large.
       options: What the converter is told.
       feeds: Yields one example after another by input name, to calibrate what has no range; None not to calibrate.
       rewrite: What is done to the graph first, in place.
@@ -91,11 +91,9 @@ def _run_frozen(
     names, inputs = list(function.input_tensors), list(function.input_tensors.values())
     if feeds is not None:  # without a signature the examples are lists, in the order of the inputs
         _calibrate(converter, options, lambda: ([example[name] for name in names] for example in feeds()))
-    rewritten = type(definition)()
-    rewritten.CopyFrom(definition)
-    rewrite(rewritten)
+    rewrite(definition)
     outputs = function.output_tensors
-    tflite = lite.TFLiteConverterBaseV2.convert(converter, rewritten, inputs, list(outputs.values()))
+    tflite = lite.TFLiteConverterBaseV2.convert(converter, definition, inputs, list(outputs.values()))
     return interface.with_names(_with_other_ranges(tflite, options, feeds, names), names, list(outputs))
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "Offender",
     "audit",
     "rule_rows",
-    "several_scales",
 ]
 
 # Of a sound model each number and letter is looked at a few times. A broken one can have every op share its largest.
@@ -90,21 +89,6 @@ def rule_rows() -> tuple[tuple[str, str, str, str], ...]:
     """
     modules = (integers, scales, numerics, shapes, notes)
     return tuple((rule.name, rule.kind, rule.text, rule.fix) for module in modules for rule in module.RULES)
-
-
-def several_scales(tflite: bytes) -> tuple[str, ...]:
-    """Returns the weights that have more than one scale, each as the op that takes it and its name.
-
-    Args:
-      tflite: A TFLite flatbuffer.
-    """
-    return tuple(
-        f"{op.code} ({graph.tensors[index].name})"
-        for graph in flatbuffer.read_subgraphs(tflite)
-        for op in graph.ops
-        for index in op.inputs[1:2]
-        if graph.tensors[index].constant is not None and len(graph.tensors[index].scale) > 1
-    )
 
 
 def _places(

@@ -36,12 +36,13 @@ UNUSED = Rule(
     text="Op codes and constants that no op uses.",
     fix="nothing: they only make the file larger",
 )
-RULES = (DEAD_CHANNELS, FEW_CODES, LARGE_BIAS, UNUSED, *scales.NOTES)
+RULES = (DEAD_CHANNELS, FEW_CODES, LARGE_BIAS, UNUSED, *scales.NOTES, *numerics.NOTES)
 
 
 def check(place: Place) -> Iterator[Found]:
     """Yields what is worth to know of an op."""
     yield from scales.check_uint8(place)
+    yield from numerics.check_small_bias(place)
     sums = numerics.accumulated(place)
     for source, weights, bias, result in weighted(place):
         if sums is not None and sums.dead.any():
