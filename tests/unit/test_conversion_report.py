@@ -194,3 +194,20 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
         for seed in ("1", "7")
     }
     assert digests == {f"{hashlib.sha256(convert(tmp_path / 'model')).hexdigest()}\n"}
+
+
+def test_bias_gets_the_scale_that_its_op_computes_with() -> None:
+    # UNPACK gives the inputs of all steps one scale, and the converter forgets the biases behind it.
+    random = np.random.default_rng(1)
+    recurrent = models.chain((6, 6), layers.GRU(8, name="gru"), layers.Dense(2, name="y"))
+    recurrent.get_layer("gru").cell.bias.assign(random.normal(size=(2, 24)))
+    model = quantize_model(recurrent)
+    steps = random.normal(size=(16, 6, 6)).astype(np.float32)
+    calibrate(model, [{"x": steps}])
+    graph = flatbuffer.read_subgraphs(convert(model, representative_dataset=[steps]))[0]
+    dense = [op for op in graph.ops if op.code == "FULLY_CONNECTED" and len(op.inputs) == 3]
+    assert len(dense) >= 12
+    for op in dense:
+        source, weights, bias = (graph.tensors[index] for index in op.inputs)
+        if np.any(bias.values):
+            assert bias.scale[0] == pytest.approx(source.scale[0] * weights.scale[0], rel=1e-3)

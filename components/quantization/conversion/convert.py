@@ -17,6 +17,7 @@ import tf_keras
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.conversion import (
     audit,
+    bias_scales,
     cache,
     converter,
     finite_values,
@@ -208,8 +209,8 @@ class _Conversion:
                 for index in op.inputs:
                     takers.setdefault(index, set()).add(op.code)
             # What a DEQUANTIZE gives has a range, and so has what only a QUANTIZE takes.
-            computed = [index for op in graph.ops if op.code != "DEQUANTIZE" for index in op.outputs]
-            missing += [graph.tensors[index] for index in computed if takers.get(index) != {"QUANTIZE"}]
+            made = [index for op in graph.ops if op.code != "DEQUANTIZE" for index in op.outputs]
+            missing += [graph.tensors[i] for i in (*graph.inputs, *made) if takers.get(i) != {"QUANTIZE"}]
         return tuple(dict.fromkeys(tensor.name for tensor in missing if tensor.dtype == "FLOAT32"))
 
     @contextlib.contextmanager
@@ -251,6 +252,9 @@ class _Conversion:
 
     def _deployed(self, tflite: bytes) -> tuple[bytes, tuple[AppliedRewrite, ...]]:
         """What the target takes, proved; and what was rewritten for it."""
+        tflite, requantized = bias_scales.rescaled(tflite)
+        if requantized:
+            _LOGGER.info("gave %d biases the scale that their op computes with", requantized)
         rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
         self._check(rewritten.tflite)
         changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
