@@ -182,12 +182,6 @@ def lstm() -> tf_keras.Model:
     return _classifier(sequence, layers.LSTM(12, name="lstm")(sequence))
 
 
-def gru() -> tf_keras.Model:
-    """A GRU over a sequence."""
-    sequence = layers.Input((6, 6), name="sequence")
-    return _classifier(sequence, layers.GRU(8, name="gru")(sequence))
-
-
 def embedding() -> tf_keras.Model:
     """Words, averaged."""
     words = layers.Input((8,), dtype="int32", name="words")
@@ -272,7 +266,6 @@ ARCHITECTURES: dict[str, Callable[[], tf_keras.Model]] = {
         detection,
         embedding,
         grouped_convolution,
-        gru,
         inception,
         inverted_residual,
         keyword_spotting,
