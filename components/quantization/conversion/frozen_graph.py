@@ -18,9 +18,6 @@ from components.quantization.conversion import int16_ranges
 FAKE_QUANTIZATION_OPS = frozenset({int16_ranges.FAKE_QUANTIZATION, f"{int16_ranges.FAKE_QUANTIZATION}PerChannel"})
 # Has a state that is as constant as the variable.
 _READ = "ReadVariableOp"
-# These make values of the model, not of its weights: of the first, constant state of a recurrent layer, say, whose
-# ranges the converter must see.
-_PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "Conv2D", "Einsum"})
 # Makes what no constant can hold.
 _LIST = "TensorList"
 
@@ -28,8 +25,7 @@ _LIST = "TensorList"
 def freeze(concrete: Any) -> Any:
     """Returns the graph of a concrete function: functions inlined, and as few nodes as its inputs make necessary.
 
-    Names of nodes stay. Fake quantization stays even on constants, since it tells a range. Where constants are
-    multiplied as matrices, as in the first step of an unrolled recurrent layer, all computing is left to the converter.
+    Names of nodes stay. Fake quantization stays even on constants, since it tells a range.
 
     Args:
       concrete: A concrete function.
@@ -40,8 +36,6 @@ def freeze(concrete: Any) -> Any:
     definition, captures = _flat(concrete)
     inputs = {_node(name) for name in _fed(concrete)}
     dynamic = _dynamic_nodes(definition.node, inputs)
-    if any(node.op in _PRODUCTS and node.name not in dynamic for node in definition.node):
-        return _with_constants(concrete)
     outputs = [tensor.name for tensor in concrete.outputs]
     values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))
     return _folded(definition, dynamic, values)
@@ -61,12 +55,7 @@ def _flat(concrete: Any) -> tuple[Any, dict[str, Any]]:
     if direct and not definition.library.function:
         return definition, captures
     # A variable is used otherwise than by reading it, as embeddings are, or there are functions.
-    return _with_constants(concrete), {}
-
-
-def _with_constants(concrete: Any) -> Any:
-    """The graph with constants for variables and nothing computed."""
-    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def()
+    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def(), {}
 
 
 def _dynamic_nodes(nodes: Sequence[Any], inputs: set[str]) -> set[str]:
