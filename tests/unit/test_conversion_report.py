@@ -159,6 +159,27 @@ def test_cache_finds_a_model_whose_graph_is_rewritten_for_16_bits(tmp_path: Path
     assert [conversion.report.cached for conversion in made] == [False, True]
 
 
+def test_cache_keeps_each_method_when_the_best_is_chosen(tmp_path: Path) -> None:
+    model, images = models.convolutional(), [models.images(10)]
+    asked: list[bytes] = []
+
+    def score(tflite: bytes) -> float:
+        asked.append(tflite)
+        return float(len(asked) % 4)
+
+    arguments: dict[str, Any] = {"calibration": "auto", "score": score, "cache_dir": tmp_path}
+    first, second = (convert_with_report(model, representative_dataset=images, **arguments) for _ in range(2))
+    assert first.report.calibration == second.report.calibration == "percentile_99.9"  # the third
+    assert (first.report.cached, second.report.cached) == (False, True)
+    assert asked[4:] == asked[:4]
+    assert "convert" not in second.report.seconds
+
+
+def test_report_says_that_all_was_calibrated_when_activations_have_16_bits() -> None:
+    report = convert_with_report(models.trained_with_fake_quantization(), "int16x8", [models.images(10)], "cpu").report
+    assert (report.calibrated, report.calibration) == (("*",), "min_max")
+
+
 def test_cache_is_not_used_when_examples_or_types_differ_or_the_entry_is_broken(tmp_path: Path) -> None:
     model, examples = models.dense(), [[[0.0, 0.5, 1.0]]]
     convert_with_report(model, representative_dataset=examples, cache_dir=tmp_path)

@@ -8,7 +8,7 @@ import tf_keras
 from components.quantization import audit, convert, quantize_model
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import NotIntegerOnlyError
-from components.quantization.conversion.convert import require_runnable
+from components.quantization.conversion.checks import require_runnable
 from components.quantization.qat.fake_quantization import FakeQuantize
 
 import fake_quantized_models

@@ -37,7 +37,7 @@ def key_of(graph: bytes, options: Mapping[str, Any], examples: Iterable[Mapping[
     return digest.hexdigest()
 
 
-def read(directory: Path, key: str) -> tuple[bytes, dict[str, Any]] | None:
+def read(directory: Path, key: str) -> tuple[bytes, Any] | None:
     """Returns the file of that key and what is known of it; None if there is none, or what is there is broken."""
     try:
         content = (directory / key).read_bytes()
@@ -50,8 +50,8 @@ def read(directory: Path, key: str) -> tuple[bytes, dict[str, Any]] | None:
     return tflite, json.loads(known)
 
 
-def write(directory: Path, key: str, tflite: bytes, known: Mapping[str, Any]) -> None:
-    """Keeps a file; whoever reads meanwhile sees all of it or nothing."""
+def write(directory: Path, key: str, tflite: bytes, known: Any) -> None:
+    """Keeps a file and what is known of it, as JSON takes it; whoever reads meanwhile sees all of it or nothing."""
     directory.mkdir(parents=True, exist_ok=True)
     kept = json.dumps(known, sort_keys=True).encode() + b"\n" + tflite
     handle, partial = tempfile.mkstemp(dir=directory, prefix=".")

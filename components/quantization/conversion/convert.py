@@ -3,15 +3,12 @@
 import contextlib
 import dataclasses
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 import tf_keras
 
 from components.quantization.autograph import leave_libraries_alone
@@ -19,9 +16,8 @@ from components.quantization.conversion import (
     audit,
     bias_scales,
     cache,
+    checks,
     converter,
-    finite_values,
-    flatbuffer,
     int4_packing,
     int16_layers,
     int16_ranges,
@@ -30,7 +26,7 @@ from components.quantization.conversion import (
     trained_ranges,
 )
 from components.quantization.conversion.calibration import METHODS, MIN_MAX, MethodScore, choose, load_method
-from components.quantization.conversion.dense_function import DENSE_SIGNATURE, DenseFunction, dense_function, loops
+from components.quantization.conversion.dense_function import DENSE_SIGNATURE, DenseFunction, dense_function
 from components.quantization.conversion.frozen_graph import freeze
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
 from components.quantization.conversion.report import Conversion, ConversionReport
@@ -42,10 +38,9 @@ __all__ = ["DENSE_SIGNATURE", "convert", "convert_with_report"]
 
 _LOGGER = logging.getLogger(__name__)
 
-# The converter widens a range that was never trained or calibrated, a point, to about 1e-6.
-_SMALLEST_RANGE = 2.5e-6
-_ALL = "*"
 AUTO = "auto"
+_ALL = "*"
+_NO_METHOD = ""  # of calibration, where training gave all ranges
 
 
 def convert(
@@ -129,11 +124,10 @@ def convert_with_report(
     function = dense_function(model)
     traced_s = time.perf_counter() - started
     dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
-    conversion = _Conversion(function, scheme, profile, dtypes)
-    conversion.method, conversion.score = (MIN_MAX if scheme.activation_bits != 8 else calibration), score
+    conversion = _Conversion(function, scheme, profile, dtypes, cache_dir)
     conversion.seconds["trace"] = traced_s
     # Whoever gives an iterator gets it read once.
-    made = conversion.run(representative_dataset, cache_dir)
+    made = conversion.run(representative_dataset, calibration if scheme.activation_bits == 8 else MIN_MAX, score)
     shown = ", ".join(dict.fromkeys(dtypes.values()))
     _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(made.tflite), scheme.name, shown)
     return made
@@ -146,72 +140,82 @@ def _require_calibration(calibration: str, score: object) -> None:
         raise ValueError(f"calibration: got {AUTO!r} without a score, expected a function that measures a model")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Made:
+    """A file that is ready: converted now, or found in the cache."""
+
+    tflite: bytes
+    rewrites: tuple[AppliedRewrite, ...]
+    cached: bool = False
+
+
 class _Conversion:
     """One conversion: what all its steps need to know."""
 
     def __init__(
-        self, function: DenseFunction, scheme: QuantizationScheme, profile: ConversionProfile, dtypes: Mapping[str, str]
+        self,
+        function: DenseFunction,
+        scheme: QuantizationScheme,
+        profile: ConversionProfile,
+        dtypes: Mapping[str, str],
+        cache_dir: Path | None,
     ) -> None:
         self._function = function
         self._scheme = scheme
         self._profile = profile
         self._dtypes = dtypes
+        self._cache_dir = cache_dir
         self._trained = trained_ranges.has_fake_quantization(function.concrete)
-        self._definition: Any = None
-        self._digest = b""
-        self._wide: tuple[int16_layers.WideTensor, ...] = ()
-        self._calibrated: tuple[str, ...] = ()
         self._examples: tuple[dict[str, npt.NDArray[Any]], ...] = ()
-        self._candidates: tuple[MethodScore, ...] = ()
-        self.method = MIN_MAX
-        self.score: Callable[[bytes], float] | None = None
         self.seconds: dict[str, float] = {}
 
-    def run(self, dataset: Iterable[Batch] | None, cache_dir: Path | None) -> Conversion:
-        self._check_scheme()
-        self._check_numbers()
+    def run(
+        self, dataset: Iterable[Batch] | None, calibration: str, score: Callable[[bytes], float] | None
+    ) -> Conversion:
+        checks.require_scheme(self._scheme, self._trained)
+        checks.require_finite_weights(self._function.concrete)
         with self._timed("freeze"):
             self._definition = freeze(self._function.concrete)
+        # Of the graph as it is now: conversion rewrites it.
         self._wide = trained_ranges.wide_tensors(self._definition)
-        if cache_dir is not None:
-            self._digest = cache.digest_of(self._definition)
-        self._check_ranges_are_there(dataset)
+        self._digest = b"" if self._cache_dir is None else cache.digest_of(self._definition)
+        if self._trained:
+            checks.require_trained_ranges(self._definition)
+        if dataset is None:
+            checks.require_examples(self._scheme, self._trained)
+        missing: tuple[str, ...] = (_ALL,)
         if self._ranges_are_known:
-            if (found := self._found(cache_dir)) is not None:
-                return found
+            if (found := self._found(_NO_METHOD)) is not None:
+                return self._reported(found)
             tflite = self._run_converter()
-            self._calibrated = self._without_range(tflite)
-            if dataset is None or not self._calibrated:
-                return self._finished(tflite, cache_dir)
-            _LOGGER.info("calibrating what has no trained range: %s", ", ".join(self._calibrated))
+            missing = trained_ranges.tensors_without_range(tflite) if self._scheme.integer_only else ()
+            if dataset is None or not missing:
+                return self._reported(self._deployed(_NO_METHOD, tflite))
+            _LOGGER.info("calibrating what has no trained range: %s", ", ".join(missing))
         self._examples = tuple(feeds(dataset or (), self._function.inputs)())
-        if (found := self._found(cache_dir)) is not None:
-            return found
-        self._check_calibration()
-        if self.method == AUTO and self.score is not None:
-            choice = choose(METHODS, lambda method: self._deployed(self._run_converter(method))[0], self.score)
-            self.method, self._candidates = choice.method, choice.scores
-        return self._finished(self._run_converter(self.method), cache_dir)
+        return self._calibrated(missing, calibration, score)
 
     @property
     def _ranges_are_known(self) -> bool:
         """Whether no example is needed, as far as is known before the conversion."""
         return not self._scheme.integer_only or (self._trained and self._scheme.activation_bits == 8)
 
-    def _without_range(self, tflite: bytes) -> tuple[str, ...]:
-        """What an integer model still computes in floats."""
-        if not self._scheme.integer_only:
-            return ()
-        missing = []
-        for graph in flatbuffer.read_subgraphs(tflite):
-            takers: dict[int, set[str]] = {}
-            for op in graph.ops:
-                for index in op.inputs:
-                    takers.setdefault(index, set()).add(op.code)
-            # What a DEQUANTIZE gives has a range, and so has what only a QUANTIZE takes.
-            made = [index for op in graph.ops if op.code != "DEQUANTIZE" for index in op.outputs]
-            missing += [graph.tensors[i] for i in (*graph.inputs, *made) if takers.get(i) != {"QUANTIZE"}]
-        return tuple(dict.fromkeys(tensor.name for tensor in missing if tensor.dtype == "FLOAT32"))
+    def _calibrated(
+        self, tensors: tuple[str, ...], calibration: str, score: Callable[[bytes], float] | None
+    ) -> Conversion:
+        if calibration != AUTO and (found := self._found(calibration)) is not None:
+            return self._reported(found, tensors, calibration)
+        checks.require_calibratable(self._function, self._definition, self._examples)
+        if calibration != AUTO or score is None:
+            return self._reported(self._made(calibration), tensors, calibration)
+        made: dict[str, _Made] = {}
+
+        def make(method: str) -> bytes:
+            made[method] = self._found(method) or self._made(method)
+            return made[method].tflite
+
+        choice = choose(METHODS, make, score)
+        return self._reported(made[choice.method], tensors, choice.method, choice.scores)
 
     @contextlib.contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -219,51 +223,48 @@ class _Conversion:
         yield
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
 
-    def _key(self) -> str:
+    def _key(self, method: str) -> str:
         options = {"scheme": self._scheme.to_json(), "profile": dataclasses.asdict(self._profile), "io": self._dtypes}
-        options["calibration"] = self.method if self._examples else ""
-        return cache.key_of(self._digest, options, self._examples)
+        return cache.key_of(self._digest, {**options, "calibration": method}, self._examples)
 
-    def _found(self, cache_dir: Path | None) -> Conversion | None:
-        found = None if cache_dir is None else cache.read(cache_dir, self._key())
+    def _found(self, method: str) -> _Made | None:
+        """What the cache has of that method."""
+        found = None if self._cache_dir is None else cache.read(self._cache_dir, self._key(method))
         if found is None:
             return None
-        tflite, known = found
-        _LOGGER.info("found in the cache %s", cache_dir)
-        self.method = known["method"]
-        self._candidates = tuple(MethodScore(**one) for one in known["candidates"])
-        rewrites = tuple(AppliedRewrite(**{**one, "ops": tuple(one["ops"])}) for one in known["rewrites"])
-        return self._conversion(tflite, tuple(known["calibrated"]), rewrites, cached=True)
+        _LOGGER.info("found in the cache %s", self._cache_dir)
+        tflite, rewrites = found
+        return _Made(
+            tflite=tflite,
+            rewrites=tuple(AppliedRewrite(**{**one, "ops": tuple(one["ops"])}) for one in rewrites),
+            cached=True,
+        )
 
-    def _finished(self, tflite: bytes, cache_dir: Path | None) -> Conversion:
+    def _made(self, method: str) -> _Made:
+        return self._deployed(method, self._run_converter(method))
+
+    def _deployed(self, method: str, tflite: bytes) -> _Made:
+        """What the target takes, proved and kept in the cache, of what the converter made."""
         with self._timed("check"):
-            tflite, rewrites = self._deployed(tflite)
-        if not self._trained:
-            self._calibrated = (_ALL,) if self._examples else ()
-        if cache_dir is not None:
-            known = {
-                "calibrated": self._calibrated,
-                "rewrites": [dataclasses.asdict(applied) for applied in rewrites],
-                "method": self.method,
-                "candidates": [dataclasses.asdict(candidate) for candidate in self._candidates],
-            }
-            cache.write(cache_dir, self._key(), tflite, known)
-        return self._conversion(tflite, self._calibrated, rewrites)
+            tflite, requantized = bias_scales.rescaled(tflite)
+            if requantized:
+                _LOGGER.info("gave %d biases the scale that their op computes with", requantized)
+            rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
+            self._check(rewritten.tflite)
+            changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
+            tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
+            checks.require_runnable(tflite)
+        if self._cache_dir is not None:
+            rewrites = [dataclasses.asdict(applied) for applied in rewritten.applied]
+            cache.write(self._cache_dir, self._key(method), tflite, rewrites)
+        return _Made(tflite=tflite, rewrites=rewritten.applied)
 
-    def _deployed(self, tflite: bytes) -> tuple[bytes, tuple[AppliedRewrite, ...]]:
-        """What the target takes, proved; and what was rewritten for it."""
-        tflite, requantized = bias_scales.rescaled(tflite)
-        if requantized:
-            _LOGGER.info("gave %d biases the scale that their op computes with", requantized)
-        rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
-        self._check(rewritten.tflite)
-        changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
-        tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
-        require_runnable(tflite)
-        return tflite, rewritten.applied
-
-    def _conversion(
-        self, tflite: bytes, calibrated: tuple[str, ...], rewrites: tuple[AppliedRewrite, ...], cached: bool = False
+    def _reported(
+        self,
+        made: _Made,
+        calibrated: tuple[str, ...] = (),
+        calibration: str = _NO_METHOD,
+        candidates: tuple[MethodScore, ...] = (),
     ) -> Conversion:
         report = ConversionReport(
             scheme=self._scheme.to_json(),
@@ -271,76 +272,15 @@ class _Conversion:
             io_dtypes=self._dtypes,
             calibrated=calibrated,
             examples=len(self._examples),
-            calibration=self.method if calibrated else "",
-            candidates=self._candidates,
-            rewrites=rewrites,
+            calibration=calibration,
+            candidates=candidates,
+            rewrites=made.rewrites,
             seconds={step: round(seconds, 3) for step, seconds in self.seconds.items()},
-            cached=cached,
+            cached=made.cached,
         )
-        return Conversion(tflite=tflite, report=report)
+        return Conversion(tflite=made.tflite, report=report)
 
-    def _check_scheme(self) -> None:
-        scheme = self._scheme
-        if self._trained and not scheme.trained:
-            raise ValueError(
-                f"scheme {scheme.name!r} quantizes float models, got one with fake quantization; convert the float"
-                " model"
-            )
-        mixed = len(scheme.all_weight_bits) > 1 or len(scheme.all_activation_bits) > 1
-        if mixed and not self._trained:
-            raise ValueError(
-                f"scheme {scheme.name!r} overrides the width of some layers, which training decides, got a float"
-                " model; convert a quantization-aware trained one"
-            )
-
-    def _check_numbers(self) -> None:
-        """TensorFlow's converter ends the process when it meets an infinite range."""
-        broken = trained_ranges.non_finite_layers(self._function.concrete)
-        if broken:
-            raise ValueError(
-                f"weights or ranges are not finite in: {', '.join(broken)}; look for features that are not numbers,"
-                " and train again"
-            )
-
-    def _check_ranges_are_there(self, dataset: Iterable[Batch] | None) -> None:
-        scheme = self._scheme
-        if self._trained:
-            unobserved = trained_ranges.unobserved_layers(self._definition)
-            if unobserved:
-                raise ValueError(
-                    f"no range was ever trained for: {', '.join(unobserved)}; fine-tune the quantized model for at"
-                    " least one step before converting it"
-                )
-        if dataset is not None:
-            return
-        if scheme.activation_bits == 16:
-            raise ValueError(
-                f"scheme {scheme.name!r} has 16-bit activations, whose ranges are calibrated: pass a"
-                " representative_dataset"
-            )
-        if scheme.integer_only and not self._trained:
-            raise ValueError(
-                "a float model has no ranges to quantize with: pass a representative_dataset, or a quantization-aware"
-                " trained model"
-            )
-
-    def _check_calibration(self) -> None:
-        looping = loops(self._function.concrete)
-        if looping:  # TensorFlow's calibration crashes
-            raise ValueError(
-                f"the model loops in {', '.join(looping)}, where ranges cannot be calibrated; unroll recurrent layers"
-                " (unroll=True)"
-            )
-        tensors = {name: tensor.name for name, tensor in self._function.input_tensors.items()}
-        fed = ({tensors[name]: values for name, values in example.items()} for example in self._examples)
-        broken = finite_values.non_finite_nodes(self._definition, fed)
-        if broken:
-            raise ValueError(
-                f"representative_dataset: from its examples {', '.join(broken[:3])} compute what is infinite or no"
-                " number, which has no range; keep such values out, by tf.maximum before a logarithm or a root, say"
-            )
-
-    def _run_converter(self, method: str = MIN_MAX) -> bytes:
+    def _run_converter(self, method: str = _NO_METHOD) -> bytes:
         per_channel = self._scheme.per_axis_weights and self._profile.per_channel_weights
         options = converter.ConverterOptions(
             integer_only=self._scheme.integer_only,
@@ -349,7 +289,7 @@ class _Conversion:
             per_channel=per_channel,
             # The kernels of Dense layers are trained with one scale.
             per_channel_dense=self._profile.per_channel_dense and per_channel and not self._trained,
-            calibration=method,
+            calibration=method or MIN_MAX,
         )
         wide = self._scheme.activation_bits == 16
         prepare = trained_ranges.remove_fake_quantization if wide else int16_ranges.narrow
@@ -386,43 +326,4 @@ class _Conversion:
             raise audit.NotIntegerOnlyError(found, remedy)
         if found.offenders:
             raise audit.NotIntegerOnlyError(found)
-        self._check_edges(tflite)
-
-    def _check_edges(self, tflite: bytes) -> None:
-        graph = flatbuffer.read_subgraphs(tflite)[0]
-        edges: Sequence[flatbuffer.Tensor] = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
-        bad = [f"{t.name} (scale {t.scale[0]:g})" for t in edges if t.scale and not _usable(t)]
-        if bad and self._trained and self._scheme.activation_bits == 8:
-            raise ValueError(
-                f"no range was ever trained for: {', '.join(bad)}; fine-tune the quantized model for at least one step"
-                " before converting it"
-            )
-        if bad:
-            raise ValueError(
-                f"the representative dataset has hardly any range in: {', '.join(bad)}; scale the features"
-            )
-
-
-def require_runnable(tflite: bytes) -> None:
-    """Runs the model once: some of TFLite's kernels refuse types that the converter makes, a few only then.
-
-    Raises:
-      ValueError: If TFLite cannot run it.
-    """
-    try:
-        interpreter = tf.lite.Interpreter(model_content=tflite, num_threads=1)
-        interpreter.allocate_tensors()
-        for detail in interpreter.get_input_details():
-            interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
-        interpreter.invoke()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"the converted model cannot be run by TFLite: {' '.join(str(error).split())[:500]}; replace that layer or"
-            " choose another scheme"
-        ) from error
-
-
-def _usable(tensor: flatbuffer.Tensor) -> bool:
-    """Whether a quantized tensor has a range."""
-    bits = np.iinfo(tensor.dtype.lower()).bits
-    return math.isfinite(tensor.scale[0]) and tensor.scale[0] * 2**bits > _SMALLEST_RANGE
+        checks.require_edges_with_ranges(tflite, self._trained and self._scheme.activation_bits == 8)

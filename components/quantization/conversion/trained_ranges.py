@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.quantization.conversion import int16_layers, int16_ranges
+from components.quantization.conversion import flatbuffer, int16_layers, int16_ranges
 from components.quantization.conversion.frozen_graph import FAKE_QUANTIZATION_OPS as _OPS
 
 # Of a range that was never trained, from 0 to 0, which 16 bits make symmetric and a little wider.
@@ -40,6 +40,20 @@ def unobserved_layers(definition: Any) -> tuple[str, ...]:
     # Ranges of weights are known by construction.
     empty = [name for name, low, high in ranges if low is not None and high is not None and (high - low < _EMPTY).all()]
     return tuple(sorted({_layer(name) for name in empty}))
+
+
+def tensors_without_range(tflite: bytes) -> tuple[str, ...]:
+    """Returns the names of what a file still computes in floats that was converted with trained ranges alone."""
+    missing = []
+    for graph in flatbuffer.read_subgraphs(tflite):
+        takers: dict[int, set[str]] = {}
+        for op in graph.ops:
+            for index in op.inputs:
+                takers.setdefault(index, set()).add(op.code)
+        # What a DEQUANTIZE gives has a range, and so has what only a QUANTIZE takes.
+        made = [index for op in graph.ops if op.code != "DEQUANTIZE" for index in op.outputs]
+        missing += [graph.tensors[i] for i in (*graph.inputs, *made) if takers.get(i) != {"QUANTIZE"}]
+    return tuple(dict.fromkeys(tensor.name for tensor in missing if tensor.dtype == "FLOAT32"))
 
 
 def non_finite_layers(concrete: Any) -> tuple[str, ...]:
