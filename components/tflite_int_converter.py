@@ -3,33 +3,19 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
-import tensorflow_transform as tft
-from tensorflow_transform.tf_metadata import schema_utils
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils
 
-from components import example_files, model_artifact, raw_examples
+from components import converter_inputs, model_artifact
 from components.quantization import toolchain
-from components.quantization.contract.build import Knowledge, build_contract
-from components.quantization.contract.device_files import write_device_files
-from components.quantization.contract.file_metadata import ModelIdentity, with_metadata, without_metadata
-from components.quantization.contract.golden import golden_vectors, pipeline_inputs
-from components.quantization.conversion import (
-    IO_DTYPES,
-    default_io_dtype,
-    flatbuffer,
-    interface,
-    require_io_dtype,
-    scoring,
-)
+from components.quantization.contract.device_files import deploy, labels_by_output
+from components.quantization.contract.file_metadata import ModelIdentity, content_sha256
+from components.quantization.conversion import IO_DTYPES, default_io_dtype, flatbuffer, interface, require_io_dtype
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion.audit import audit
 from components.quantization.conversion.calibration import MIN_MAX, load_method
@@ -43,11 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 PARITY_FILE = "parity.txt"
 REPORT_FILE = "conversion.json"
 AUDIT_FILE = "audit.json"
-_CALIBRATION_BATCH = 100
 _PARITY_BITS = 8  # ranges of 16-bit activations are calibrated, whatever training found
 _PARITY_EXAMPLES = 32
-_GOLDEN_EXAMPLES = 32
-_SCORED_EXAMPLES = 1000
 # Kernels round differently from float arithmetic by a step or two; more is worth a look.
 _PARITY_BOUND_LSB = 2.0
 _LARGEST_DB = 200.0  # in place of infinity, which JSON has no number for
@@ -67,13 +50,8 @@ class Executor(base_executor.BaseExecutor):
         output = artifact_utils.get_single_instance(output_dict["tflite_model"])
         scheme = _scheme(source, exec_properties)
         io_dtype = exec_properties["io_dtype"] or default_io_dtype(scheme)
-        sample = example_files.sample_split(
-            input_dict["examples"],
-            exec_properties["split"],
-            exec_properties["representative_examples"],
-            exec_properties["seed"],
-        )
-        batches = _batches(sample, _feature_spec(input_dict))
+        inputs = converter_inputs.ConverterInputs(input_dict, exec_properties)
+        batches = inputs.representative_batches()
         with model_artifact.local_saved_model(source) as saved_model:
             made = conversion.convert_with_report(
                 saved_model,
@@ -82,15 +60,14 @@ class Executor(base_executor.BaseExecutor):
                 profile=exec_properties["profile"],
                 io_dtype=io_dtype,
                 calibration=exec_properties["calibration"],
-                score=_score(input_dict, exec_properties),
+                score=inputs.score() if exec_properties["calibration"] == conversion.AUTO else None,
             )
             found = _parity(saved_model, scheme, made.tflite, batches[0])
-        edges = _edges(made.tflite)
-        labels = _labels(exec_properties["labels"], edges.outputs)
-        tflite = with_metadata(made.tflite, self._identity(source, scheme, labels))
-        known = _knowledge(input_dict, exec_properties, edges.inputs, labels)
+        names, outputs = interface.signature_of(made.tflite)
+        labels = labels_by_output(json.loads(exec_properties["labels"]), tuple(outputs))
+        identity, known = self._identity(source, scheme, labels), inputs.knowledge(tuple(names), labels)
         with model_artifact.staged_output(output) as directory:
-            _write_device_files(model_artifact.serving_directory(directory), tflite, known, batches[0])
+            tflite = deploy(model_artifact.serving_directory(directory), made.tflite, identity, known, batches[0])
             (directory / REPORT_FILE).write_text(made.report.to_json())
             (directory / AUDIT_FILE).write_text(audit(tflite, exec_properties["profile"], scheme).to_json())
             if found is not None:
@@ -109,66 +86,6 @@ class Executor(base_executor.BaseExecutor):
             labels=labels,
             versions=toolchain.versions(),
         )
-
-
-def _score(
-    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
-) -> Callable[[bytes], float] | None:
-    """What calibration "auto" chooses by: accuracy on the eval split."""
-    if exec_properties["calibration"] != conversion.AUTO:
-        return None
-    label = exec_properties["label_key"]
-    records = example_files.sample_split(
-        input_dict["examples"], exec_properties["golden_split"], _SCORED_EXAMPLES, exec_properties["seed"]
-    )
-    batches = _batches(records, _feature_spec(input_dict))
-    if label not in batches[0]:
-        raise ValueError(f"label_key: got {label!r}, expected one of {', '.join(sorted(batches[0]))}")
-    return scoring.accuracy(batches, np.concatenate([batch[label].ravel() for batch in batches]))
-
-
-class _Edges(NamedTuple):
-    """Names of the inputs and outputs."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def _edges(tflite: bytes) -> _Edges:
-    return _Edges(*(tuple(side) for side in interface.signature_of(tflite)))
-
-
-def _labels(text: str, outputs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The labels of each output, out of the execution property."""
-    named = json.loads(text)
-    if isinstance(named, dict):
-        return {name: tuple(labels) for name, labels in named.items()}
-    if named and len(outputs) > 1:
-        raise ValueError(f"labels: got a list for outputs {', '.join(outputs)}, expected a dict by name of the output")
-    return {outputs[0]: tuple(named)} if named else {}
-
-
-def _knowledge(
-    input_dict: dict[str, list[types.Artifact]],
-    exec_properties: dict[str, Any],
-    inputs: tuple[str, ...],
-    labels: dict[str, tuple[str, ...]],
-) -> Knowledge:
-    if not (input_dict.get("raw_examples") and input_dict.get("transform_graph")):
-        return Knowledge(labels=labels)
-    records = example_files.sample_split(
-        input_dict["raw_examples"], exec_properties["golden_split"], _GOLDEN_EXAMPLES, exec_properties["seed"]
-    )
-    graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
-    return raw_examples.knowledge(graph, records, inputs, labels)
-
-
-def _write_device_files(directory: Path, tflite: bytes, known: Knowledge, batch: dict[str, Any]) -> None:
-    """Writes the model with its contract; golden vectors are of raw examples, or else of transformed ones."""
-    built = build_contract(tflite, known)
-    features = {name: batch[name][:_GOLDEN_EXAMPLES] for name in _edges(tflite).inputs}
-    inputs = built.inputs or pipeline_inputs(built.contract, features)
-    write_device_files(directory, tflite, built.contract, golden_vectors(tflite, built.contract, inputs, built.sources))
 
 
 def _parity(saved_model: Path, scheme: QuantizationScheme, tflite: bytes, batch: dict[str, Any]) -> Parity | None:
@@ -209,28 +126,6 @@ def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> Quantiza
     return QuantizationScheme.from_json(exec_properties["scheme"] or trained)
 
 
-def _feature_spec(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
-    """How the examples are parsed: as the transform graph writes them, or as the schema says."""
-    if input_dict.get("transform_graph"):
-        uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
-        spec: dict[str, Any] = tft.TFTransformOutput(uri).transformed_feature_spec()
-        return spec
-    schema = io_utils.SchemaReader().read(
-        io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-    )
-    spec = schema_utils.schema_as_feature_spec(schema).feature_spec
-    return spec
-
-
-def _batches(records: list[bytes], feature_spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Dense features by name, in batches."""
-    parsed = [
-        tf.io.parse_example(records[start : start + _CALIBRATION_BATCH], feature_spec)
-        for start in range(0, len(records), _CALIBRATION_BATCH)
-    ]
-    return [{name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)} for batch in parsed]
-
-
 def _facts(
     tflite: bytes, source: types.Artifact, scheme: QuantizationScheme, profile: str
 ) -> dict[str, model_artifact.Fact]:
@@ -247,8 +142,7 @@ def _facts(
         "io_dtype": ", ".join(quantized),
         "integer_only": int(scheme.integer_only),
         "sha256": hashlib.sha256(tflite).hexdigest(),
-        # The same in each run: without the metadata, which names the run.
-        "content_sha256": hashlib.sha256(without_metadata(tflite)).hexdigest(),
+        "content_sha256": content_sha256(tflite),  # the same in each run, which the metadata name
         "parent_sha256": source.get_string_custom_property("sha256"),
         "float_model_uri": source.get_string_custom_property("float_model_uri"),
         "size_bytes": len(tflite),

@@ -1,17 +1,19 @@
 """Converts a saved model to a directory that a device can use, and shows how that went."""
 
 import dataclasses
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from components.quantization.schemes import load_scheme
 from pipelines.progress import silent
 
-_GOLDEN_EXAMPLES = 32
+if TYPE_CHECKING:
+    from components.quantization.conversion.dense_function import DenseFunction
+    from components.quantization.conversion.report import Conversion, ConversionReport
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,31 +76,31 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     if request.output.exists():
         raise ValueError(f"--output {request.output}: exists already; name a new directory")
     with console.status("loading TensorFlow and the model"), silent():
-        model = _model(request.model)
-        from components.quantization.conversion.dense_function import dense_function
-
-        inputs = dense_function(model).inputs
-    examples = _examples(request, inputs)
+        function = _traced(request.model)
+    examples = _examples(request, function.inputs)
     with console.status("converting"), silent():
         from components.quantization.conversion.convert import convert_with_report
 
         dtypes: Any = request.io_dtypes.get("", dict(request.io_dtypes)) or None
         made = convert_with_report(
-            model,
+            function,
             request.scheme,
             examples,
             request.target,
             dtypes,
             calibration=request.calibration,
-            score=_score(request, inputs),
+            score=_score(request, function.inputs),
             cache_dir=request.cache,
         )
     with console.status("writing"), silent():
-        tflite = _write(request, made.tflite, made.report.to_json(), examples)
-    report = made.report
+        tflite = _write(request, made, examples)
+    _show(request, made.report, len(tflite), console)
+
+
+def _show(request: ConversionRequest, report: "ConversionReport", size_bytes: int, console: Console) -> None:
     seconds = ", ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
     calibrated = "all" if report.calibrated == ("*",) else ", ".join(report.calibrated) or "none"
-    console.print(f"{request.output}: {len(tflite):,} bytes, scheme {request.scheme}, target {request.target}")
+    console.print(f"{request.output}: {size_bytes:,} bytes, scheme {request.scheme}, target {request.target}")
     console.print(f"{'from the cache; ' if report.cached else ''}{seconds}", soft_wrap=True)
     console.print(
         f"ranges calibrated: {calibrated}, from {report.examples} examples by {report.calibration or 'no method'}",
@@ -113,14 +115,15 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
         console.print(f"{name}: {dtype}")
 
 
-def _model(path: Path) -> Any:
+def _traced(path: Path) -> "DenseFunction":
     """The model as conversion takes it; a SavedModel as it is, with its own signature."""
+    from components.quantization.conversion.dense_function import dense_function
     from components.quantization.surgery.keras3 import load_model
     from components.quantization.surgery.prepare import prepare
 
     if not path.exists():
         raise ValueError(f"{path}: got nothing there, expected a .keras or .h5 file or the directory of a SavedModel")
-    return path if path.is_dir() else prepare(load_model(path)).model
+    return dense_function(path if path.is_dir() else prepare(load_model(path)).model)
 
 
 def _examples(request: ConversionRequest, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -142,31 +145,23 @@ def _score(request: ConversionRequest, inputs: Mapping[str, Any]) -> Callable[[b
     return scoring.accuracy(batches(arrays), labels)
 
 
-def _write(request: ConversionRequest, tflite: bytes, report: str, examples: list[dict[str, Any]] | None) -> bytes:
+def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[str, Any]] | None) -> bytes:
     from components.quantization import toolchain
-    from components.quantization.contract.build import Knowledge, build_contract
-    from components.quantization.contract.device_files import write_device_files
-    from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
-    from components.quantization.contract.golden import golden_vectors, pipeline_inputs
+    from components.quantization.contract.build import Knowledge
+    from components.quantization.contract.device_files import deploy, labels_by_output
+    from components.quantization.contract.file_metadata import ModelIdentity
     from components.quantization.conversion import interface
     from components.quantization.conversion.audit import audit
 
-    _, outputs = interface.signature_of(tflite)
-    if request.labels and len(outputs) > 1:
-        raise ValueError(f"--labels: got them for a model with outputs {', '.join(outputs)}, expected one output")
-    labels = {name: request.labels for name in outputs if request.labels}
-    scheme = load_scheme(request.scheme).to_json()
-    tflite = with_metadata(tflite, ModelIdentity(scheme=scheme, labels=labels, versions=toolchain.versions()))
-    contract = build_contract(tflite, Knowledge(labels=labels)).contract
-    vectors = None
-    if examples:
-        few = {name: values[:_GOLDEN_EXAMPLES] for name, values in examples[0].items()}
-        vectors = golden_vectors(tflite, contract, pipeline_inputs(contract, few))
-    partial = request.output.with_name(f".{request.output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_device_files(partial, tflite, contract, vectors)
-    (partial / "conversion.json").write_text(report)
-    (partial / "audit.json").write_text(audit(tflite, request.target, load_scheme(request.scheme)).to_json())
-    partial.rename(request.output)
+    scheme = load_scheme(request.scheme)
+    labels = labels_by_output(request.labels, tuple(interface.signature_of(made.tflite)[1]))
+    identity = ModelIdentity(scheme=scheme.to_json(), labels=labels, versions=toolchain.versions())
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=request.output.parent, prefix=".tfx-qat-") as directory:
+        partial = Path(directory) / request.output.name
+        partial.mkdir()
+        tflite = deploy(partial, made.tflite, identity, Knowledge(labels=labels), examples[0] if examples else None)
+        (partial / "conversion.json").write_text(made.report.to_json())
+        (partial / "audit.json").write_text(audit(tflite, request.target, scheme).to_json())
+        partial.rename(request.output)
     return tflite

@@ -83,12 +83,12 @@ def _of_records(paths: list[str], features: Mapping[str, tf.TensorSpec], label_k
 
 
 def _labels(records: list[bytes], key: str) -> npt.NDArray[Any]:
-    """Labels may be integers or floats."""
-    kinds = (tf.int64, tf.float32)
-    for kind in kinds:
-        try:
-            return np.asarray(tf.io.parse_example(records, {key: tf.io.FixedLenFeature([], kind)})[key])
-        except tf.errors.InvalidArgumentError:
-            if kind is kinds[-1]:
-                raise
-    raise AssertionError(key)
+    """One label for each example, all of them integers or all floats."""
+    rows = []
+    for record in records:
+        feature = tf.train.Example.FromString(record).features.feature[key]
+        values = feature.int64_list.value or feature.float_list.value
+        if len(values) != 1:
+            raise ValueError(f"examples: got {len(values)} numbers for label {key!r} of one of them, expected one")
+        rows.append(values[0])
+    return np.array(rows)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.quantization.kernels import SIGNATURE, Kernels, described, load, quantize
+from components.quantization.conversion.interface import SIGNATURE
+from components.quantization.kernels import Kernels, described, load, quantize
 
 __all__ = ["IntegerModel", "dequantize", "quantize"]
 

@@ -12,11 +12,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.interface import SIGNATURE
 
 Kernels = Literal["default", "optimized", "reference"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
-
-SIGNATURE = "serving_default"
 
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/python/interpreter.py (OpResolverType)
 _RESOLVERS = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from infra.bench import results
+from infra.bench import results, stock_tfmot
 
 MODELS = {"ResNet8": 32, "MobileNetV2": 224, "ResNet50": 224, "InceptionV3": 299}
 _IMAGES = 20
@@ -99,7 +99,7 @@ def _one(name: str, how: str) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
     started = time.perf_counter()
-    tflite = convert(quantized) if how == "ours" else _stock(quantized)
+    tflite = convert(quantized) if how == "ours" else stock_tfmot.convert(quantized)
     seconds = time.perf_counter() - started
     peak = _status("VmHWM") - before
     path = results.DIRECTORY / "conversion" / f"{name}_{how}.tflite"
@@ -110,16 +110,6 @@ def _one(name: str, how: str) -> None:
     found = {"seconds": seconds, "peak_mib": peak / _MIB, "audit_s": time.perf_counter() - started, "file": str(path)}
     found["float_mib"] = sum(weight.shape.num_elements() * 4 for weight in quantized.weights) / _MIB
     print(json.dumps(found))
-
-
-def _stock(model: Any) -> bytes:
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    tflite: bytes = converter.convert()
-    return tflite
 
 
 def _status(field: str) -> int:

@@ -108,6 +108,14 @@ def test_convert_ends_with_2_and_writes_nothing_when_something_is_wrong(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_convert_writes_nothing_when_there_are_fewer_labels_than_classes(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    result = _convert(saved, tmp_path / "out", "--labels", tmp_path / "labels.txt")
+    assert result.exit_code == 2
+    assert "labels" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.txt"]
+
+
 def test_inspect_shows_a_tflite_file_and_what_breaks_a_rule(saved: Path, tmp_path: Path) -> None:
     assert _convert(saved, tmp_path / "out").exit_code == 0
     good = _invoke("inspect", tmp_path / "out" / "tflite")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.quantization.agreement import agreeing
 from components.quantization.attribution.codes import CodeCounts, Noise
 from components.quantization.conversion.flatbuffer import Tensor
 from components.quantization.kernels import real_values
@@ -61,7 +62,7 @@ def output_use(name: str, tensor: Tensor, codes: npt.NDArray[Any], floats: npt.N
     noise.add(floats, values)
     agreement = None
     if floats.ndim > 1 and floats.shape[-1] > 1:
-        agreement = float(np.mean(values.argmax(-1) == floats.argmax(-1)))
+        agreement = agreeing(values, floats)
     clipped = _clipped(tensor, codes, floats) if len(counts.counts) else 0.0
     return OutputUse(
         name=name,

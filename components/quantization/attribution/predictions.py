@@ -8,9 +8,11 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.agreement import agreeing
 from components.quantization.attribution.metrics import Labelled, Outputs
 from components.quantization.conversion.flatbuffer import Tensor
 from components.quantization.conversion.representative_dataset import named_arrays
+from components.quantization.interpreter import dequantize
 from components.quantization.kernels import KernelInterpreter, Kernels
 
 
@@ -59,14 +61,13 @@ def predictions(model: tf_keras.Model, batches: Sequence[Labelled]) -> Outputs:
 
 def dequantized(codes: npt.NDArray[Any], tensor: Tensor) -> npt.NDArray[np.float32]:
     """The real values of integers in float32, as TFLite's DEQUANTIZE kernel."""
-    values: npt.NDArray[np.float32] = codes.astype(np.float32)
-    return (values - np.float32(tensor.zero_point[0])) * np.float32(tensor.scale[0]) if tensor.scale else values
+    return dequantize(codes, tensor.scale[0], tensor.zero_point[0]) if tensor.scale else codes.astype(np.float32)
 
 
 def agreements(floats: Outputs, outputs: Outputs) -> dict[str, float]:
     """Returns the share, 0..1, of predictions with the same class, by output with several values."""
     return {
-        name: float(np.mean(values.argmax(-1) == outputs[name].argmax(-1)))
+        name: agreeing(values, outputs[name])
         for name, values in floats.items()
         if values.ndim > 1 and values.shape[-1] > 1
     }

@@ -14,8 +14,7 @@ from components.quantization.contract.folding import Samples, fold, pipeline_int
 from components.quantization.contract.layout import input_layout, output_layout
 from components.quantization.contract.preprocessing import Preprocessing, identity
 from components.quantization.conversion import flatbuffer
-
-_SIGNATURE = "serving_default"
+from components.quantization.conversion.interface import SIGNATURE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +75,7 @@ def build_contract(tflite: bytes, knowledge: Knowledge | None = None) -> BuiltCo
     folded = [fold(graph, schema.Edge(**edge), samples) for edge in inputs]
     contract = schema.Contract(
         tflite_sha256=hashlib.sha256(tflite).hexdigest(),
-        signature=_SIGNATURE,
+        signature=SIGNATURE,
         inputs=tuple(
             schema.Input(**edge, preparation=way.preparation) for edge, way in zip(inputs, folded, strict=True)
         ),
@@ -110,10 +109,10 @@ def _edges(tflite: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     interpreter = tf.lite.Interpreter(
         model_content=tflite, experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF
     )
-    signature = interpreter.get_signature_list().get(_SIGNATURE)
+    signature = interpreter.get_signature_list().get(SIGNATURE)
     if signature is None:
-        raise ValueError(f"the TFLite model has no signature {_SIGNATURE!r}; convert it with TFLiteIntConverter")
-    runner = interpreter.get_signature_runner(_SIGNATURE)
+        raise ValueError(f"the TFLite model has no signature {SIGNATURE!r}; convert it with TFLiteIntConverter")
+    runner = interpreter.get_signature_runner(SIGNATURE)
     sides = []
     for details, named, layout in (
         (interpreter.get_input_details(), runner.get_input_details(), input_layout),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ from components.quantization.contract import (
     arithmetic,
     selftest,
 )
+from components.quantization.contract.build import Knowledge, build_contract
 from components.quantization.contract.c_header import c_header
-from components.quantization.contract.golden import npz_bytes
+from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
+from components.quantization.contract.golden import golden_vectors, npz_bytes, pipeline_inputs
 from components.quantization.contract.schema import Contract
+
+# How many golden vectors are made.
+GOLDEN_EXAMPLES = 32
+
+Features = Mapping[str, npt.NDArray[Any]]
 
 _SNIPPET = '''
 
@@ -39,6 +46,58 @@ def dequantize_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
     """Returns the real values, by name, of the model's outputs."""
     return {{entry["name"]: dequantize(entry, outputs[entry["name"]]) for entry in CONTRACT["outputs"]}}
 '''
+
+
+def deploy(
+    directory: Path, tflite: bytes, identity: ModelIdentity, knowledge: Knowledge, features: Features | None
+) -> bytes:
+    """Writes a model with its metadata, its contract, and golden vectors, which are made here.
+
+    Args:
+      directory: Where to; it must exist.
+      tflite: The flatbuffer.
+      identity: Who it is.
+      knowledge: What is known of it; golden vectors are of its raw examples, if there are any.
+      features: Examples as the model takes them, in real values by input name, to make golden vectors of otherwise;
+        None for none.
+
+    Returns:
+      The flatbuffer that was written, metadata included.
+
+    Raises:
+      ValueError: As `build_contract`.
+    """
+    tflite = with_metadata(tflite, identity)
+    built = build_contract(tflite, knowledge)
+    inputs = built.inputs
+    if not inputs and features is not None:
+        few = {entry.name: features[entry.name][:GOLDEN_EXAMPLES] for entry in built.contract.inputs}
+        inputs = pipeline_inputs(built.contract, few)
+    vectors = golden_vectors(tflite, built.contract, inputs, built.sources) if inputs else None
+    write_device_files(directory, tflite, built.contract, vectors)
+    return tflite
+
+
+def labels_by_output(
+    labels: Sequence[str] | Mapping[str, Sequence[str]], outputs: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Returns the names of classes by name of the output.
+
+    Args:
+      labels: Those of the only output, those by name of several, or none.
+      outputs: Names of the outputs.
+
+    Raises:
+      ValueError: If there are several outputs and labels without names.
+
+    >>> labels_by_output(["cat", "dog"], ["scores"])
+    {'scores': ('cat', 'dog')}
+    """
+    if isinstance(labels, Mapping):
+        return {name: tuple(classes) for name, classes in labels.items()}
+    if labels and len(outputs) > 1:
+        raise ValueError(f"labels: got a list for outputs {', '.join(outputs)}, expected a dict by name of the output")
+    return {outputs[0]: tuple(labels)} if labels else {}
 
 
 def write_device_files(

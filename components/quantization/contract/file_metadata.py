@@ -106,6 +106,16 @@ def without_metadata(tflite: bytes) -> bytes:
     return flatbuffer.write_object(model)
 
 
+def content_sha256(tflite: bytes) -> str:
+    """Returns the sha256 of a file without the entry, as the entry itself holds it.
+
+    Raises:
+      ValueError: As `read_metadata`.
+    """
+    found = read_metadata(tflite)
+    return found.content_sha256 if found else hashlib.sha256(without_metadata(tflite)).hexdigest()
+
+
 def read_metadata(tflite: bytes) -> FileMetadata | None:
     """Returns what a file says of itself; None if it has no such entry.
 

@@ -87,7 +87,7 @@ def convert(
 
 
 def convert_with_report(
-    model: tf_keras.Model | str | Path,
+    model: tf_keras.Model | str | Path | DenseFunction,
     scheme: str | QuantizationScheme = "full_int8",
     representative_dataset: Iterable[Batch] | None = None,
     profile: str | ConversionProfile = "edge_tpu",
@@ -100,7 +100,7 @@ def convert_with_report(
     """Converts as `convert` does, and says how.
 
     Args:
-      model: As in `convert`.
+      model: As in `convert`, or from `dense_function`.
       scheme: As in `convert`.
       representative_dataset: As in `convert`.
       profile: As in `convert`.
@@ -121,7 +121,7 @@ def convert_with_report(
     _require_calibration(calibration, score)
     leave_libraries_alone()
     started = time.perf_counter()
-    function = dense_function(model)
+    function = model if isinstance(model, DenseFunction) else dense_function(model)
     traced_s = time.perf_counter() - started
     dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
     conversion = _Conversion(function, scheme, profile, dtypes, cache_dir)

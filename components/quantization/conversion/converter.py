@@ -26,7 +26,6 @@ _INTEGER_OPS = {
 }
 # What Keras names the functions of an LSTM, which becomes one op if the converter sees them.
 _FUSED = "lstm_"
-_SIGNATURE = "serving_default"
 _DENSE_ARGUMENT = "disable_per_channel_for_dense_layers"
 
 
@@ -102,13 +101,13 @@ def _run_saved(function: DenseFunction, options: ConverterOptions, feeds: Feeds 
     with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
         module = tf.Module()
         module.source = function.trackable
-        tf.saved_model.save(module, directory, signatures={_SIGNATURE: function.concrete})
+        tf.saved_model.save(module, directory, signatures={interface.SIGNATURE: function.concrete})
         path = Path(directory) / "saved_model.pb"
         content = saved_model_pb2.SavedModel.FromString(path.read_bytes())
         for graph in content.meta_graphs:
             rewrite(graph.graph_def)
         path.write_bytes(content.SerializeToString(deterministic=True))
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[_SIGNATURE])
+        converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[interface.SIGNATURE])
         _set(converter, options)
         if feeds is not None:
             _calibrate(converter, options, feeds)

@@ -6,6 +6,7 @@ https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/g3doc/perf
 import math
 from collections.abc import Iterator
 
+from components.quantization.conversion import same_scale
 from components.quantization.conversion.audit.numerics import extreme_values
 from components.quantization.conversion.audit.rules import (
     CHANNEL_AXIS,
@@ -24,15 +25,7 @@ _SMALLEST_SCALE = 2.0**-126
 # The converter writes a scale as it is or rounds it once; kernels compare to this precision or copy integers.
 _TOLERANCE = 1e-5
 # Ops that hand integers on as they are. All inputs and outputs that are quantized share one scale.
-_SAME_SCALE = frozenset(
-    {
-        *("AVERAGE_POOL_2D", "MAX_POOL_2D", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH"),
-        *("DEPTH_TO_SPACE", "PAD", "PADV2", "MIRROR_PAD", "GATHER", "GATHER_ND", "BATCH_TO_SPACE_ND", "TILE"),
-        *("SPACE_TO_BATCH_ND", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "MAXIMUM", "MINIMUM", "SLICE", "STRIDED_SLICE"),
-        *("SPLIT", "SPLIT_V", "PACK", "UNPACK", "REVERSE_V2", "BROADCAST_TO", "REDUCE_MAX", "REDUCE_MIN"),
-        *("SELECT", "SELECT_V2", "CONCATENATION"),
-    }
-)
+_SAME_SCALE = same_scale.OPS | {"MAXIMUM", "MINIMUM"}
 # Scale and zero point that kernels write, whatever the file says:
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/activations.cc
 _FIXED = {

@@ -7,49 +7,11 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from components.quantization.conversion import flatbuffer
+from components.quantization.conversion import flatbuffer, same_scale
 
-# Ops whose kernels want one scale for inputs and outputs, or that copy values.
-# https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/compiler/mlir/lite/ir/tfl_ops.td
-# (SameOperandsAndResultsScale). MAXIMUM and MINIMUM are left to the converter, which takes the range of their result:
-# a clip narrows the range of what it clips.
-SAME_SCALE = frozenset(
-    {
-        "AVERAGE_POOL_2D",
-        "BATCH_TO_SPACE_ND",
-        "BROADCAST_TO",
-        "CONCATENATION",
-        "DEPTH_TO_SPACE",
-        "DYNAMIC_UPDATE_SLICE",
-        "EXPAND_DIMS",
-        "GATHER",
-        "GATHER_ND",
-        "MAX_POOL_2D",
-        "MIRROR_PAD",
-        "PACK",
-        "PAD",
-        "PADV2",
-        "REDUCE_MAX",
-        "REDUCE_MIN",
-        "RESHAPE",
-        "RESIZE_BILINEAR",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "REVERSE_V2",
-        "SELECT",
-        "SELECT_V2",
-        "SLICE",
-        "SPACE_TO_BATCH_ND",
-        "SPACE_TO_DEPTH",
-        "SPLIT",
-        "SPLIT_V",
-        "SQUEEZE",
-        "STRIDED_SLICE",
-        "TILE",
-        "TOPK_V2",
-        "TRANSPOSE",
-        "UNPACK",
-    }
-)
+# MAXIMUM and MINIMUM are left to the converter, which takes the range of their result: a clip narrows the range of what
+# it clips.
+SAME_SCALE = same_scale.OPS | {"DYNAMIC_UPDATE_SLICE", "TOPK_V2"}
 # Ops whose output has a scale by specification, whatever its range.
 # https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 _FIXED_SCALE = frozenset({"L2_NORMALIZATION", "LOGISTIC", "LOG_SOFTMAX", "SOFTMAX", "TANH"})
