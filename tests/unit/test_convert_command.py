@@ -27,7 +27,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.convolutional().save(directory / "model.keras")
     np.savez(directory / "examples.npz", image=models.images(20))
     np.savez(directory / "labelled.npz", image=models.images(30, seed=2), label=np.arange(30) % 3)
-    (directory / "labels.txt").write_text("cat\ndog\nowl\n")
+    (directory / "labels.txt").write_text("cat\ndog\nowl")  # as some editors leave it
     return directory
 
 

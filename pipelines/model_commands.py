@@ -1,0 +1,124 @@
+"""The commands that take a model, not a pipeline: inspect, convert, attribute, selftest."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from components.quantization.qat.plan import Policy
+
+
+@click.command()
+@click.argument("source", metavar="CONFIG|MODEL|TFLITE")
+@click.option("--scheme", help="Quantization scheme; default: the config's, for a saved model full_int8.")
+@click.option("--target", help="Where it will run; default: the config's, for a saved model edge_tpu.")
+@click.option(
+    "--untrainable",
+    type=click.Choice(["calibrate", "fail"]),
+    help="What becomes of layers that cannot be trained; default: as the config's training says, else calibrate.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Of a .tflite file: write the audit alone, as JSON.")
+def inspect(source: str, scheme: str | None, target: str | None, untrainable: "Policy | None", as_json: bool) -> None:
+    """Shows what quantization will do to every layer of a model, and which of its ops the target will run.
+
+    Of a .tflite file, from wherever: whether it is integer-only, numerically sound and ready for the target, and what
+    prevents it, op by op.
+
+    The model is that of the config CONFIG, or MODEL: a .keras or .h5 file, or the directory of a SavedModel, of either
+    Keras. Nothing is trained.
+
+    Exit status: 0 if nothing stands in the way, 1 if something does, 2 for a mistake in what was asked.
+    """
+    from pipelines.file_inspection import inspect_file, is_tflite
+
+    if is_tflite(source):
+        sys.exit(inspect_file(source, target or "edge_tpu", as_json, Console(highlight=False)))
+    from pipelines.inspection import inspect_and_show, subject_of
+
+    sys.exit(inspect_and_show(subject_of(source, scheme, target, untrainable), Console(highlight=False)))
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory to write; a new one.")
+@click.option("--scheme", default="full_int8", show_default=True, help="Quantization scheme.")
+@click.option("--target", default="edge_tpu", show_default=True, help="Where it will run.")
+@click.option(
+    "--io-dtype", "io_dtypes", multiple=True, help="Type of inputs and outputs: of all, or of one, as image=uint8."
+)
+@click.option(
+    "--examples", default="", help="Examples to calibrate with: an .npz file of arrays by input name, or TFRecords."
+)
+@click.option("--calibration", default="min_max", show_default=True, help="How ranges are found, or auto.")
+@click.option("--eval-examples", default="", help="Examples with labels that --calibration auto measures accuracy on.")
+@click.option("--label-key", default="label", show_default=True, help="Name of these labels.")
+@click.option("--labels", type=click.Path(path_type=Path, exists=True), help="Text file of the classes, one a line.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Directory where conversions are kept for the next time."
+)
+def convert(
+    model: Path,
+    output: Path,
+    scheme: str,
+    target: str,
+    io_dtypes: tuple[str, ...],
+    examples: str,
+    labels: Path | None,
+    cache: Path | None,
+    **calibration: str,
+) -> None:
+    """Converts MODEL, a .keras or .h5 file or a SavedModel, to integers, proves it, and writes what a device needs.
+
+    A quantization-aware trained model brings its ranges; a float one is calibrated with --examples.
+    """
+    from pipelines.conversion import ConversionRequest, convert_and_show, io_dtypes_of
+
+    request = ConversionRequest(
+        model=model,
+        output=output,
+        scheme=scheme,
+        target=target,
+        io_dtypes=io_dtypes_of(io_dtypes),
+        examples=examples,
+        labels=tuple(labels.read_text().splitlines()) if labels else (),
+        cache=cache,
+        **calibration,
+    )
+    convert_and_show(request, Console(highlight=False))
+
+
+@click.command()
+@click.argument("tflite", type=click.Path(path_type=Path))
+@click.option("--float-model", type=click.Path(path_type=Path), required=True, help="The float parent, of Keras.")
+@click.option("--qat-model", type=click.Path(path_type=Path), help="The quantization-aware model, as exported.")
+@click.option("--examples", required=True, help="An .npz file of arrays by input name, or TFRecords.")
+@click.option("--label-key", default="", help="Name of the labels among them, which are classes.")
+@click.option("--sensitivity", is_flag=True, help="Quantize one layer at a time, too.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory for attribution.json and .svg.")
+def attribute(**request: Any) -> None:
+    """Shows where the accuracy of TFLITE went: in quantization, in conversion, or in kernels; and in which layer."""
+    from pipelines.attribution import AttributionRequest, attribute_and_show
+
+    attribute_and_show(AttributionRequest(**request), Console(highlight=False))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--interpreter", default="auto", show_default=True, help="Module of the interpreter, or auto.")
+@click.option("--max-lsb", default=0.0, show_default=True, help="Difference of the outputs that is let pass, in steps.")
+def selftest(directory: Path, interpreter: str, max_lsb: float) -> None:
+    """Runs the golden vectors in DIRECTORY, which was pushed or converted, against the model there.
+
+    Exit status: 0 if it computes what it computed when it was made, 1 if not.
+    """
+    from components.quantization.contract.selftest import selftest as run_selftest
+
+    result = run_selftest(directory, interpreter=interpreter, max_lsb=max_lsb)
+    click.echo(str(result))
+    sys.exit(not result.passed)
+
+
+COMMANDS = (inspect, convert, attribute, selftest)
