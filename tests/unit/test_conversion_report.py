@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization import convert, quantize_model
-from components.quantization.conversion import flatbuffer
+from components.quantization.conversion import flatbuffer, interface
 from components.quantization.conversion.convert import convert_with_report
 from components.quantization.qat.calibration import calibrate
 
@@ -173,6 +173,20 @@ def test_cache_keeps_each_method_when_the_best_is_chosen(tmp_path: Path) -> None
     assert (first.report.cached, second.report.cached) == (False, True)
     assert asked[4:] == asked[:4]
     assert "convert" not in second.report.seconds
+    alone = convert_with_report(model, representative_dataset=images, calibration="percentile_99.9")
+    assert alone.tflite == first.tflite
+
+
+@pytest.mark.parametrize("build", [_two_inputs, _with_lstm])
+def test_other_calibration_keeps_names_and_order(build: Callable[[], tf_keras.Model]) -> None:
+    examples = _examples() if build is _two_inputs else {"x": np.random.default_rng(1).random((8, 4, 3), np.float32)}
+    model = build()
+    plain, other = (
+        convert_with_report(model, representative_dataset=[examples], calibration=method).tflite
+        for method in ("min_max", "percentile_95")
+    )
+    assert interface.names_of(other) == interface.names_of(plain)
+    assert other != plain
 
 
 def test_report_says_that_all_was_calibrated_when_activations_have_16_bits() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -187,7 +188,7 @@ class _Conversion:
         if self._ranges_are_known:
             if (found := self._found(_NO_METHOD)) is not None:
                 return self._reported(found)
-            tflite = self._run_converter()
+            tflite = self._converted(_NO_METHOD)
             missing = trained_ranges.tensors_without_range(tflite) if self._scheme.integer_only else ()
             if dataset is None or not missing:
                 return self._reported(self._deployed(_NO_METHOD, tflite))
@@ -241,7 +242,7 @@ class _Conversion:
         )
 
     def _made(self, method: str) -> _Made:
-        return self._deployed(method, self._run_converter(method))
+        return self._deployed(method, self._converted(method))
 
     def _deployed(self, method: str, tflite: bytes) -> _Made:
         """What the target takes, proved and kept in the cache, of what the converter made."""
@@ -280,22 +281,41 @@ class _Conversion:
         )
         return Conversion(tflite=made.tflite, report=report)
 
-    def _run_converter(self, method: str = _NO_METHOD) -> bytes:
+    @property
+    def _source(self) -> converter.Source:
+        wide = self._scheme.activation_bits == 16
+        return converter.Source(
+            function=self._function,
+            definition=self._definition,
+            rewrite=trained_ranges.remove_fake_quantization if wide else int16_ranges.narrow,
+            feeds=self._feeds if self._examples else None,
+        )
+
+    @property
+    def _options(self) -> converter.ConverterOptions:
         per_channel = self._scheme.per_axis_weights and self._profile.per_channel_weights
-        options = converter.ConverterOptions(
+        return converter.ConverterOptions(
             integer_only=self._scheme.integer_only,
             activation_bits=self._scheme.activation_bits,
             weight_bits=self._scheme.weight_bits,
             per_channel=per_channel,
             # The kernels of Dense layers are trained with one scale.
             per_channel_dense=self._profile.per_channel_dense and per_channel and not self._trained,
-            calibration=method or MIN_MAX,
         )
-        wide = self._scheme.activation_bits == 16
-        prepare = trained_ranges.remove_fake_quantization if wide else int16_ranges.narrow
-        examples = (lambda: iter(self._examples)) if self._examples else None
+
+    def _feeds(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        return iter(self._examples)
+
+    @functools.cached_property
+    def _calibrated_file(self) -> bytes:
+        """What all methods but the plainest begin with."""
+        return converter.calibrate(self._source, self._options)
+
+    def _converted(self, method: str) -> bytes:
         with self._timed("convert"):
-            return converter.run(self._function, self._definition, options, examples, prepare)
+            if method in (_NO_METHOD, MIN_MAX):
+                return converter.run(self._source, self._options)
+            return converter.quantize(self._calibrated_file, self._options, self._feeds, method)
 
     def _packed(self, tflite: bytes) -> bytes:
         if 4 not in self._scheme.all_weight_bits:

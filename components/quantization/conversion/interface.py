@@ -29,6 +29,13 @@ def signature_of(tflite: bytes) -> tuple[dict[str, int], dict[str, int]]:
     return inputs, outputs
 
 
+def names_of(tflite: bytes) -> tuple[list[str], list[str]]:
+    """Returns the names that the first signature gives inputs and outputs, in the order of the file's."""
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    inputs, outputs = ({index: name for name, index in side.items()} for side in signature_of(tflite))
+    return [inputs[index] for index in graph.inputs], [outputs[index] for index in graph.outputs]
+
+
 def with_names(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Names the inputs and outputs, and their tensors, and lists them in signature "serving_default".
 
