@@ -18,7 +18,7 @@ from components.quantization.contract.file_metadata import ModelIdentity, conten
 from components.quantization.conversion import IO_DTYPES, default_io_dtype, flatbuffer, interface, require_io_dtype
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion.audit import audit
-from components.quantization.conversion.calibration import MIN_MAX, load_method
+from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_method
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
 from components.quantization.qat.parity import Parity, parity
@@ -60,7 +60,7 @@ class Executor(base_executor.BaseExecutor):
                 profile=exec_properties["profile"],
                 io_dtype=io_dtype,
                 calibration=exec_properties["calibration"],
-                score=inputs.score() if exec_properties["calibration"] == conversion.AUTO else None,
+                score=inputs.score() if exec_properties["calibration"] == AUTO else None,
             )
             found = _parity(saved_model, scheme, made.tflite, batches[0])
         names, outputs = interface.signature_of(made.tflite)
@@ -247,7 +247,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
             require_io_dtype(io_dtype, scheme)
         if representative_examples < 1:
             raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
-        if calibration != conversion.AUTO:
+        if calibration != AUTO:
             load_method(calibration)
         elif not label_key:
             raise ValueError("calibration: got 'auto' without a label_key, expected one to measure accuracy with")

@@ -15,9 +15,12 @@ from components.quantization import toolchain
 _DIGEST_BYTES = 32
 
 
-def digest_of(definition: Any) -> bytes:
-    """Returns the sha256 of a graph."""
-    return hashlib.sha256(definition.SerializeToString(deterministic=True)).digest()
+def digest_of(definition: Any, weights: Iterable[npt.NDArray[Any]] = ()) -> bytes:
+    """Returns the sha256 of a graph and of the weights that are kept beside it."""
+    digest = hashlib.sha256(definition.SerializeToString(deterministic=True))
+    for array in weights:
+        digest.update(array.tobytes())
+    return digest.digest()
 
 
 def key_of(graph: bytes, options: Mapping[str, Any], examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:

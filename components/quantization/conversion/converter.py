@@ -112,7 +112,7 @@ def quantize(calibrated: bytes, options: ConverterOptions, feeds: Feeds, method:
 
 def _run(source: Source, options: ConverterOptions, calibrate_only: bool) -> bytes:
     with _refusals():
-        if _has_fused_functions(source.function.concrete):
+        if has_fused_functions(source.function.concrete):
             return _run_saved(source, options, calibrate_only)
         return _run_frozen(source, options, calibrate_only)
 
@@ -171,6 +171,7 @@ def _set(converter: Any, options: ConverterOptions, examples: Callable[[], Any] 
         converter._experimental_calibrate_only = calibrate_only
 
 
-def _has_fused_functions(concrete: Any) -> bool:
+def has_fused_functions(concrete: Any) -> bool:
+    """Whether a function holds an LSTM, whose functions the converter makes one op of; its graph is not frozen."""
     library = concrete.graph.as_graph_def().library.function
     return any(function.attr["api_implements"].s.decode().startswith(_FUSED) for function in library)

@@ -4,7 +4,7 @@ TensorFlow's converter folds constants too, but keeps every step of that until i
 kernels of a model with 25 million parameters more than a gigabyte.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,14 +21,28 @@ _READ = "ReadVariableOp"
 # Makes what no constant can hold.
 _LIST = "TensorList"
 
+# Puts the value of a constant tensor into a GraphDef, under a name, for the nodes that take it; returns the name of the
+# node that they shall take.
+Put = Callable[[Any, str, Any, Sequence[Any]], str]
 
-def freeze(concrete: Any) -> Any:
+
+def put_constant(definition: Any, name: str, value: Any, takers: Sequence[Any] = ()) -> str:
+    """Puts a tensor into a GraphDef as a constant; returns its name."""
+    del takers  # all of them can take it
+    node = definition.node.add(name=name, op="Const")
+    node.attr["dtype"].type = value.dtype.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy(), shape=value.shape))
+    return name
+
+
+def freeze(concrete: Any, put: Put = put_constant) -> Any:
     """Returns the graph of a concrete function: functions inlined, and as few nodes as its inputs make necessary.
 
     Names of nodes stay. Fake quantization stays even on constants, since it tells a range.
 
     Args:
       concrete: A concrete function.
+      put: Puts what was computed into the new graph; outputs of the function are always constants.
 
     Returns:
       A GraphDef, with nodes for the function's inputs and outputs.
@@ -38,7 +52,7 @@ def freeze(concrete: Any) -> Any:
     dynamic = _dynamic_nodes(definition.node, inputs)
     outputs = [tensor.name for tensor in concrete.outputs]
     values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))
-    return _folded(definition, dynamic, values)
+    return _folded(definition, dynamic, values, frozenset(outputs), put)
 
 
 def _fed(concrete: Any) -> list[str]:
@@ -121,15 +135,18 @@ def _behind(names: set[str], nodes: Sequence[Any]) -> set[str]:
     return found
 
 
-def _folded(definition: Any, dynamic: set[str], values: Mapping[str, Any]) -> Any:
+def _folded(definition: Any, dynamic: set[str], values: dict[str, Any], outputs: frozenset[str], put: Put) -> Any:
+    """The graph of dynamic nodes, and of constants for what they take; uses the values up, as they may be large."""
     folded = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
     names: dict[str, str] = {}
     taken = {node.name for node in definition.node}
-    for tensor, value in values.items():
-        node = folded.node.add(name=_constant_name(tensor, taken), op="Const")
-        node.attr["dtype"].type = value.dtype.as_datatype_enum
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy(), shape=value.shape))
-        names[tensor] = node.name
+    takers: dict[str, list[Any]] = {}
+    for node in definition.node:
+        for name in node.input if node.name in dynamic else ():
+            takers.setdefault(_tensor(name), []).append(node)
+    for tensor in list(values):
+        place = put_constant if tensor in outputs else put
+        names[tensor] = place(folded, _constant_name(tensor, taken), values.pop(tensor), takers.get(tensor, ()))
     sources = {_node(name) for node in definition.node if node.name in dynamic for name in node.input}
     for node in definition.node:
         if node.name in dynamic or (node.op == "Const" and node.name in sources):

@@ -16,8 +16,19 @@ from components.quantization.conversion.calibration.choice import Choice, Method
 from components.quantization.conversion.calibration.methods import CalibrationMethod, load_method
 from components.quantization.conversion.calibration.recalibration import recalibrated
 
-__all__ = ["METHODS", "MIN_MAX", "CalibrationMethod", "Choice", "MethodScore", "choose", "load_method", "recalibrated"]
+__all__ = [
+    "AUTO",
+    "METHODS",
+    "MIN_MAX",
+    "CalibrationMethod",
+    "Choice",
+    "MethodScore",
+    "choose",
+    "load_method",
+    "recalibrated",
+]
 
 MIN_MAX = "min_max"
+AUTO = "auto"  # in place of a method: the one with the best score
 # What is worth trying, the plainest first.
 METHODS = (MIN_MAX, "percentile_99.99", "percentile_99.9", "mse")
