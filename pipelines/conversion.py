@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from components.quantization.input_shapes import InputShapes
 from components.quantization.schemes import load_scheme
 from pipelines.progress import silent
 
@@ -32,6 +33,7 @@ class ConversionRequest:
       label_key: Name of those labels.
       labels: Names of the classes, in the order of the output.
       cache: Directory where conversions are kept; None for nowhere.
+      input_shapes: Shapes of inputs that have unknown dimensions, without the batch: by name, or of the only input.
     """
 
     model: Path
@@ -45,6 +47,7 @@ class ConversionRequest:
     label_key: str = "label"
     labels: tuple[str, ...] = ()
     cache: Path | None = None
+    input_shapes: InputShapes = None
 
 
 def io_dtypes_of(texts: tuple[str, ...]) -> dict[str, str]:
@@ -67,6 +70,31 @@ def io_dtypes_of(texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def input_shapes_of(texts: tuple[str, ...]) -> InputShapes:
+    """Returns the shapes of inputs by name, or that of the only one, out of texts such as "image=64,64,3".
+
+    Raises:
+      ValueError: If one is no shape, or is given twice.
+
+    >>> input_shapes_of(("image=64,64,3",))
+    {'image': (64, 64, 3)}
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        if name in found:
+            raise ValueError(f"--input-shape {text}: got a second shape for {name or 'the input'}, expected one")
+        try:
+            found[name] = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            raise ValueError(
+                f"--input-shape {text}: got something else than numbers, expected NAME=H,W,C without the batch"
+            ) from None
+    if "" in found and len(found) > 1:
+        raise ValueError("--input-shape: got a shape without name and shapes by name, expected one or the other")
+    return found.get("", found) if found else None
+
+
 def convert_and_show(request: ConversionRequest, console: Console) -> None:
     """Converts, writes the model with its contract, and shows what was made.
 
@@ -76,7 +104,7 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     if request.output.exists():
         raise ValueError(f"--output {request.output}: exists already; name a new directory")
     with console.status("loading TensorFlow and the model"), silent():
-        function = _traced(request.model)
+        function = _traced(request)
     examples = _examples(request, function.inputs)
     with console.status("converting"), silent():
         from components.quantization.conversion.convert import convert_with_report
@@ -115,15 +143,19 @@ def _show(request: ConversionRequest, report: "ConversionReport", size_bytes: in
         console.print(f"{name}: {dtype}")
 
 
-def _traced(path: Path) -> "DenseFunction":
+def _traced(request: ConversionRequest) -> "DenseFunction":
     """The model as conversion takes it; a SavedModel as it is, with its own signature."""
     from components.quantization.conversion.dense_function import dense_function
+    from components.quantization.surgery.fixed_shapes import fix_input_shapes
     from components.quantization.surgery.keras3 import load_model
     from components.quantization.surgery.prepare import prepare
 
+    path = request.model
     if not path.exists():
         raise ValueError(f"{path}: got nothing there, expected a .keras or .h5 file or the directory of a SavedModel")
-    return dense_function(path if path.is_dir() else prepare(load_model(path)).model)
+    if path.is_dir():
+        return dense_function(path, request.input_shapes)
+    return dense_function(prepare(fix_input_shapes(load_model(path), request.input_shapes)).model)
 
 
 def _examples(request: ConversionRequest, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:

@@ -50,6 +50,13 @@ def inspect(source: str, scheme: str | None, target: str | None, untrainable: "P
     "--io-dtype", "io_dtypes", multiple=True, help="Type of inputs and outputs: of all, or of one, as image=uint8."
 )
 @click.option(
+    "--input-shape",
+    "input_shapes",
+    multiple=True,
+    metavar="NAME=H,W,C",
+    help="Shape, without the batch, of an input whose dimensions the model leaves unknown.",
+)
+@click.option(
     "--examples", default="", help="Examples to calibrate with: an .npz file of arrays by input name, or TFRecords."
 )
 @click.option("--calibration", default="min_max", show_default=True, help="How ranges are found, or auto.")
@@ -65,6 +72,7 @@ def convert(
     scheme: str,
     target: str,
     io_dtypes: tuple[str, ...],
+    input_shapes: tuple[str, ...],
     examples: str,
     labels: Path | None,
     cache: Path | None,
@@ -74,7 +82,7 @@ def convert(
 
     A quantization-aware trained model brings its ranges; a float one is calibrated with --examples.
     """
-    from pipelines.conversion import ConversionRequest, convert_and_show, io_dtypes_of
+    from pipelines.conversion import ConversionRequest, convert_and_show, input_shapes_of, io_dtypes_of
 
     request = ConversionRequest(
         model=model,
@@ -82,6 +90,7 @@ def convert(
         scheme=scheme,
         target=target,
         io_dtypes=io_dtypes_of(io_dtypes),
+        input_shapes=input_shapes_of(input_shapes),
         examples=examples,
         labels=tuple(labels.read_text().splitlines()) if labels else (),
         cache=cache,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from components.quantization.qat.parity import parity
     from components.quantization.qat.plan import QuantizationPlan, plan
     from components.quantization.qat.quantize import quantize_model
+    from components.quantization.surgery.fixed_shapes import fix_input_shapes
 
 __all__ = [
     "Attribution",
@@ -30,6 +31,7 @@ __all__ = [
     "audit",
     "convert",
     "convert_with_report",
+    "fix_input_shapes",
     "kernel_agreement",
     "parity",
     "plan",
@@ -40,6 +42,7 @@ _HOMES = {
     "Attribution": "components.quantization.attribution.report",
     "attribute": "components.quantization.attribution.attribute",
     "convert_with_report": "components.quantization.conversion.convert",
+    "fix_input_shapes": "components.quantization.surgery.fixed_shapes",
     "kernel_agreement": "components.quantization.attribution.kernel_agreement",
     "Audit": "components.quantization.conversion.audit",
     "QuantizationPlan": "components.quantization.qat.plan",

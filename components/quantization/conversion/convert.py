@@ -15,6 +15,7 @@ from components.quantization.conversion.profiles import ConversionProfile, load_
 from components.quantization.conversion.report import Conversion
 from components.quantization.conversion.representative_dataset import Batch
 from components.quantization.conversion.run import ConversionRun
+from components.quantization.input_shapes import InputShapes
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
 __all__ = ["DENSE_SIGNATURE", "convert", "convert_with_report"]
@@ -28,6 +29,8 @@ def convert(
     representative_dataset: Iterable[Batch] | None = None,
     profile: str | ConversionProfile = "edge_tpu",
     io_dtype: str | Mapping[str, str] | None = None,
+    *,
+    input_shapes: InputShapes = None,
 ) -> bytes:
     """Converts a model to a TFLite flatbuffer for batches of one.
 
@@ -48,6 +51,8 @@ def convert(
         "float32" with float ones; None for the first that the scheme has. "float32" of an integer model puts a
         QUANTIZE or DEQUANTIZE at that edge, outside of what is proved. Where an override gives single ones 16 bits,
         these are "int16".
+      input_shapes: Shapes of inputs that have unknown dimensions, without the batch: by name, or that of the only
+        input.
 
     Returns:
       The flatbuffer; signature "serving_default" names inputs and outputs as the model does, and so do their tensors.
@@ -62,7 +67,9 @@ def convert(
     >>> convert(model, representative_dataset=[[[0.0, 0.5, 1.0]]])[4:8]
     b'TFL3'
     """
-    return convert_with_report(model, scheme, representative_dataset, profile, io_dtype).tflite
+    return convert_with_report(
+        model, scheme, representative_dataset, profile, io_dtype, input_shapes=input_shapes
+    ).tflite
 
 
 def convert_with_report(
@@ -72,6 +79,7 @@ def convert_with_report(
     profile: str | ConversionProfile = "edge_tpu",
     io_dtype: str | Mapping[str, str] | None = None,
     *,
+    input_shapes: InputShapes = None,
     calibration: str = MIN_MAX,
     score: Callable[[bytes], float] | None = None,
     cache_dir: Path | None = None,
@@ -84,6 +92,7 @@ def convert_with_report(
       representative_dataset: As in `convert`.
       profile: As in `convert`.
       io_dtype: As in `convert`.
+      input_shapes: As in `convert`; a model from `dense_function` has them.
       calibration: How ranges are found from examples: one of `calibration.METHODS`, or "auto" for the one of them whose
         model has the best score. Ranges of 16 bits are always the extremes.
       score: What "auto" measures a model by; higher is better. It is not called for another method, or where training
@@ -100,7 +109,7 @@ def convert_with_report(
     _require_calibration(calibration, score)
     leave_libraries_alone()
     started = time.perf_counter()
-    function = model if isinstance(model, DenseFunction) else dense_function(model)
+    function = model if isinstance(model, DenseFunction) else dense_function(model, input_shapes)
     traced_s = time.perf_counter() - started
     dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
     conversion = ConversionRun(function, scheme, profile, dtypes, cache_dir)

@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.input_shapes import InputShapes, KnownShape, fixed_shapes
+
 # The signature of a SavedModel that takes dense, transformed features; written by components.quantization.qat.export.
 DENSE_SIGNATURE = "serving_dense"
 
@@ -43,22 +45,23 @@ class DenseFunction:
         return {name: tensors[name] for name in self.outputs}
 
 
-def dense_function(model: tf_keras.Model | str | Path) -> DenseFunction:
+def dense_function(model: tf_keras.Model | str | Path, input_shapes: InputShapes = None) -> DenseFunction:
     """Traces a model for batches of one.
 
     Args:
       model: A tf_keras model, or the path of a SavedModel with signature "serving_dense" (else "serving_default").
+      input_shapes: Shapes of inputs that have unknown dimensions, without the batch: by name, or that of the only
+        input.
 
     Raises:
-      ValueError: If it is neither, or an input has an unknown dimension.
+      ValueError: If it is neither, an input has an unknown dimension, or a shape does not fit.
     """
     function, signature, trackable = _of_saved_model(model) if isinstance(model, str | Path) else _of_keras(model)
-    fixed = {name: tf.TensorSpec([1, *spec.shape[1:]], spec.dtype, name=name) for name, spec in signature.items()}
-    unknown = [f"{name} {tuple(spec.shape)}" for name, spec in fixed.items() if None in tuple(spec.shape)]
-    if unknown:
-        raise ValueError(
-            f"inputs with an unknown dimension: {', '.join(unknown)}; give the model's inputs static shapes"
-        )
+    known = {name: _without_batch(spec.shape) for name, spec in signature.items()}
+    fixed = {
+        name: tf.TensorSpec([1, *shape], signature[name].dtype, name=name)
+        for name, shape in fixed_shapes(known, input_shapes).items()
+    }
     traced = tf.function(lambda **features: function(**features)).get_concrete_function(**fixed)
     # Of a Keras model its variables alone: the model itself would be saved with a trace of each of its layers.
     kept = list(traced.variables) if isinstance(trackable, tf_keras.Model) else trackable
@@ -85,6 +88,10 @@ def loops(concrete: Any) -> tuple[str, ...]:
         if node.op in ("While", "StatelessWhile")
     }
     return tuple(sorted(found))
+
+
+def _without_batch(shape: tf.TensorShape) -> KnownShape:
+    return None if shape.rank is None else tuple(shape[1:])
 
 
 def _of_saved_model(path: str | Path) -> tuple[Callable[..., Any], Signature, Any]:

@@ -5,7 +5,7 @@ Every change of a model's graph, here and in components.quantization.qat, is one
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -64,28 +64,48 @@ def replay(model: tf_keras.Model, inputs: list[Any], handler: Handler) -> Any:
       The new outputs, in the structure of the model's.
     """
     values = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
+    play(calls(model), values, handler)
+    return tf.nest.map_structure(lambda leaf: values[id(leaf)], model._nested_outputs)
+
+
+def play(steps: Iterable[Call], values: dict[int, Any], handler: Handler) -> None:
+    """Plays calls, and adds what they return.
+
+    Args:
+      steps: The calls, each after those that it depends on.
+      values: What takes the place of each symbolic tensor in the new graph, by the id of the old one.
+      handler: Called for each call with its arguments in the new graph.
+    """
 
     def translated(argument: Any) -> Any:
         return tf.nest.map_structure(lambda leaf: values.get(id(leaf), leaf), argument)
 
-    for call in calls(model):
+    for call in steps:
         outputs = handler(call, translated(call.args), translated(call.kwargs))
         for old, new in zip(call.outputs, tf.nest.flatten(outputs), strict=True):
             values[id(old)] = new
-    return tf.nest.map_structure(lambda leaf: values[id(leaf)], model._nested_outputs)
+
+
+def new_input(tensor: Any) -> Any:
+    """Returns a new symbolic input with shape, dtype and name of an old one."""
+    return tf_keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.node.layer.name)
 
 
 def rebuilt(
-    model: tf_keras.Model, handler: Handler, feed: Callable[[Any, Any], Any] = lambda _, new: new
+    model: tf_keras.Model,
+    handler: Handler,
+    feed: Callable[[Any, Any], Any] = lambda _, new: new,
+    make_input: Callable[[Any], Any] = new_input,
 ) -> tf_keras.Model:
-    """Returns a functional model of the same inputs, outputs and name, whose calls the handler has made.
+    """Returns a functional model of the same outputs and name, whose calls the handler has made.
 
     Args:
       model: A functional model.
       handler: Makes the calls.
       feed: Given an old input and the new one, returns what goes into the calls.
+      make_input: Given an old input, returns the new one.
     """
-    inputs = [new_input(tensor) for tensor in model.inputs]
+    inputs = [make_input(tensor) for tensor in model.inputs]
     outputs = replay(model, [feed(old, new) for old, new in zip(model.inputs, inputs, strict=True)], handler)
     structure = tf.nest.pack_sequence_as(model._nested_inputs, inputs)
     built = tf_keras.Model(structure, outputs, name=model.name)
@@ -101,11 +121,6 @@ def is_nested(call: Call) -> bool:
 def nested_inputs(model: tf_keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Returns what a call of a functional model gives to each of `model.inputs`."""
     return list(model._flatten_to_reference_inputs(args[0] if args else kwargs["inputs"]))
-
-
-def new_input(tensor: Any) -> Any:
-    """Returns a new symbolic input with shape, dtype and name of an old one."""
-    return tf_keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.node.layer.name)
 
 
 class Copies:

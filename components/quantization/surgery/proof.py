@@ -10,6 +10,7 @@ import tf_keras
 
 from components.quantization.surgery.affine import ChannelAffine
 from components.quantization.surgery.graph import calls, is_nested, nested_inputs
+from components.quantization.surgery.source_lines import reason
 
 TOLERANCE = 1e-5  # of the range of the outputs
 UNKNOWN_DIMENSION = 32  # what random inputs have where a model takes any size
@@ -70,14 +71,18 @@ def require_same_function(
       tolerance: Largest allowed difference, as a fraction of the range of each output.
 
     Raises:
-      ValueError: If an output differs, with the first layer that does where models share layer names; or if an output
-        is no number anywhere.
+      ValueError: If an output differs, with the first layer that does where models share layer names; if an output
+        is no number anywhere; or if the inputs have unknown dimensions and it does not compute with those chosen.
     """
     functional = isinstance(before, tf_keras.Model) and before._is_graph_network
     inputs = random_inputs(before if functional else after)
     arguments = inputs if len(inputs) > 1 else inputs[0]
-    olds = [np.asarray(value) for value in tf.nest.flatten(before(arguments, training=False))]
-    news = [np.asarray(value) for value in tf.nest.flatten(after(arguments, training=False))]
+    try:
+        olds = [np.asarray(value) for value in tf.nest.flatten(before(arguments, training=False))]
+        news = [np.asarray(value) for value in tf.nest.flatten(after(arguments, training=False))]
+    except Exception as error:  # whatever an op raises that 32 is too small for, or does not fit others
+        _raise_of_unknown_dimensions(before if functional else after, step, error)
+        raise
     if any(old.size and not np.any(np.isfinite(old)) for old in olds):
         raise ValueError(
             f"model {after.name!r}: step {step!r} cannot be proved, got an output for random inputs that is not a"
@@ -91,6 +96,20 @@ def require_same_function(
         f"model {after.name!r}: step {step!r} would change what it computes by {worst:.2g} of the range of an output"
         f"{where}, expected at most {tolerance:g}; rewrite that part with plain layers"
     )
+
+
+def _raise_of_unknown_dimensions(model: tf_keras.Model, step: str, error: Exception) -> None:
+    """Raises ValueError if a model has inputs of unknown dimensions, which may be why it does not compute."""
+    unknown = {
+        tensor.node.layer.name: tuple(tensor.shape[1:]) for tensor in model.inputs if None in tuple(tensor.shape[1:])
+    }
+    if unknown:
+        listed = ", ".join(f"{name} {shape}" for name, shape in unknown.items())
+        raise ValueError(
+            f"model {model.name!r}: step {step!r} cannot be proved, it cannot compute from inputs of"
+            f" unknown dimensions with {UNKNOWN_DIMENSION} for each, {listed}: {reason(error)}; give them numbers with"
+            " fix_input_shapes"
+        ) from error
 
 
 def _first_difference(before: tf_keras.Model, after: tf_keras.Model, arguments: Any, tolerance: float) -> str:

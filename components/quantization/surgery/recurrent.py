@@ -32,7 +32,10 @@ def obstacle(call: Call) -> str:
     if inner.stateful:
         return "keeps its state from batch to batch, which the model file cannot; build it with stateful=False"
     if call.inputs[0].shape[0 if getattr(inner, "time_major", False) else 1] is None:
-        return "its number of steps is unknown; give the model's input a fixed number of steps, and pad or cut to it"
+        return (
+            "its number of steps is unknown; give the model's input a fixed number of steps, with fix_input_shapes say,"
+            " and pad or cut to it"
+        )
     return ""
 
 

@@ -41,7 +41,8 @@ def blamed(error: BaseException, function: Any) -> tuple[str, str]:
 def reason(error: BaseException) -> str:
     """Returns the first sentence of an error's message that says something."""
     text = str(error).rpartition("Exception encountered: ")[2]  # Keras wraps errors of deserialization
-    lines = [re.sub(r"\x1b\[\d+m", "", line).strip() for line in text.splitlines()]
+    noise = r"\x1b\[\d+m|\{\{\w+ [^}]*\}\}"  # colours, and where TensorFlow has the function from
+    lines = [re.sub(noise, "", line).strip() for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
     return telling[0].split(". ")[0].rstrip(".:") if telling else type(error).__name__
 
