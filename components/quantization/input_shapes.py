@@ -79,4 +79,4 @@ def _remedy(known: Mapping[str, KnownShape]) -> str:
         return f"the shapes of {', '.join(known)} are known, leave these out"
     argument = ", ".join(f"{name!r}: {_pattern(shape)}" for name, shape in unknown.items())
     options = " ".join(f"--input-shape {name}={','.join(_sizes(shape))}" for name, shape in unknown.items())
-    return f"pass input_shapes={{{argument}}}, to the command {options}, with a number for each N"
+    return f"pass input_shapes={{{argument}}}, or to `convert` {options}, with a number for each N"

@@ -72,7 +72,7 @@ def _require_equal(tflite: bytes, model: tf_keras.Model, features: dict[str, Any
             {"x": (None, 3), "image": (None, None, 1), "age": (1,)},
             None,
             "input 'x' has unknown dimensions, (N, 3); input 'image' has unknown dimensions, (N, N, 1); pass"
-            " input_shapes={'x': (N, 3), 'image': (N, N, 1)}, to the command --input-shape x=N,3 --input-shape"
+            " input_shapes={'x': (N, 3), 'image': (N, N, 1)}, or to `convert` --input-shape x=N,3 --input-shape"
             " image=N,N,1, with a number for each N",
         ),
         ({"x": (None, 3)}, {"x": (5, 4)}, "input 'x': got (5, 4), expected (N, 3)"),
