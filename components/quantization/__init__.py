@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from components.quantization.qat.parity import parity
     from components.quantization.qat.plan import QuantizationPlan, plan
     from components.quantization.qat.quantize import quantize_model
+    from components.quantization.surgery.cut import Cut, cut
     from components.quantization.surgery.fixed_shapes import fix_input_shapes
 
 __all__ = [
     "Attribution",
     "Audit",
+    "Cut",
     "QuantizationPlan",
     "attribute",
     "audit",
     "convert",
     "convert_with_report",
+    "cut",
     "fix_input_shapes",
     "kernel_agreement",
     "parity",
@@ -42,6 +45,8 @@ _HOMES = {
     "Attribution": "components.quantization.attribution.report",
     "attribute": "components.quantization.attribution.attribute",
     "convert_with_report": "components.quantization.conversion.convert",
+    "Cut": "components.quantization.surgery.cut",
+    "cut": "components.quantization.surgery.cut",
     "fix_input_shapes": "components.quantization.surgery.fixed_shapes",
     "kernel_agreement": "components.quantization.attribution.kernel_agreement",
     "Audit": "components.quantization.conversion.audit",

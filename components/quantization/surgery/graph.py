@@ -141,6 +141,8 @@ class Copies:
         self._frozen[id(layer)] = frozen and self._frozen.get(id(layer), True)
         if id(layer) not in self._copies:
             copy = type(layer).from_config({**layer.get_config(), **(changes or {})})
+            if isinstance(layer, tf_keras.layers.Lambda):
+                copy.function = layer.function  # a configuration has its code, not all that the code refers to
             self._copies[id(layer)] = (layer, copy)
         return self._copies[id(layer)][1]
 
