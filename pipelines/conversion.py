@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from components.quantization.contract import HEAD_DIRECTORY
 from components.quantization.input_shapes import InputShapes
 from components.quantization.schemes import load_scheme
 from pipelines.progress import silent
@@ -34,6 +35,7 @@ class ConversionRequest:
       labels: Names of the classes, in the order of the output.
       cache: Directory where conversions are kept; None for nowhere.
       input_shapes: Shapes of inputs that have unknown dimensions, without the batch: by name, or of the only input.
+      cut: Names of layers; what is behind them is left to the client. Empty to convert the whole model.
     """
 
     model: Path
@@ -48,6 +50,7 @@ class ConversionRequest:
     labels: tuple[str, ...] = ()
     cache: Path | None = None
     input_shapes: InputShapes = None
+    cut: tuple[str, ...] = ()
 
 
 def io_dtypes_of(texts: tuple[str, ...]) -> dict[str, str]:
@@ -103,8 +106,12 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     """
     if request.output.exists():
         raise ValueError(f"--output {request.output}: exists already; name a new directory")
+    if request.cut and request.eval_examples:
+        raise ValueError(
+            "--cut: got --eval-examples too, whose labels are for what is cut off; choose one --calibration yourself"
+        )
     with console.status("loading TensorFlow and the model"), silent():
-        function = _traced(request)
+        function, head = _traced(request)
     examples = _examples(request, function.inputs)
     with console.status("converting"), silent():
         from components.quantization.conversion.convert import convert_with_report
@@ -121,7 +128,7 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
             cache_dir=request.cache,
         )
     with console.status("writing"), silent():
-        tflite = _write(request, made, examples)
+        tflite = _write(request, made, examples, head)
     _show(request, made.report, len(tflite), console)
 
 
@@ -141,11 +148,14 @@ def _show(request: ConversionRequest, report: "ConversionReport", size_bytes: in
         console.print(f"rewritten: {applied.op} {applied.tensor} -> {', '.join(applied.ops) or 'gone'}", soft_wrap=True)
     for name, dtype in report.io_dtypes.items():
         console.print(f"{name}: {dtype}")
+    if request.cut:
+        console.print(f"left to the client: {HEAD_DIRECTORY}, of {', '.join(request.cut)}", soft_wrap=True)
 
 
-def _traced(request: ConversionRequest) -> "DenseFunction":
-    """The model as conversion takes it; a SavedModel as it is, with its own signature."""
+def _traced(request: ConversionRequest) -> "tuple[DenseFunction, Any]":
+    """The model as conversion takes it, and what is cut off, or None; a SavedModel that is not cut as it is."""
     from components.quantization.conversion.dense_function import dense_function
+    from components.quantization.surgery.cut import cut
     from components.quantization.surgery.fixed_shapes import fix_input_shapes
     from components.quantization.surgery.keras3 import load_model
     from components.quantization.surgery.prepare import prepare
@@ -153,9 +163,13 @@ def _traced(request: ConversionRequest) -> "DenseFunction":
     path = request.model
     if not path.exists():
         raise ValueError(f"{path}: got nothing there, expected a .keras or .h5 file or the directory of a SavedModel")
-    if path.is_dir():
-        return dense_function(path, request.input_shapes)
-    return dense_function(prepare(fix_input_shapes(load_model(path), request.input_shapes)).model)
+    if path.is_dir() and not request.cut:
+        return dense_function(path, request.input_shapes), None
+    model = fix_input_shapes(load_model(path), request.input_shapes)
+    if not request.cut:
+        return dense_function(prepare(model).model), None
+    parts = cut(model, request.cut)
+    return dense_function(prepare(parts.backbone).model), parts.head
 
 
 def _examples(request: ConversionRequest, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -177,22 +191,26 @@ def _score(request: ConversionRequest, inputs: Mapping[str, Any]) -> Callable[[b
     return scoring.accuracy(batches(arrays), labels)
 
 
-def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[str, Any]] | None) -> bytes:
+def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[str, Any]] | None, head: Any) -> bytes:
     from components.quantization import toolchain
     from components.quantization.contract.build import Knowledge
     from components.quantization.contract.device_files import deploy, labels_by_output
     from components.quantization.contract.file_metadata import ModelIdentity
+    from components.quantization.contract.postprocessing import postprocessing, write_head
     from components.quantization.conversion import interface
     from components.quantization.conversion.audit import audit
 
     scheme = load_scheme(request.scheme)
     labels = labels_by_output(request.labels, tuple(interface.signature_of(made.tflite)[1]))
     identity = ModelIdentity(scheme=scheme.to_json(), labels=labels, versions=toolchain.versions())
+    knowledge = Knowledge(labels=labels, postprocessing=None if head is None else postprocessing(head))
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=request.output.parent, prefix=".tfx-qat-") as directory:
         partial = Path(directory) / request.output.name
         partial.mkdir()
-        tflite = deploy(partial, made.tflite, identity, Knowledge(labels=labels), examples[0] if examples else None)
+        tflite = deploy(partial, made.tflite, identity, knowledge, examples[0] if examples else None)
+        if head is not None:
+            write_head(head, partial)
         (partial / "conversion.json").write_text(made.report.to_json())
         (partial / "audit.json").write_text(audit(tflite, request.target, scheme).to_json())
         partial.rename(request.output)

@@ -56,6 +56,7 @@ def inspect(source: str, scheme: str | None, target: str | None, untrainable: "P
     metavar="NAME=H,W,C",
     help="Shape, without the batch, of an input whose dimensions the model leaves unknown.",
 )
+@click.option("--cut", multiple=True, metavar="LAYER", help="Leave what is behind this layer to the client.")
 @click.option(
     "--examples", default="", help="Examples to calibrate with: an .npz file of arrays by input name, or TFRecords."
 )
@@ -73,6 +74,7 @@ def convert(
     target: str,
     io_dtypes: tuple[str, ...],
     input_shapes: tuple[str, ...],
+    cut: tuple[str, ...],
     examples: str,
     labels: Path | None,
     cache: Path | None,
@@ -91,6 +93,7 @@ def convert(
         target=target,
         io_dtypes=io_dtypes_of(io_dtypes),
         input_shapes=input_shapes_of(input_shapes),
+        cut=cut,
         examples=examples,
         labels=tuple(labels.read_text().splitlines()) if labels else (),
         cache=cache,

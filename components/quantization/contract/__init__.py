@@ -7,6 +7,7 @@
   io_contract.py          the same as Python; needs NumPy alone
   golden_vectors.npz      real inputs, and what the model gave for them
   selftest.py             checks all of that on the device; needs NumPy and any TFLite interpreter
+  head/                   of a model that was cut: what the client computes of the outputs, as a SavedModel
 """
 
 TFLITE_FILE = "tflite"
@@ -15,3 +16,4 @@ HEADER_FILE = "io_contract.h"
 SNIPPET_FILE = "io_contract.py"
 VECTORS_FILE = "golden_vectors.npz"
 SELFTEST_FILE = "selftest.py"
+HEAD_DIRECTORY = "head"

@@ -13,6 +13,7 @@ from components.quantization.contract import schema
 from components.quantization.contract.folding import Samples, fold, pipeline_integers, source_values
 from components.quantization.contract.layout import input_layout, output_layout
 from components.quantization.contract.preprocessing import Preprocessing, identity
+from components.quantization.contract.steps import Postprocessing
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.interface import SIGNATURE
 
@@ -28,12 +29,14 @@ class Knowledge:
       labels: The names of the last axis of an output, by the output's name.
       domains: The smallest and the largest value of raw features that are whole numbers, by name, as the schema says;
         those of uint8 and int8 need none.
+      postprocessing: What the client does with the real values of the outputs; None for nothing.
     """
 
     preprocessing: Preprocessing | None = None
     raw_examples: Mapping[str, npt.ArrayLike] | None = None
     labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     domains: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    postprocessing: Postprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +64,7 @@ def build_contract(tflite: bytes, knowledge: Knowledge | None = None) -> BuiltCo
 
     Raises:
       ValueError: If the file has no such signature, a label names no output, labels are too many or too few, or
-        preprocessing does not fit the model.
+        preprocessing or postprocessing does not fit the model.
     """
     knowledge = knowledge or Knowledge()
     inputs, outputs = _edges(tflite)
@@ -80,6 +83,7 @@ def build_contract(tflite: bytes, knowledge: Knowledge | None = None) -> BuiltCo
             schema.Input(**edge, preparation=way.preparation) for edge, way in zip(inputs, folded, strict=True)
         ),
         outputs=tuple(schema.Output(**edge, labels=tuple(knowledge.labels.get(edge["name"], ()))) for edge in outputs),
+        postprocessing=knowledge.postprocessing,
     )
     return BuiltContract(
         contract=contract,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from components.quantization.contract.schema import Contract, Edge, Input, Output
+from components.quantization.contract.steps import ClientStep, Postprocessing
 
 _INTRODUCTION = """\
 /* Inputs and outputs of the TFLite model of sha256
@@ -83,6 +84,8 @@ def c_header(contract: Contract) -> str:
         _constants("OUTPUT", entry, names[id(entry)]) + _dequantize(entry, names[id(entry)])
         for entry in contract.outputs
     ]
+    if contract.postprocessing is not None:
+        parts.append(_postprocessing(contract.postprocessing))
     return "\n".join([*parts, "#endif /* IO_CONTRACT_H */\n"])
 
 
@@ -123,21 +126,39 @@ def _quantize(entry: Input, name: str) -> str:
     preparation = entry.preparation
     bodies = {"identity": _identity, "affine": _affine, "lookup": _lookup, "steps": _steps}
     tables, expression = bodies[preparation.kind](entry)
-    steps = [f"{index}. {step.output}: {step.description}" for index, step in enumerate(preparation.client_steps, 1)]
+    steps = _numbered(preparation.client_steps)
     shape = " x ".join(str(size) for size in preparation.source_shape)
     text = [f"source: {preparation.source}, {preparation.source_dtype}, {shape}, row by row."]
     if steps:
         text = ["The client first does:", *steps, *text]
-    comment = "\n".join(
-        textwrap.fill(_comment(line), _WIDTH, initial_indent=" * ", subsequent_indent=" *   ") for line in text
-    )
     source, target = _C_TYPES[preparation.source_dtype], _C_TYPES[entry.dtype]
     return (
-        f"/*\n{comment}\n */\n"
+        f"{_block_comment(text)}"
         f"static inline void io_contract_quantize_{name}(const {source} *source, {target} *quantized) {{\n"
         f"{tables}  int32_t i;\n"
         f"  for (i = 0; i < IO_CONTRACT_{name.upper()}_SIZE; ++i) {{\n{expression}  }}\n}}\n"
     )
+
+
+def _postprocessing(postprocessing: Postprocessing) -> str:
+    results = ", ".join(f"{name} is {output}" for name, output in postprocessing.results.items())
+    return _block_comment(
+        [
+            f"Of the real values of {', '.join(postprocessing.sources)} the client then computes, as the SavedModel"
+            f" {postprocessing.reference} does:",
+            *_numbered(postprocessing.steps),
+            f"results: {results}.",
+        ]
+    )
+
+
+def _numbered(steps: Sequence[ClientStep]) -> list[str]:
+    return [f"{index}. {step.output}: {step.description}" for index, step in enumerate(steps, 1)]
+
+
+def _block_comment(lines: Sequence[str]) -> str:
+    filled = (textwrap.fill(_comment(line), _WIDTH, initial_indent=" * ", subsequent_indent=" *   ") for line in lines)
+    return "/*\n" + "\n".join(filled) + "\n */\n"
 
 
 def _identity(entry: Input) -> tuple[str, str]:

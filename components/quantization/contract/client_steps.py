@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from components.quantization.contract.affine import constants
 from components.quantization.contract.preprocessing import ancestors
-from components.quantization.contract.schema import ClientStep
+from components.quantization.contract.steps import ClientStep
 
 # Ops that compute nothing that a client must do.
 _PASSING = frozenset(

@@ -9,28 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from components.quantization.contract import arithmetic
+from components.quantization.contract.steps import ClientStep, Postprocessing
 
 SCHEMA_VERSION = 1
 KINDS = ("identity", "affine", "lookup", "steps")
 OPERATIONS = ("add", "subtract", "subtract_from", "multiply", "divide")
 METHODS = ("exhaustive", "examples", "construction")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ClientStep:
-    """One step of preprocessing that the client does itself, before the preparation starts.
-
-    Attributes:
-      op: Type of the TensorFlow op, for example "DecodeJpeg".
-      output: What the result is called by later steps.
-      description: What it does, with its operands, parameters, dtype and shape.
-      constants: The values, row by row, of constants that the description only names.
-    """
-
-    op: str
-    output: str
-    description: str
-    constants: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,12 +163,21 @@ class Contract:
       signature: The signature whose names are used.
       inputs: In the interpreter's order.
       outputs: In the interpreter's order.
+      postprocessing: What the client does with the real values of the outputs, where the model was cut; else None.
     """
 
     tflite_sha256: str
     signature: str
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
+    postprocessing: Postprocessing | None = None
+
+    def __post_init__(self) -> None:
+        sources = () if self.postprocessing is None else self.postprocessing.sources
+        names = [entry.name for entry in self.outputs]
+        unknown = sorted(set(sources) - set(names))
+        if unknown:
+            raise ValueError(f"postprocessing: got sources {', '.join(unknown)}, expected outputs out of {names}")
 
     def to_json(self) -> str:
         """Returns canonical JSON: keys sorted, constants that do not apply left out, a float32 exactly."""
@@ -210,7 +203,9 @@ class Contract:
         try:
             inputs = tuple(_input(entry) for entry in fields.pop("inputs"))
             outputs = tuple(Output(**_tuples(entry)) for entry in fields.pop("outputs"))
-            return cls(inputs=inputs, outputs=outputs, **fields)
+            behind = fields.pop("postprocessing", None)
+            postprocessing = None if behind is None else _postprocessing(behind)
+            return cls(inputs=inputs, outputs=outputs, postprocessing=postprocessing, **fields)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"io_contract.json: a field is missing, unknown or of a wrong type: {error}") from error
 
@@ -239,7 +234,9 @@ class Contract:
         return {entry.name: arithmetic.dequantize(entry_dict(entry), outputs[entry.name]) for entry in self.outputs}
 
     def _as_dict(self) -> dict[str, Any]:
+        behind = self.postprocessing
         return {
+            **({} if behind is None else {"postprocessing": dataclasses.asdict(behind)}),
             "schema_version": SCHEMA_VERSION,
             "tflite_sha256": self.tflite_sha256,
             "signature": self.signature,
@@ -272,12 +269,18 @@ def _key(entry: Input, sources: Mapping[str, npt.ArrayLike]) -> str | None:
 
 def _input(entry: dict[str, Any]) -> Input:
     preparation = dict(entry["preparation"])
-    preparation["client_steps"] = tuple(
-        ClientStep(**{**step, "constants": _tuples(step["constants"])}) for step in preparation["client_steps"]
-    )
+    preparation["client_steps"] = _client_steps(preparation["client_steps"])
     preparation["operations"] = tuple(Operation(**_tuples(step)) for step in preparation.get("operations", ()))
     preparation["verified"] = Verification(**preparation["verified"])
     return Input(**_tuples({**entry, "preparation": Preparation(**_tuples(preparation))}))
+
+
+def _postprocessing(entry: dict[str, Any]) -> Postprocessing:
+    return Postprocessing(**_tuples({**entry, "steps": _client_steps(entry["steps"])}))
+
+
+def _client_steps(steps: list[dict[str, Any]]) -> tuple[ClientStep, ...]:
+    return tuple(ClientStep(**{**step, "constants": _tuples(step["constants"])}) for step in steps)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

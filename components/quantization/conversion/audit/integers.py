@@ -19,7 +19,7 @@ FLOAT_TENSOR = Rule(
     name="float-tensor",
     kind="integer",
     text="No op reads or computes a float, complex or text tensor.",
-    fix="train or calibrate a range for it, or replace the layer",
+    fix="train or calibrate a range for it, replace the layer, or cut the model before it",
 )
 FLOAT_CONSTANT = Rule(
     name="float-constant",
@@ -49,13 +49,13 @@ FLEX = Rule(
     name="flex-op",
     kind="integer",
     text="No op needs TensorFlow itself (names that begin with Flex).",
-    fix="replace it in the model by ops that TFLite has",
+    fix="replace it in the model by ops that TFLite has, or cut the model before it",
 )
 CUSTOM = Rule(
     name="custom-op",
     kind="integer",
     text="Custom ops are those that the target's runtime brings.",
-    fix="replace it in the model by builtin ops, or audit with a target whose runtime brings it",
+    fix="replace it in the model by builtin ops, cut it off, or audit with a target whose runtime brings it",
 )
 STABLEHLO = Rule(
     name="stablehlo-op",
