@@ -12,7 +12,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from components.quantization.conversion import int16_ranges
+from components.quantization.conversion import int16_ranges, unused_outputs, zero_terms
 
 # With scalar ranges, and with one per channel.
 FAKE_QUANTIZATION_OPS = frozenset({int16_ranges.FAKE_QUANTIZATION, f"{int16_ranges.FAKE_QUANTIZATION}PerChannel"})
@@ -49,10 +49,12 @@ def freeze(concrete: Any, put: Put = put_constant) -> Any:
     """
     definition, captures = _flat(concrete)
     inputs = {_node(name) for name in _fed(concrete)}
-    dynamic = _dynamic_nodes(definition.node, inputs)
     outputs = [tensor.name for tensor in concrete.outputs]
-    values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))
-    return _folded(definition, dynamic, values, frozenset(outputs), put)
+    definition = _folded(definition, captures, inputs, outputs, put)
+    while zero_terms.remove(definition):
+        definition = _folded(definition, {}, inputs, outputs, put)
+    unused_outputs.slice_used(definition, _used(definition, outputs))
+    return definition
 
 
 def _fed(concrete: Any) -> list[str]:
@@ -135,8 +137,12 @@ def _behind(names: set[str], nodes: Sequence[Any]) -> set[str]:
     return found
 
 
-def _folded(definition: Any, dynamic: set[str], values: dict[str, Any], outputs: frozenset[str], put: Put) -> Any:
-    """The graph of dynamic nodes, and of constants for what they take; uses the values up, as they may be large."""
+def _folded(
+    definition: Any, captures: Mapping[str, Any], inputs: set[str], outputs: Sequence[str], put: Put
+) -> Any:
+    """The graph of what depends on inputs, and of constants for what that takes, none of them held twice."""
+    dynamic = _dynamic_nodes(definition.node, inputs)
+    values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))
     folded = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
     names: dict[str, str] = {}
     taken = {node.name for node in definition.node}
@@ -154,6 +160,13 @@ def _folded(definition: Any, dynamic: set[str], values: dict[str, Any], outputs:
             kept.CopyFrom(node)
             kept.input[:] = [names.get(_tensor(name), name) for name in node.input if _stays(name, dynamic)]
     return folded
+
+
+def _used(definition: Any, outputs: Sequence[str]) -> set[str]:
+    """The names of the tensors that the outputs need, themselves among them."""
+    needed = _behind({_node(name) for name in outputs}, definition.node)
+    taken = (name for node in definition.node if node.name in needed for name in node.input if not name.startswith("^"))
+    return {*outputs, *map(_tensor, taken)}
 
 
 def _stays(name: str, dynamic: set[str]) -> bool:
