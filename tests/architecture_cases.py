@@ -182,6 +182,18 @@ def lstm() -> tf_keras.Model:
     return _classifier(sequence, layers.LSTM(12, name="lstm")(sequence))
 
 
+def gru() -> tf_keras.Model:
+    """A GRU over a sequence."""
+    sequence = layers.Input((6, 6), name="sequence")
+    return _classifier(sequence, layers.GRU(8, name="gru")(sequence))
+
+
+def simple_rnn() -> tf_keras.Model:
+    """A recurrent layer without gates."""
+    sequence = layers.Input((6, 6), name="sequence")
+    return _classifier(sequence, layers.SimpleRNN(8, name="rnn")(sequence))
+
+
 def embedding() -> tf_keras.Model:
     """Words, averaged."""
     words = layers.Input((8,), dtype="int32", name="words")
@@ -266,6 +278,7 @@ ARCHITECTURES: dict[str, Callable[[], tf_keras.Model]] = {
         detection,
         embedding,
         grouped_convolution,
+        gru,
         inception,
         inverted_residual,
         keyword_spotting,
@@ -275,6 +288,7 @@ ARCHITECTURES: dict[str, Callable[[], tf_keras.Model]] = {
         pose,
         residual,
         segmentation,
+        simple_rnn,
         squeeze_and_excite,
         super_resolution,
         two_towers,

@@ -2,9 +2,11 @@
 
 The converter quantizes a bias with the range of the op's input as it was calibrated. Where UNPACK, or another op whose
 ends share one scale, gives that input another range afterwards, it leaves the bias as it was: in an unrolled recurrent
-layer, the outputs of each step are off by an integer or more.
+layer, the outputs of each step are off by an integer or more. With 16-bit activations all steps get one bias, in the
+scale of one of them.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,15 @@ from tensorflow.lite.python import schema_py_generated as schema
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit.rules import CHANNEL_AXIS
 
-_INT32 = schema.TensorType.INT32
+# 64 bits with 16-bit activations.
+_DTYPES = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}
 _TOLERANCE = 1e-3
 
 
 def rescaled(tflite: bytes) -> tuple[bytes, int]:
-    """Requantizes int32 biases whose scale is not that of the input times that of the weights.
+    """Requantizes biases whose scale is not that of the input times that of the weights.
 
-    A bias that several ops take is left alone.
+    A bias that several ops take becomes several, as far as their scales differ. Zeros are left alone: they have any.
 
     Args:
       tflite: A TFLite flatbuffer.
@@ -41,24 +44,40 @@ def _rescale_graph(model: Any, graph: Any) -> int:
     for op in operators:
         code = flatbuffer.builtin_name(model.operatorCodes[op.opcodeIndex])
         at = 3 if code == "TRANSPOSE_CONV" else 2  # whose first input is a shape
-        if code in CHANNEL_AXIS and len(op.inputs) > at and op.inputs[at] >= 0 and uses[op.inputs[at]] == 1:
-            source, weights, bias = (graph.tensors[op.inputs[i]] for i in (2 if at == 3 else 0, 1, at))
-            changed += bias.type == _INT32 and _rescale(model, source, weights, bias)
+        if code not in CHANNEL_AXIS or len(op.inputs) <= at or op.inputs[at] < 0:
+            continue
+        source, weights, bias = (graph.tensors[op.inputs[i]] for i in (2 if at == 3 else 0, 1, at))
+        requantized = _rescaled(model, source, weights, bias)
+        if requantized is None:
+            continue
+        place = int(op.inputs[at])
+        if uses[place] > 1:
+            uses[place] -= 1
+            op.inputs = [*op.inputs[:at], len(graph.tensors), *op.inputs[at + 1 :]]
+            graph.tensors.append(requantized)
+        else:
+            graph.tensors[place] = requantized
+        changed += 1
     return changed
 
 
-def _rescale(model: Any, source: Any, weights: Any, bias: Any) -> bool:
-    old, buffer = bias.quantization, model.buffers[bias.buffer]
+def _rescaled(model: Any, source: Any, weights: Any, bias: Any) -> Any | None:
+    """A bias with the scale of the op's input times that of its weights; None if it has that or is no integer."""
+    data, dtype = model.buffers[bias.buffer].data, _DTYPES.get(bias.type)
     scales = [tensor.quantization and tensor.quantization.scale for tensor in (source, weights, bias)]
-    if not bias.buffer or any(scale is None or not len(scale) for scale in scales):
-        return False
-    scale = np.float32(scales[0][0]) * np.asarray(scales[1], np.float32)
-    if len(scale) != len(old.scale) or not (scale > 0).all() or np.allclose(scale, old.scale, rtol=_TOLERANCE, atol=0):
-        return False
-    values = np.frombuffer(bytes(bytearray(buffer.data)), "<i4") * (np.asarray(old.scale, np.float64) / scale)
-    steps = np.clip(np.rint(values), -(2**31), 2**31 - 1).astype("<i4")
-    requantized = type(buffer)()
-    requantized.data = np.frombuffer(steps.tobytes(), np.uint8)
-    bias.buffer, old.scale = len(model.buffers), scale
-    model.buffers.append(requantized)
-    return True
+    if dtype is None or data is None or any(scale is None or not len(scale) for scale in scales):
+        return None
+    old, scale = scales[2], np.float32(scales[0][0]) * np.asarray(scales[1], np.float32)
+    if len(scale) != len(old) or not (scale > 0).all() or np.allclose(scale, old, rtol=_TOLERANCE, atol=0):
+        return None
+    steps = np.frombuffer(bytes(bytearray(data)), dtype)
+    if not steps.any():
+        return None
+    limits = np.iinfo(dtype)
+    rounded = np.rint(steps * (np.asarray(old, np.float64) / scale))
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.clip(rounded, limits.min, limits.max).astype(dtype).tobytes(), np.uint8)
+    made, made.quantization = (copy.copy(part) for part in (bias, bias.quantization))
+    made.buffer, made.quantization.scale = len(model.buffers), scale
+    model.buffers.append(buffer)
+    return made
