@@ -16,7 +16,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit.rules import CHANNEL_AXIS
 
 # 64 bits with 16-bit activations.
-_DTYPES = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}
+_DTYPES: dict[int, np.dtype[Any]] = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}
 _TOLERANCE = 1e-3
 
 

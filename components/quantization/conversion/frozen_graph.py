@@ -137,9 +137,7 @@ def _behind(names: set[str], nodes: Sequence[Any]) -> set[str]:
     return found
 
 
-def _folded(
-    definition: Any, captures: Mapping[str, Any], inputs: set[str], outputs: Sequence[str], put: Put
-) -> Any:
+def _folded(definition: Any, captures: Mapping[str, Any], inputs: set[str], outputs: Sequence[str], put: Put) -> Any:
     """The graph of what depends on inputs, and of constants for what that takes, none of them held twice."""
     dynamic = _dynamic_nodes(definition.node, inputs)
     values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))

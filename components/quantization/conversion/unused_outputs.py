@@ -31,7 +31,7 @@ def slice_used(definition: Any, used: Collection[str]) -> None:
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name="")
         known = len(graph.get_operations())
-        slices = {}
+        slices: dict[str, str] = {}
         for name in found:
             slices |= _slices(graph.get_operation_by_name(name), used)
     definition.node.extend(operation.node_def for operation in graph.get_operations()[known:])
@@ -40,8 +40,8 @@ def slice_used(definition: Any, used: Collection[str]) -> None:
 
 
 def _is_partly_used(node: Any, used: Collection[str]) -> bool:
-    count = node.attr["num" if node.op == "Unpack" else "num_split"].i
-    return 0 < sum(f"{node.name}:{index}" in used for index in range(count)) < count
+    count = int(node.attr["num" if node.op == "Unpack" else "num_split"].i)
+    return 0 < len({f"{node.name}:{index}" for index in range(count)}.intersection(used)) < count
 
 
 def _slices(operation: tf.Operation, used: Collection[str]) -> dict[str, str]:
@@ -54,10 +54,11 @@ def _slices(operation: tf.Operation, used: Collection[str]) -> dict[str, str]:
     axis = int(axis) % value.shape.rank
     sizes = [1 if unpacks else output.shape[axis] for output in operation.outputs]
     starts = itertools.accumulate(sizes, initial=0)
-    before = (slice(None),) * axis
+    before = [slice(None)] * axis
     slices = {}
     for output, start, size in zip(operation.outputs, starts, sizes, strict=False):
         if output.name in used:
             chosen = start if unpacks else slice(start, start + size)
-            slices[output.name] = value[(*before, chosen)].name
+            place = (*before, chosen)
+            slices[output.name] = value[place].name
     return slices
