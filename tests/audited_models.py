@@ -9,7 +9,17 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 
-_DTYPES = {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64}
+# Changes tensors, given by name, or anything else of a `ModelT`.
+Change = Callable[[dict[str, Any], Any], None]
+
+_DTYPES = {
+    "BOOL": np.bool_,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
 _DTYPES |= {"FLOAT32": np.float32}
 
 
@@ -47,8 +57,9 @@ class Writer:
             tensor.quantization.zeroPoint = [zero] * len(scales) if isinstance(zero, int) else list(zero)
         if values is not None:
             buffer = schema.BufferT()
-            filled = np.broadcast_to(np.array(values, _DTYPES[dtype]), shape)
-            buffer.data = np.frombuffer(filled.tobytes(), np.uint8)
+            full = np.broadcast_to(np.array(values, _DTYPES.get(dtype, np.int8)), shape)
+            packed = flatbuffer.packed_int4(full) if dtype == "INT4" else full.tobytes()
+            buffer.data = np.frombuffer(packed, np.uint8)
             tensor.buffer = len(self.model.buffers)
             self.model.buffers.append(buffer)
         self.graph.tensors.append(tensor)
@@ -96,9 +107,9 @@ def sound() -> bytes:
     return w.finish([x], [y])
 
 
-def edited(change: Callable[[dict[str, Any], Any], None]) -> bytes:
-    """The sound model after a change of its tensors by name, or of the whole."""
-    model = flatbuffer.read_object(sound())
+def edited(change: Change, tflite: bytes | None = None) -> bytes:
+    """A model, the sound one if none is given, after a change of its tensors by name, or of the whole."""
+    model = flatbuffer.read_object(tflite or sound())
     change({tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}, model)
     return flatbuffer.write_object(model)
 
@@ -146,6 +157,77 @@ def one_op(code: str, ends: list[tuple[str, float, int]], *, inputs: int = 1, ve
     return w.finish(made[:inputs], made[inputs:])
 
 
+def int4(
+    code: str = "FULLY_CONNECTED", version: int = 10, *, units: int = 3, source: str = "INT8", weight: int = 7
+) -> bytes:
+    """One layer from one feature to so many, of INT4 weights: an odd number of them leaves half a byte empty."""
+    w, transposed = Writer(), code == "TRANSPOSE_CONV"
+    image = code != "FULLY_CONNECTED"
+    x = w.tensor("x", (1, 1, 1, 1) if image else (1, 1), source, 0.5, 0)
+    shapes = {"DEPTHWISE_CONV_2D": (1, 1, 1, units), "FULLY_CONNECTED": (units, 1)}
+    weights = w.tensor("net/layer/kernel", shapes.get(code, (units, 1, 1, 1)), "INT4", 0.5, 0, weight)
+    bias = w.tensor("b", (units,), "INT64" if source == "INT16" else "INT32", 0.25, 0, 1)
+    result = (1, 1, 1, units) if image else (1, units)
+    y = w.tensor("y", result, source, 0.5, 0)
+    size = [w.tensor("size", (4,), "INT32", values=result)] if transposed else []
+    w.op(code, [*size, weights, x, bias] if transposed else [x, weights, bias], [y], version)
+    return w.finish([x], [y])
+
+
+def float_edges() -> bytes:
+    """An int8 RELU between a QUANTIZE and a DEQUANTIZE."""
+    w = Writer()
+    x, y = (w.tensor(name, (1, 4), "FLOAT32") for name in ("x", "y"))
+    a, b = (w.tensor(name, (1, 4), scale=0.5, zero=0) for name in ("a", "b"))
+    for code, source, result in (("QUANTIZE", x, a), ("RELU", a, b), ("DEQUANTIZE", b, y)):
+        w.op(code, [source], [result])
+    return w.finish([x], [y])
+
+
+def dequantized_weights() -> bytes:
+    """A float Dense layer whose int8 weights are made floats when it runs."""
+    w = Writer()
+    x, y = w.tensor("x", (1, 4), "FLOAT32"), w.tensor("y", (1, 2), "FLOAT32")
+    weights = w.tensor("net/dense/kernel", (2, 4), scale=0.1, zero=0, values=1)
+    floats = w.tensor("net/dense/floats", (2, 4), "FLOAT32")
+    w.op("DEQUANTIZE", [weights], [floats])
+    w.op("FULLY_CONNECTED", [x, floats, -1], [y])
+    return w.finish([x], [y])
+
+
+def variable() -> bytes:
+    """A counter that is kept from run to run: handles are no numbers that anything computes with."""
+    w = Writer()
+    x, y = (w.tensor(name, (1, 4), scale=0.5, zero=0) for name in ("x", "y"))
+    handle = w.tensor("handle", (), "RESOURCE")
+    w.op("VAR_HANDLE", [], [handle])
+    w.op("READ_VARIABLE", [handle], [y])
+    w.op("ASSIGN_VARIABLE", [handle, x], [])
+    return w.finish([x], [y])
+
+
+def two_signatures(dtype: str) -> bytes:
+    """Two functions in one file, each a subgraph with a signature: one of INT8, one of a type."""
+    w = Writer()
+    w.model.signatureDefs = []
+    for index, (key, kind) in enumerate((("classify", "INT8"), ("embed", dtype))):
+        if index:
+            w.subgraph()
+        scale = () if kind == "FLOAT32" else 0.5
+        x, y = (w.tensor(f"{key}/{end}", (1, 4), kind, scale, 0) for end in ("x", "y"))
+        w.op("RELU", [x], [y])
+        w.graph.inputs, w.graph.outputs = [x], [y]
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = key, index
+        signature.inputs, signature.outputs = [], []
+        for named, end, tensor in ((signature.inputs, "x", x), (signature.outputs, "y", y)):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = end, tensor
+            named.append(entry)
+        w.model.signatureDefs.append(signature)
+    return flatbuffer.write_object(w.model)
+
+
 def dense(units: int, features: int, *, source: str = "INT8", bias: int = 0, bias_dtype: str = "INT32") -> bytes:
     """One FULLY_CONNECTED layer of a given size, all weights 127."""
     w = Writer()
@@ -175,19 +257,23 @@ def branches(dtype: str, *, called: tuple[int, int] = (1, 2)) -> bytes:
     return flatbuffer.write_object(w.model)
 
 
-def lstm() -> bytes:
-    """An integer LSTM's shape: optional inputs that are not given, and scales of values inside as float tensors."""
+def lstm(change: Change | None = None) -> bytes:
+    """An integer LSTM, changed as by `edited`: optional inputs that are not given, and scales of values inside."""
     w = Writer()
     x = w.tensor("x", (1, 3, 2), scale=0.5, zero=0)
-    gates = [w.tensor(f"w{i}", (2, 2), scale=0.1, zero=0, values=3) for i in range(8)]
-    biases = [w.tensor(f"b{i}", (2,), "INT32", scale=0.05, zero=0, values=1) for i in range(4)]
+    gates = [w.tensor(f"net/lstm/w{i}", (2, 2), scale=0.1, zero=0, values=3) for i in range(8)]
+    biases = [w.tensor(f"net/lstm/b{i}", (2,), "INT32", scale=0.05, zero=0, values=1) for i in range(4)]
     state = w.tensor("state", (1, 2), scale=0.1, zero=0)
     cell = w.tensor("cell", (1, 2), "INT16", scale=2.0**-11, zero=0)
+    for index in (state, cell):
+        w.graph.tensors[index].isVariable = True
     inside = [w.tensor(f"inside{i}", (0,), "FLOAT32") for i in range(4)]
+    inside.append(w.tensor("hidden", (0,), scale=0.1, zero=0))
     y = w.tensor("y", (1, 3, 2), scale=0.1, zero=0)
     w.op("UNIDIRECTIONAL_SEQUENCE_LSTM", [x, *gates, -1, -1, -1, *biases, -1, -1, state, cell], [y])
     w.graph.operators[0].intermediates = inside
-    return w.finish([x], [y])
+    tflite = w.finish([x], [y])
+    return tflite if change is None else edited(change, tflite)
 
 
 def all_models() -> list[bytes]:
@@ -200,4 +286,6 @@ def all_models() -> list[bytes]:
         dense(3, 8, source="INT16", bias_dtype="INT64"),
         branches("INT8"),
         lstm(),
+        int4(),
+        two_signatures("INT8"),
     ]

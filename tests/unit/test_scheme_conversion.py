@@ -207,6 +207,6 @@ def test_baseline_refuses_a_model_when_it_has_fake_quantization(weights: list[np
 
 
 def test_baseline_is_refused_only_for_the_rules_of_its_target(weights: list[np.ndarray]) -> None:
-    profile = dataclasses.replace(load_profile("edge_tpu"), activation_bits=(8, 32), name="float_unit")
+    profile = dataclasses.replace(load_profile("edge_tpu"), activation_types=("INT8", "FLOAT32"), name="float_unit")
     tflite = convert(_float_model(weights), "dynamic_range", profile=profile)
     assert all(offender.kind == "integer" for offender in audit(tflite, profile).offenders)

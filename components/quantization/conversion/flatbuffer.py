@@ -39,12 +39,13 @@ __all__ = [
 ]
 
 _FILE_IDENTIFIER = b"TFL3"
+_SCHEMA_VERSION = 3
 # `data:[ubyte] (force_align: 16)` of a buffer in the schema.
 _BUFFER_ALIGNMENT = 16
 
 
 # Slots of the tables of the schema.
-_MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = 1, 2, 3, 4
+_MODEL_VERSION, _MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = range(5)
 _MODEL_METADATA, _MODEL_SIGNATURES = 6, 7
 _CODE_DEPRECATED, _CODE_CUSTOM, _CODE_VERSION, _CODE_BUILTIN = 0, 1, 2, 3
 _BUFFER_DATA, _BUFFER_OFFSET, _BUFFER_SIZE = 0, 1, 2
@@ -98,6 +99,9 @@ def read_model(tflite: bytes) -> Model:
     """
     with _parsing(tflite):
         root = flatbuffer_tables.Buffer(tflite).root()
+        version = root.number(_MODEL_VERSION, "<I")
+        if version != _SCHEMA_VERSION:
+            raise flatbuffer_tables.BrokenError(f"got schema version {version}, expected {_SCHEMA_VERSION}")
         codes = tuple(_read_code(code) for code in root.tables(_MODEL_CODES))
         buffers = [_read_buffer(buffer, tflite) for buffer in root.tables(_MODEL_BUFFERS)]
         graphs = tuple(_read_subgraph(graph, codes, buffers) for graph in root.tables(_MODEL_SUBGRAPHS))
@@ -289,12 +293,12 @@ def _read_tensor(index: int, tensor: flatbuffer_tables.Table, buffers: list[memo
         raise flatbuffer_tables.BrokenError(f"tensor {index}: got buffer {which}, expected one of {len(buffers)}")
     data = buffers[which] if which else None
     quantization = tensor.table(_TENSOR_QUANTIZATION)
-    kind = tensor.number(_TENSOR_TYPE, "<b")
+    kind, shape = tensor.number(_TENSOR_TYPE, "<b"), tuple(tensor.numbers(_TENSOR_SHAPE, "<i4").tolist())
     return Tensor(
         index=index,
         name=tensor.text(_TENSOR_NAME),
-        shape=tuple(tensor.numbers(_TENSOR_SHAPE, "<i4").tolist()),
-        dynamic=bool((tensor.numbers(_TENSOR_SIGNATURE, "<i4") < 0).any()),
+        shape=shape,
+        dynamic=min(shape, default=0) < 0 or bool((tensor.numbers(_TENSOR_SIGNATURE, "<i4") < 0).any()),
         dtype=_TYPE_NAMES.get(kind, f"TYPE_{kind}"),
         scale=tuple(quantization.numbers(_QUANTIZATION_SCALE, "<f4").tolist()) if quantization else (),
         zero_point=tuple(quantization.numbers(_QUANTIZATION_ZERO, "<i8").tolist()) if quantization else (),

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from components.quantization.conversion import flatbuffer
-from components.quantization.conversion.audit import integers, notes, numerics, scales, shapes
+from components.quantization.conversion.audit import graph as graphs
+from components.quantization.conversion.audit import int4, integers, notes, numerics, recurrent, scales, shapes
 from components.quantization.conversion.audit.findings import Audit, NotIntegerOnlyError, Offender
 from components.quantization.conversion.audit.integers import INTEGER_DTYPES
-from components.quantization.conversion.audit.rules import Found, Place, layer_of
+from components.quantization.conversion.audit.rules import Found, Place
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
 from components.quantization.schemes import QuantizationScheme
 
@@ -25,7 +26,7 @@ __all__ = [
 
 # Of a sound model each number and letter is looked at a few times. A broken one can have every op share its largest.
 _TIMES_LOOKED_AT = 64
-_CHECKS = (integers.check, scales.check, numerics.check, shapes.check)
+_CHECKED = (graphs, integers, scales, numerics, recurrent, int4, shapes)
 
 
 def audit(
@@ -59,21 +60,17 @@ def audit(
     target = load_profile(profile) if profile is not None else None
     model = flatbuffer.read_model(tflite)
     offenders: list[Offender] = []
-    noted: list[Offender] = [
-        _without_op(-1, notes.UNUSED.name, "note", "unused", "", f"op code {code}", notes.UNUSED.fix)
-        for code in notes.unused_codes(model)
-    ]
+    noted = [found.offender("unused", -1) for found in notes.unused_codes(model)]
     for index, graph in enumerate(model.subgraphs):
         offenders += _edge_offenders(index, graph)
     for place in _places(model, target, scheme, _TIMES_LOOKED_AT * len(tflite)):
-        offenders += [place.offender(found) for check in _CHECKS for found in check(place)]
+        offenders += [place.offender(found) for module in _CHECKED for found in module.check(place)]
         noted += [place.offender(found) for found in notes.check(place)]
     for index, graph in enumerate(model.subgraphs):
-        for tensor, found in _unused(graph):
+        for found in _unused(graph):
             into = noted if found.rule.kind == "note" else offenders
-            into.append(_of_tensor(index, "unused", tensor, found))
-    for tensor, found in notes.measured(model.subgraphs[0], outputs or {}):
-        noted.append(_of_tensor(0, "output", tensor, found))
+            into.append(found.offender("unused", index))
+    noted += [found.offender("output", 0) for found in notes.measured(model.subgraphs[0], outputs or {})]
     return Audit(
         offenders=tuple(dict.fromkeys(offenders)),
         ops=sum(len(graph.ops) for graph in model.subgraphs),
@@ -87,8 +84,7 @@ def rule_rows() -> tuple[tuple[str, str, str, str], ...]:
     >>> rule_rows()[0][:2]
     ('float-edge', 'integer')
     """
-    modules = (integers, scales, numerics, shapes, notes)
-    return tuple((rule.name, rule.kind, rule.text, rule.fix) for module in modules for rule in module.RULES)
+    return tuple((rule.name, rule.kind, rule.text, rule.fix) for module in (*_CHECKED, notes) for rule in module.RULES)
 
 
 def _places(
@@ -109,41 +105,16 @@ def _places(
 
 def _edge_offenders(index: int, graph: flatbuffer.Subgraph) -> list[Offender]:
     edges = [(graph.tensors[i], "input") for i in graph.inputs] + [(graph.tensors[i], "output") for i in graph.outputs]
-    found = [_of_tensor(index, side, tensor, f) for tensor, side in edges for f in integers.edge(tensor, side)]
-    dynamic = [
-        _of_tensor(index, side, tensor, Found(rule=shapes.DYNAMIC, tensor=tensor, reason="has a dynamic dimension"))
-        for tensor, side in edges
-        if tensor.dynamic
-    ]
-    return found + dynamic
+    checks = (integers.edge, shapes.edge)
+    found = [found.offender(side, index) for check in checks for t, side in edges for found in check(t, side)]
+    return found + [broken.offender(side, index) for side, broken in graphs.edges(index, graph)]
 
 
-def _unused(graph: flatbuffer.Subgraph) -> Iterator[tuple[flatbuffer.Tensor, Found]]:
+def _unused(graph: flatbuffer.Subgraph) -> Iterator[Found]:
     used = {*graph.inputs, *graph.outputs}
     for op in graph.ops:
         used |= {*op.inputs, *op.outputs, *op.intermediates}
     for tensor in graph.tensors:
         if tensor.index not in used:
-            yield from ((tensor, found) for found in integers.unused(tensor))
-            if tensor.constant is not None:
-                reason = f"constant of {len(tensor.constant)} bytes"
-                yield tensor, Found(rule=notes.UNUSED, tensor=tensor, reason=reason)
-
-
-def _of_tensor(index: int, op: str, tensor: flatbuffer.Tensor, found: Found) -> Offender:
-    rule = found.rule
-    return _without_op(index, rule.name, rule.kind, op, tensor.name, found.reason, found.fix or rule.fix)
-
-
-def _without_op(subgraph: int, rule: str, kind: str, op: str, tensor: str, reason: str, fix: str) -> Offender:
-    return Offender(
-        rule=rule,
-        kind=kind,
-        subgraph=subgraph,
-        op_index=-1,
-        op=op,
-        tensor=tensor,
-        layer=layer_of(tensor),
-        reason=reason,
-        fix=fix,
-    )
+            yield from integers.unused(tensor)
+            yield from notes.unused(tensor)

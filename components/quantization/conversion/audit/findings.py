@@ -14,13 +14,14 @@ class Offender:
 
     Attributes:
       rule: The id of the rule, see `rule_rows`.
-      kind: What the rule is about: "integer" if something is computed in floats, "numeric", "shape", "scheme", or
-        "profile" if only the target forbids it; "note" if nothing does.
+      kind: What the rule is about: "integer" if something is computed in floats, "graph" if ops and tensors do not hang
+        together, "numeric", "shape", "scheme", or "profile" if only the target forbids it; "note" if nothing does.
       subgraph: Index of the subgraph; -1 for the model as a whole.
       op_index: Index of the op in the subgraph; -1 for an input or output of the model, or a tensor that no op uses.
       op: Name of the op; "input", "output" or "unused" without one.
       tensor: Name of the tensor; empty if the op itself offends.
       layer: The Keras layer, as the name of the tensor tells; empty if it does not.
+      text: What the rule asks, the sentence that documents it.
       reason: What is wrong.
       fix: What to do about it.
     """
@@ -32,6 +33,7 @@ class Offender:
     op: str
     tensor: str
     layer: str
+    text: str
     reason: str
     fix: str
 
@@ -61,7 +63,7 @@ class Audit:
         return not self.offenders
 
     def __str__(self) -> str:
-        """A table of the offenders, one a line."""
+        """A table of the offenders, one a line, and below it what the rules ask."""
         if not self.offenders:
             return f"integer-only: {self.ops} ops, no offender"
         return _table(self.offenders)
@@ -111,4 +113,5 @@ def _table(found: tuple[Offender, ...]) -> str:
         place = f"{o.subgraph}:{o.op_index}" if o.op_index >= 0 else "i/o" if o.op in ("input", "output") else "-"
         rows.append((place, o.op, o.tensor or "-", o.layer or "-", o.rule, f"{o.reason}; {o.fix}"))
     widths = [min(max(len(row[column]) for row in rows), _WIDEST) for column in range(5)]
-    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(5)), row[5]]) for row in rows)
+    lines = ["  ".join([*(row[i].ljust(widths[i]) for i in range(5)), row[5]]) for row in rows]
+    return "\n".join([*lines, *dict.fromkeys(f"{o.rule}: {o.text}" for o in found)])

@@ -18,7 +18,7 @@ FLOAT_EDGE = Rule(
 FLOAT_TENSOR = Rule(
     name="float-tensor",
     kind="integer",
-    text="No op reads or computes a float, complex or text tensor.",
+    text="What ops read and compute is INT4, INT8, UINT8, INT16, INT32, INT64 or BOOL: no floats, no text.",
     fix="train or calibrate a range for it, replace the layer, or cut the model before it",
 )
 FLOAT_CONSTANT = Rule(
@@ -66,7 +66,7 @@ STABLEHLO = Rule(
 UNKNOWN = Rule(
     name="unknown-op",
     kind="integer",
-    text="Every op is one that the schema names.",
+    text="Every op is one that the schema names, of version 1 at least.",
     fix="convert with the TensorFlow of this project, or use a newer one here",
 )
 WIDE_RESULT = Rule(
@@ -127,5 +127,5 @@ def _op_itself(place: Place) -> Iterator[Found]:
         yield Found(rule=FAKE_QUANT, tensor=None, reason="computes in floats")
     elif op.code.startswith("STABLEHLO_"):
         yield Found(rule=STABLEHLO, tensor=None, reason="is no op of TFLite's runtimes on devices")
-    elif op.code.startswith("BUILTIN_"):
-        yield Found(rule=UNKNOWN, tensor=None, reason="is an op that the schema does not name")
+    elif op.code.startswith("BUILTIN_") or op.version < 1:
+        yield Found(rule=UNKNOWN, tensor=None, reason=f"version {op.version} is an op that the schema does not name")

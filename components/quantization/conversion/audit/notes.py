@@ -1,6 +1,6 @@
 """What breaks no rule and is worth to know."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ def _few(tensor: Tensor, used: int, how: str) -> Iterator[Found]:
         yield Found(rule=FEW_CODES, tensor=tensor, reason=f"{how}: {share:.1%} of its integers")
 
 
-def measured(graph: Subgraph, outputs: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[tuple[Tensor, Found]]:
+def measured(graph: Subgraph, outputs: Mapping[str, npt.NDArray[np.generic]]) -> Iterator[Found]:
     """Yields outputs of the model that use few of their integers.
 
     Args:
@@ -89,14 +89,20 @@ def measured(graph: Subgraph, outputs: Mapping[str, npt.NDArray[np.generic]]) ->
     for tensor in (graph.tensors[i] for i in graph.outputs):
         codes = outputs.get(tensor.name)
         if codes is not None and tensor.dtype in RANGES:
-            for found in _few(tensor, len(np.unique(codes)), f"took {len(np.unique(codes))} values for the examples"):
-                yield tensor, found
+            used = len(np.unique(codes))
+            yield from _few(tensor, used, f"took {used} values for the examples")
 
 
-def unused_codes(model: Model) -> Sequence[str]:
-    """Returns the op codes that a model names and no op is of."""
+def unused(tensor: Tensor) -> Iterator[Found]:
+    """Yields whether a tensor that no op uses is a constant."""
+    if tensor.constant is not None:
+        yield Found(rule=UNUSED, tensor=tensor, reason=f"constant of {len(tensor.constant)} bytes")
+
+
+def unused_codes(model: Model) -> Iterator[Found]:
+    """Yields the op codes that a model names and no op is of."""
     used = {(op.code, op.custom_code, op.version) for graph in model.subgraphs for op in graph.ops}
     named = dict.fromkeys((code.code, code.custom_code, code.version) for code in model.codes)
-    return [
-        f"{custom or code} version {version}" for code, custom, version in named if (code, custom, version) not in used
-    ]
+    for code, custom, version in named:
+        if (code, custom, version) not in used:
+            yield Found(rule=UNUSED, tensor=None, reason=f"op code {custom or code} version {version}")

@@ -46,7 +46,7 @@ WEIGHT_RANGE = Rule(
 SCALE_AXIS = Rule(
     name="scale-axis",
     kind="numeric",
-    text="Several scales of weights are of their output channels.",
+    text="Several scales of weights are of their output channels; weights of LSTMs have one.",
     fix="quantize weights per output channel, or with one scale",
 )
 BIAS_TYPE = Rule(
@@ -90,6 +90,16 @@ NOTES = (SMALL_BIAS,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Product:
+    """An input times weights, plus a bias if there is one; `axis` is the dimension of weights of output channels."""
+
+    source: Tensor
+    weights: Tensor
+    bias: Tensor | None
+    axis: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Sums:
     """Bounds of what an op with weights accumulates, per output channel, for any input.
 
@@ -110,36 +120,47 @@ def check(place: Place) -> Iterator[Found]:
     """Yields what breaks the rules of an op."""
     for source, weights, bias, result in weighted(place):
         if weights.constant is not None and weights.dtype in QUANTIZED and source.dtype in QUANTIZED:
-            yield from _weights(place, weights)
-            if bias is not None:
-                yield from _bias(place, source, weights, bias)
-                yield from (f for f in _bias_scale(source, weights, bias, result) if f.rule == BIAS_SCALE)
-            sums, bits = accumulated(place), _ACCUMULATOR_BITS.get(source.dtype)
-            if bias is not None and bias.dtype == "INT32":
-                bits = 31
-            if sums is not None and bits is not None and sums.worst.max(initial=0) >= 2**bits:
-                reason = f"sums reach {sums.worst.max():.4g} in channel {sums.worst.argmax()}, 2**{bits} overflows"
-                yield Found(rule=ACCUMULATOR, tensor=weights, reason=reason)
+            product = Product(source=source, weights=weights, bias=bias, axis=CHANNEL_AXIS[place.op.code])
+            yield from of_weights(place, weights, product.axis)
+            yield from of_bias(place, product)
+            step = result.scale[0] if is_sound(result) else 0.0
+            yield from (f for f in of_bias_scale(product, step) if f.rule == BIAS_SCALE)
+            yield from of_sums(place, product)
 
 
 def accumulated(place: Place) -> Sums | None:
     """Returns what an op with constant weights accumulates; None where it cannot be told."""
     for source, weights, bias, _ in weighted(place):
-        limits, signed = RANGES.get(source.dtype), place.once(_signed_sums, weights, CHANNEL_AXIS[place.op.code])
-        if limits is None or signed is None or not is_sound(source):
-            continue
-        positive, negative = signed
-        low, high = (limit - source.zero_point[0] for limit in limits)
-        offset = _offsets(bias, len(positive))
-        # Padding leaves products out, as if the input were 0, which lies between the limits.
-        most, least = positive * max(high, 0) - negative * min(low, 0), positive * min(low, 0) - negative * max(high, 0)
-        return Sums(
-            low=least + offset,
-            high=most + offset,
-            worst=np.maximum(most + abs(offset), abs(offset) - least),
-            dead=(positive + negative) == 0,
-        )
+        return _sums(place, Product(source=source, weights=weights, bias=bias, axis=CHANNEL_AXIS[place.op.code]))
     return None
+
+
+def of_sums(place: Place, product: Product) -> Iterator[Found]:
+    """Yields whether sums can be larger than their type."""
+    sums, bits = _sums(place, product), _ACCUMULATOR_BITS.get(product.source.dtype)
+    if product.bias is not None and product.bias.dtype == "INT32":
+        bits = 31
+    if sums is not None and bits is not None and sums.worst.max(initial=0) >= 2**bits:
+        reason = f"sums reach {sums.worst.max():.4g} in channel {sums.worst.argmax()}, 2**{bits} overflows"
+        yield Found(rule=ACCUMULATOR, tensor=product.weights, reason=reason)
+
+
+def _sums(place: Place, product: Product) -> Sums | None:
+    source = product.source
+    limits, signed = RANGES.get(source.dtype), place.once(_signed_sums, product.weights, product.axis)
+    if limits is None or signed is None or not is_sound(source):
+        return None
+    positive, negative = signed
+    low, high = (limit - source.zero_point[0] for limit in limits)
+    offset = _offsets(product.bias, len(positive))
+    # Padding leaves products out, as if the input were 0, which lies between the limits.
+    most, least = positive * max(high, 0) - negative * min(low, 0), positive * min(low, 0) - negative * max(high, 0)
+    return Sums(
+        low=least + offset,
+        high=most + offset,
+        worst=np.maximum(most + abs(offset), abs(offset) - least),
+        dead=(positive + negative) == 0,
+    )
 
 
 def constant(tensor: Tensor) -> npt.NDArray[Any] | None:
@@ -191,7 +212,8 @@ def _offsets(bias: Tensor | None, channels: int) -> npt.NDArray[np.float64]:
     return values.ravel().astype(np.float64)
 
 
-def _weights(place: Place, weights: Tensor) -> Iterator[Found]:
+def of_weights(place: Place, weights: Tensor, axis: int) -> Iterator[Found]:
+    """Yields what is wrong with constant weights; the axis is that of output channels, -1 if there may be one scale."""
     limit = _WEIGHT_LIMITS.get(weights.dtype)
     if limit is not None and any(weights.zero_point):
         zero = next(zero for zero in weights.zero_point if zero)
@@ -200,15 +222,18 @@ def _weights(place: Place, weights: Tensor) -> Iterator[Found]:
     if limit is not None and extremes is not None and extremes[0] < -limit:
         reason = f"value {extremes[0]}, expected -{limit}..{limit}"
         yield Found(rule=WEIGHT_RANGE, tensor=weights, reason=reason)
-    axis = CHANNEL_AXIS[place.op.code]
     if len(weights.scale) > 1 and weights.quantized_dimension != axis:
-        reason = f"scales along dimension {weights.quantized_dimension}, expected {axis}"
+        expected = "one" if axis < 0 else f"them along {axis}"
+        reason = f"{len(weights.scale)} scales along dimension {weights.quantized_dimension}, expected {expected}"
         yield Found(rule=SCALE_AXIS, tensor=weights, reason=reason)
 
 
-def _bias(place: Place, source: Tensor, weights: Tensor, bias: Tensor) -> Iterator[Found]:
-    allowed = ("INT32", "INT64") if source.dtype == "INT16" else ("INT32",)
-    if bias.dtype not in allowed:
+def of_bias(place: Place, product: Product) -> Iterator[Found]:
+    """Yields what is wrong with a bias, but for its scale."""
+    bias, source = product.bias, product.source
+    if bias is None:
+        return
+    if bias.dtype not in (("INT32", "INT64") if source.dtype == "INT16" else ("INT32",)):
         yield Found(rule=BIAS_TYPE, tensor=bias, reason=f"{bias.dtype} beside an input of {source.dtype}")
         return
     if any(bias.zero_point):
@@ -223,12 +248,16 @@ def _bias(place: Place, source: Tensor, weights: Tensor, bias: Tensor) -> Iterat
 def check_small_bias(place: Place) -> Iterator[Found]:
     """Yields biases of another scale whose error is less than half an integer of the output."""
     for source, weights, bias, result in weighted(place):
-        if bias is not None and weights.constant is not None:
-            yield from (f for f in _bias_scale(source, weights, bias, result) if f.rule == SMALL_BIAS)
+        if weights.constant is not None:
+            product = Product(source=source, weights=weights, bias=bias, axis=CHANNEL_AXIS[place.op.code])
+            step = result.scale[0] if is_sound(result) else 0.0
+            yield from (f for f in of_bias_scale(product, step) if f.rule == SMALL_BIAS)
 
 
-def _bias_scale(source: Tensor, weights: Tensor, bias: Tensor, result: Tensor) -> Iterator[Found]:
-    if not all(is_sound(tensor) for tensor in (source, weights, bias)):
+def of_bias_scale(product: Product, step: float) -> Iterator[Found]:
+    """Yields whether the scale of a bias is wrong: a note if its error is below half a step of what is computed."""
+    source, weights, bias = product.source, product.weights, product.bias
+    if bias is None or not (is_sound(source) and is_sound(weights)) or not all(0 <= s < math.inf for s in bias.scale):
         return
     expected = source.scale[0] * np.array(weights.scale)
     if len(bias.scale) not in (1, len(expected)):
@@ -245,7 +274,7 @@ def _bias_scale(source: Tensor, weights: Tensor, bias: Tensor, result: Tensor) -
     errors = differences * magnitudes * (differences > _BIAS_TOLERANCE * expected)
     if not errors.any():
         return  # the converter shares a bias of zeros between ops, with the scale of one
-    worst, step = int(errors.argmax()), result.scale[0] if is_sound(result) else 0.0
+    worst = int(errors.argmax())
     got, wanted = bias.scale[worst % len(bias.scale)], expected[worst]
     reason = f"scale {got:g} in channel {worst}, expected {wanted:g} (input's times weights')"
     yield Found(rule=BIAS_SCALE if errors[worst] >= step / 2 else SMALL_BIAS, tensor=bias, reason=reason)

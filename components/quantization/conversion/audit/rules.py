@@ -54,6 +54,22 @@ class Found:
     reason: str
     fix: str = ""
 
+    def offender(self, op: str, subgraph: int, op_index: int = -1, layer: str | None = None) -> Offender:
+        """Returns this as a row of the table; the layer is that of the tensor if it is not given."""
+        name = self.tensor.name if self.tensor else ""
+        return Offender(
+            rule=self.rule.name,
+            kind=self.rule.kind,
+            subgraph=subgraph,
+            op_index=op_index,
+            op=op,
+            tensor=name,
+            layer=layer_of(name) if layer is None else layer,
+            text=self.rule.text,
+            reason=self.reason,
+            fix=self.fix or self.rule.fix,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -87,7 +103,8 @@ class Place:
         """How many numbers and letters are looked at for this op, beside what is looked at once."""
         tensors = (*self.inputs, *self.outputs)
         sizes = sum(len(tensor.scale) + len(tensor.zero_point) + len(tensor.name) for tensor in tensors)
-        channels = sum(max(tensor.shape, default=0) for tensor in tensors if tensor.constant is not None)
+        # A constant has two values in a byte at most.
+        channels = sum(min(max(t.shape, default=0), 2 * len(t.constant)) for t in tensors if t.constant is not None)
         return len(self.op.custom_code) + sizes + channels
 
     def operand(self, position: int) -> Tensor | None:
@@ -110,17 +127,7 @@ class Place:
     def offender(self, found: Found) -> Offender:
         """Returns what was found at this place."""
         named = found.tensor or (self.outputs[0] if self.outputs else None)
-        return Offender(
-            rule=found.rule.name,
-            kind=found.rule.kind,
-            subgraph=self.index,
-            op_index=self.op.index,
-            op=self.op.name,
-            tensor=found.tensor.name if found.tensor else "",
-            layer=layer_of(named.name) if named else "",
-            reason=found.reason,
-            fix=found.fix or found.rule.fix,
-        )
+        return found.offender(self.op.name, self.index, self.op.index, layer_of(named.name) if named else "")
 
 
 def weighted(place: Place) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:

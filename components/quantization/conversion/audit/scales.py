@@ -66,8 +66,14 @@ ZERO_POINT = Rule(
 MISSING_SCALE = Rule(
     name="missing-scale",
     kind="numeric",
-    text="Results of convolutions, Dense layers and activations have a scale.",
+    text="Inputs, weights and results of convolutions, Dense layers, pools and activation functions have a scale.",
     fix="train or calibrate a range for it",
+)
+RESULT_SCALES = Rule(
+    name="result-scales",
+    kind="numeric",
+    text="What convolutions, Dense layers, pools and activation functions compute has one scale.",
+    fix="quantize activations with one scale; only constants have one per channel",
 )
 SAME_SCALE = Rule(
     name="same-scale",
@@ -94,7 +100,7 @@ MISMATCH = Rule(
     fix="compare the model's results on the device with those of the float model",
 )
 NOTES = (MISMATCH,)
-RULES = (SCALE_COUNT, SCALE_VALUE, ZERO_POINT, MISSING_SCALE, SAME_SCALE, FIXED_SCALE, MULTIPLIER)
+RULES = (SCALE_COUNT, SCALE_VALUE, ZERO_POINT, MISSING_SCALE, RESULT_SCALES, SAME_SCALE, FIXED_SCALE, MULTIPLIER)
 
 
 def check(place: Place) -> Iterator[Found]:
@@ -107,6 +113,7 @@ def check(place: Place) -> Iterator[Found]:
         yield from (f for f in found if not (harmless and f.rule == SCALE_VALUE))
     if place.outputs and place.outputs[0].dtype != "UINT8":
         yield from _same_scale(place, SAME_SCALE)
+    yield from _one_scale(place)
     yield from _fixed_scale(place)
     yield from _multiplier(place)
 
@@ -173,12 +180,22 @@ def _same_scale(place: Place, rule: Rule) -> Iterator[Found]:
             yield Found(rule=rule, tensor=tensor, reason=f"{_quantization(tensor)}, result {_quantization(result)}")
 
 
+def _one_scale(place: Place) -> Iterator[Found]:
+    if place.op.code not in OF_REAL_NUMBERS:
+        return
+    for index in dict.fromkeys((*place.op.inputs, *place.op.outputs)):
+        tensor = place.graph.tensors[index]
+        if tensor.dtype in QUANTIZED and not tensor.scale:
+            yield Found(rule=MISSING_SCALE, tensor=tensor, reason="no scale")
+    for tensor in place.outputs:
+        if len(tensor.scale) > 1:
+            yield Found(rule=RESULT_SCALES, tensor=tensor, reason=f"{len(tensor.scale)} scales, expected one")
+
+
 def _fixed_scale(place: Place) -> Iterator[Found]:
     for tensor in place.outputs[:1]:
         fixed = _FIXED.get((place.op.code, tensor.dtype))
-        if place.op.code in OF_REAL_NUMBERS and tensor.dtype in QUANTIZED and not tensor.scale:
-            yield Found(rule=MISSING_SCALE, tensor=tensor, reason="no scale")
-        elif fixed is not None and is_sound(tensor):
+        if fixed is not None and is_sound(tensor):
             scale, zero = fixed
             if not _close(tensor.scale[0], scale, _FIXED_TOLERANCE) or tensor.zero_point[0] != zero:
                 reason = f"{_quantization(tensor)}, expected scale {scale:g} and zero point {zero}"

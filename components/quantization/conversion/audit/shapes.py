@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from components.quantization.conversion.audit.numerics import fits
-from components.quantization.conversion.audit.rules import Found, Place, Rule, weighted
+from components.quantization.conversion.audit.rules import OF_REAL_NUMBERS, QUANTIZED, Found, Place, Rule, weighted
+from components.quantization.conversion.flatbuffer import Tensor
 
 _BITS = {"INT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16}
 
@@ -43,11 +44,11 @@ WEIGHT_BITS = Rule(
     text="Weights are as wide as the target can read.",
     fix="use a scheme with 8-bit weights",
 )
-ACTIVATION_BITS = Rule(
-    name="activation-bits",
+ACTIVATION_TYPE = Rule(
+    name="activation-type",
     kind="profile",
-    text="Quantized activations of layers with weights are as wide as the target can compute.",
-    fix="use a scheme with 8-bit activations",
+    text="Layers, pools and activation functions compute in a quantized type that the target has kernels for.",
+    fix="convert the model again, with a scheme of such activations; inputs and outputs of it may be UINT8",
 )
 SCHEME_SCALES = Rule(
     name="scheme-scales",
@@ -62,7 +63,7 @@ SCHEME_BITS = Rule(
     fix="convert the model with the scheme that it was trained with",
 )
 RULES = (
-    *(DYNAMIC, CONSTANT_SIZE, OP_VERSION, DENSE_SCALES, WEIGHT_SCALES, WEIGHT_BITS, ACTIVATION_BITS),
+    *(DYNAMIC, CONSTANT_SIZE, OP_VERSION, DENSE_SCALES, WEIGHT_SCALES, WEIGHT_BITS, ACTIVATION_TYPE),
     *(SCHEME_SCALES, SCHEME_BITS),
 )
 
@@ -81,6 +82,12 @@ def check(place: Place) -> Iterator[Found]:
     yield from _scheme(place)
 
 
+def edge(tensor: Tensor, _: str) -> Iterator[Found]:
+    """Yields whether an input or output of the model has an unknown dimension."""
+    if tensor.dynamic:
+        yield Found(rule=DYNAMIC, tensor=tensor, reason="has a dynamic dimension")
+
+
 def _profile(place: Place) -> Iterator[Found]:
     profile = place.profile
     if profile is None:
@@ -92,16 +99,17 @@ def _profile(place: Place) -> Iterator[Found]:
         if tensor.dtype == "INT4" and 4 not in profile.weight_bits:
             reason = f"has 4-bit values, which {profile.name} cannot read"
             yield Found(rule=WEIGHT_BITS, tensor=tensor, reason=reason)
-    for source, weights, _, result in weighted(place):
+    computed = (t for t in (*place.inputs, *place.outputs) if t.constant is None and not t.is_variable)
+    foreign = [t for t in computed if t.dtype in QUANTIZED and t.dtype not in profile.activation_types]
+    if place.op.code in OF_REAL_NUMBERS and foreign:
+        reason = f"is {foreign[0].dtype}, {profile.name} computes in {', '.join(profile.activation_types)}"
+        yield Found(rule=ACTIVATION_TYPE, tensor=foreign[0], reason=reason)
+    for _, weights, _, _ in weighted(place):
         dense = place.op.code == "FULLY_CONNECTED"
         if len(weights.scale) > 1 and not (profile.per_channel_dense if dense else profile.per_channel_weights):
             what = "per Dense layer" if dense else "per weight"
             reason = f"{len(weights.scale)} scales, {profile.name} takes one {what}"
             yield Found(rule=DENSE_SCALES if dense else WEIGHT_SCALES, tensor=weights, reason=reason)
-        wide = [t for t in (source, result) if _BITS.get(t.dtype, 8) not in profile.activation_bits]
-        if wide:
-            reason = f"is {wide[0].dtype}, which {profile.name} cannot compute"
-            yield Found(rule=ACTIVATION_BITS, tensor=wide[0], reason=reason)
 
 
 def _scheme(place: Place) -> Iterator[Found]:

@@ -5,6 +5,9 @@ import dataclasses
 from components.quantization import plugins, schemes
 from components.quantization.conversion.op_versions import VersionProblem, cause, minimum_runtime, workaround
 
+# Types of activations, and their widths.
+_BITS = {"INT8": 8, "UINT8": 8, "INT16": 16, "FLOAT32": 32}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionProfile:
@@ -19,7 +22,8 @@ class ConversionProfile:
         weight has one scale, and schemes with `per_axis_weights` are refused: a model that was trained with a scale
         per channel is another model with one.
       weight_bits: The widths of weights that the device computes with; 16 for floats.
-      activation_bits: The widths of activations that the device computes with; 32 for floats.
+      activation_types: The types of activations that the device computes with, by their names in the schema. UINT8 is
+        that of models of TensorFlow 1; a model with UINT8 edges alone computes in INT8.
       max_runtime: The op-version ceiling: the newest TensorFlow whose ops the device's parser knows, as (major, minor,
         patch); None if it follows TensorFlow.
       allowed_custom_ops: Names of the custom ops that the device's runtime brings.
@@ -29,17 +33,27 @@ class ConversionProfile:
     per_channel_dense: bool
     per_channel_weights: bool = True
     weight_bits: tuple[int, ...] = (8,)
-    activation_bits: tuple[int, ...] = (8,)
+    activation_types: tuple[str, ...] = ("INT8", "UINT8")
     max_runtime: tuple[int, int, int] | None = None
     allowed_custom_ops: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks that the two granularities agree; raises ValueError if they do not."""
+        """Checks types and granularities; raises ValueError if there is no such type, or the granularities differ."""
         if self.per_channel_dense and not self.per_channel_weights:
             raise ValueError(
                 f"profile {self.name!r}: got per_channel_dense=True with per_channel_weights=False, expected a scale"
                 " per channel nowhere; set per_channel_dense=False"
             )
+        unknown = sorted(set(self.activation_types) - _BITS.keys())
+        if unknown:
+            raise ValueError(
+                f"profile {self.name!r}: got activation_types {', '.join(unknown)}, expected some of {', '.join(_BITS)}"
+            )
+
+    @property
+    def activation_bits(self) -> tuple[int, ...]:
+        """The widths of activations that the device computes with, in ascending order; 32 for floats."""
+        return tuple(sorted({_BITS[dtype] for dtype in self.activation_types}))
 
     def check(self, scheme: schemes.QuantizationScheme) -> None:
         """Checks that the device can run a model of this scheme.

@@ -2,6 +2,7 @@
 
 The last compiler, version 16, is of July 2021: TensorFlow 2.6 was the next to be released. It does not parse a model
 with a newer op, mapped or not (https://github.com/google-coral/edgetpu/issues/845). Compiled models hold its custom op.
+It maps UINT8 convolutions and INT8 ones.
 """
 
 from components.quantization.conversion.profiles import ConversionProfile
