@@ -30,11 +30,11 @@ def test_readers_cost_no_more_than_the_file_when_tables_are_shared() -> None:
     # A vector of subgraphs that are all the same one, which holds a vector of tensors that are all the same one.
     tflite = _shared_tables(20_000)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     for read in (audit, flatbuffer.read_object):
         with pytest.raises(ValueError, match="more tables than the file has room for"):
             read(tflite)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert tracemalloc.get_traced_memory()[1] < 100 * len(tflite)
     tracemalloc.stop()
 
@@ -42,11 +42,11 @@ def test_readers_cost_no_more_than_the_file_when_tables_are_shared() -> None:
 def _shared_tables(count: int) -> bytes:
     """A root table whose field 2 is a vector of one subgraph, again and again, whose field 0 is one of one tensor."""
     content = bytearray(struct.pack("<I4s", 24, b"TFL3"))
-    # The vtable of the model, then its table: field 2 at 4.
-    content += struct.pack("<5H", 10, 8, 0, 0, 4) + bytes(6)
+    # The vtable of the model, then its table: field 2 at 4, the schema's version at 8.
+    content += struct.pack("<5H", 10, 12, 8, 0, 4) + bytes(6)
     assert len(content) == 24
-    graphs = 32
-    content += struct.pack("<iI", 24 - 8, graphs - 28)
+    graphs = 36
+    content += struct.pack("<iII", 24 - 8, graphs - 28, 3)
     graph_vtable = graphs + 4 + 4 * count
     graph = graph_vtable + 8
     content += struct.pack("<I", count)

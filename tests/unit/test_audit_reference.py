@@ -60,16 +60,18 @@ def test_audit_knows_every_model_beside_the_repository(shared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_audit_finds_no_illegal_number_in_models_that_a_vendor_compiled(shared: Path) -> None:
-    numeric = collections.Counter(
+def test_audit_finds_nothing_illegal_in_models_that_a_vendor_compiled(shared: Path) -> None:
+    broken = {
         (path.name[:8], offender.rule, offender.op_index)
         for path in sorted((shared / "edgetpu" / "skeletons").glob("*.gz"))
-        for offender in audit(gzip.decompress(path.read_bytes())).offenders
-        if offender.kind == "numeric"
-    )
+        for offender in audit(gzip.decompress(path.read_bytes()), "edge_tpu").offenders
+        if offender.kind not in ("integer", "shape")
+    }
     # One model of 239 has biases at the end of int32: channels whose weights are next to 0 lost theirs.
-    assert set(numeric) == {
+    assert broken == {
         ("a23609d9", "bias-range", 2),
         ("a23609d9", "bias-range", 9),
         ("a23609d9", "accumulator", 2),
+        # The compiler maps this layer, of a scale per channel; whether it computes it right nobody has told.
+        ("c2a05a2e", "dense-scales", 102),
     }

@@ -1,13 +1,15 @@
 """What op versions demand of a runtime."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from components.quantization.conversion import op_versions
 from components.quantization.conversion.op_runtimes import RUNTIMES
-from components.quantization.conversion.profiles import load_profile
+from components.quantization.conversion.profiles import ConversionProfile, load_profile
 
 
 @pytest.mark.parametrize(
@@ -83,11 +85,50 @@ def test_version_problem_is_none_when_the_profile_has_no_ceiling(profile: str) -
     assert load_profile(profile).version_problem("CONV_2D", 99) is None
 
 
-def test_ceiling_refuses_nothing_that_the_edge_tpu_compiler_parsed(shared: Path) -> None:
-    profile = load_profile("edge_tpu")
-    evidence = json.loads((shared / "edgetpu" / "evidence.json").read_text())
-    parsed = {
-        (op, version) for op, of in evidence.items() for version in (*of["versions_tpu"], *of["versions_cpu"])
-    } - {("PosenetDecoderOp", 1), ("TFLite_Detection_PostProcess", 1)}  # custom ops, by their own names
-    assert ("RESIZE_NEAREST_NEIGHBOR", 3) in parsed
-    assert [pair for pair in sorted(parsed) if profile.version_problem(*pair)] == []
+# The TensorFlow that was released next after each compiler, as 2.6.0 was after the last one, version 16.
+_RELEASED_NEXT = {"1.0": (1, 15, 0), "2.0": (2, 1, 0), "2.1": (2, 2, 0), "14.1": (2, 4, 0), "15.0": (2, 4, 0)}
+_RELEASED_NEXT |= {"16.0": (2, 6, 0)}
+_CUSTOM = {"PosenetDecoderOp", "TFLite_Detection_PostProcess"}  # by their own names
+
+
+def _compiler(version: str) -> ConversionProfile:
+    """The Edge TPU with the ceiling of a compiler, for example "16.0.384591198"; the last one's if it is not known."""
+    ceiling = _RELEASED_NEXT[".".join(version.split(".")[:2])] if version else (2, 6, 0)
+    return dataclasses.replace(load_profile("edge_tpu"), max_runtime=ceiling)
+
+
+def test_ceiling_of_the_edge_tpu_is_that_of_the_last_compiler() -> None:
+    assert load_profile("edge_tpu") == _compiler("16.0.384591198")
+
+
+def test_ceiling_refuses_no_model_that_an_edge_tpu_compiler_parsed(shared: Path) -> None:
+    oracle = json.loads((shared / "edgetpu" / "oracle.json").read_text())
+    refused = {
+        (model["id"], op["op"], op["ver"])
+        for model in (*oracle["pairs"], *oracle["log_only"])
+        for op in model["ops"]
+        if op["op"] not in _CUSTOM
+        and _compiler(model.get("compiler_version") or "").version_problem(op["op"], op["ver"]) is not None
+    }
+    assert len(oracle["pairs"]) == 243
+    assert refused == set()
+
+
+def test_ceiling_refuses_what_an_edge_tpu_compiler_could_not_parse(shared: Path) -> None:
+    failures = json.loads((shared / "edgetpu" / "logs" / "failures" / "failures.json").read_text())["entries"]
+    failed = {
+        (entry["version"], code, int(version))
+        for entry in failures
+        for code, version in re.findall(r"builtin opcode '(\w+)' version '(\d+)'", entry["text"])
+    } | {
+        (compiler, code, int(version))
+        for entry in failures
+        for code, version, compiler in re.findall(r"([A-Z][A-Z0-9_]+) v(\d+) on ([\d.]+)", entry["source"])
+    }
+    assert failed == {
+        ("2.1.302470888", "RESIZE_NEAREST_NEIGHBOR", 3),
+        ("15.0", "REVERSE_V2", 3),
+        ("2.0", "RESIZE_BILINEAR", 3),
+    }
+    for compiler, code, version in failed:
+        assert _compiler(compiler).version_problem(code, version) is not None

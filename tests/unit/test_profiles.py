@@ -1,6 +1,8 @@
 """Which schemes the devices of a profile can run."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,35 @@ def test_profile_is_refused_when_dense_layers_alone_may_be_per_channel() -> None
 def test_profile_brings_its_custom_ops() -> None:
     assert load_profile("edge_tpu").allowed_custom_ops == ("edgetpu-custom-op",)
     assert load_profile("cpu").allowed_custom_ops == ()
+
+
+@pytest.mark.parametrize(
+    ("profile", "types", "bits"),
+    [
+        ("a311d", {"INT8", "UINT8"}, (8,)),
+        ("cpu", {"INT8", "UINT8", "INT16", "FLOAT32"}, (8, 16, 32)),
+        ("edge_tpu", {"INT8", "UINT8"}, (8,)),
+        ("ethos_u", {"INT8", "UINT8", "INT16"}, (8, 16)),
+        ("nnapi", {"INT8", "UINT8"}, (8,)),
+        ("tflm", {"INT8", "INT16"}, (8, 16)),
+    ],
+)
+def test_profile_says_in_which_types_it_computes(profile: str, types: set[str], bits: tuple[int, ...]) -> None:
+    loaded = load_profile(profile)
+    assert (set(loaded.activation_types), loaded.activation_bits) == (types, bits)
+
+
+def test_profile_is_refused_when_there_is_no_such_type() -> None:
+    with pytest.raises(ValueError, match="got activation_types INT4, expected some of INT8, UINT8, INT16, FLOAT32"):
+        dataclasses.replace(load_profile("cpu"), activation_types=("INT8", "INT4"))
+
+
+def test_edge_tpu_computes_in_the_types_of_what_its_compiler_mapped(shared: Path) -> None:
+    oracle = json.loads((shared / "edgetpu" / "oracle.json").read_text())
+    mapped = {
+        op["in"][0]["t"].upper()
+        for pair in oracle["pairs"]
+        for op in pair["ops"]
+        if op["where"] == "tpu" and op["op"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    }
+    assert mapped == set(load_profile("edge_tpu").activation_types)

@@ -19,7 +19,7 @@ _MOVES = {"CAST": 6, "DEQUANTIZE": 6, "EMBEDDING_LOOKUP": 4, "GATHER": 7, "QUANT
 KERNEL = Rule(
     name="int4-kernel",
     kind="numeric",
-    text="INT4 values are weights of CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED, in a version that unpacks them.",
+    text="INT4 values are weights of CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED, or moved, in a version for INT4.",
     fix="quantize this tensor to 8 bits",
 )
 RULES = (KERNEL,)
