@@ -14,8 +14,8 @@ def test_every_rule_has_an_id_of_its_own_and_one_sentence() -> None:
     rows = rule_rows()
     assert len({name for name, *_ in rows}) == len(rows)
     for name, _, text, fix in rows:
-        assert text.endswith(".") and text[0].isupper(), name
-        assert fix and not fix.endswith("."), name
+        assert (text[0].isupper(), text[-1]) == (True, "."), name
+        assert fix.rstrip(".") == fix != "", name
 
 
 def test_page_has_rules_by_kind_in_their_order() -> None:

@@ -26,7 +26,7 @@ __all__ = [
 
 # Of a sound model each number and letter is looked at a few times. A broken one can have every op share its largest.
 _TIMES_LOOKED_AT = 64
-_CHECKED = (graphs, integers, scales, numerics, recurrent, int4, shapes)
+_CHECKED = (integers, graphs, scales, numerics, recurrent, int4, shapes)
 
 
 def audit(
