@@ -314,6 +314,18 @@ CASES: dict[str, tuple[bytes, Offenders]] = {
             ("float-tensor", "1:0", "RELU", "embed/y", "embed"),
         ],
     ),
+    "signature of no subgraph": (
+        models.edited(changes.signed_elsewhere, models.two_signatures("INT8")),
+        [("signature", "-1", "signature", "", "")],
+    ),
+    "signature of tensors inside": (
+        models.edited(changes.signed_inside, models.two_signatures("INT8")),
+        [("signature", "-1", "signature", "", "")],
+    ),
+    "two signatures of one key": (
+        models.edited(changes.signed_twice, models.two_signatures("INT8")),
+        [("signature", "-1", "signature", "", "")],
+    ),
     "variable": (models.variable(), []),
     "LSTM bias scale": (
         models.lstm(changes.requantized("net/lstm/b1", 0.06)),

@@ -130,3 +130,15 @@ def no_weights(_: Tensors, model: Any) -> None:
 
 def sparse(tensors: Tensors, _: Any) -> None:
     tensors["dense/kernel"].sparsity = schema.SparsityParametersT()
+
+
+def signed_elsewhere(_: Tensors, model: Any) -> None:
+    model.signatureDefs[1].subgraphIndex = 2
+
+
+def signed_inside(_: Tensors, model: Any) -> None:
+    model.signatureDefs[0].inputs[0].tensorIndex = 7
+
+
+def signed_twice(_: Tensors, model: Any) -> None:
+    model.signatureDefs[1].signatureKey = model.signatureDefs[0].signatureKey

@@ -1,6 +1,8 @@
 import flatbuffers
+import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization import audit, convert
@@ -62,6 +64,22 @@ def test_audit_finds_per_channel_dense_when_the_profile_forbids_it() -> None:
     found = audit(tflite, profile="edge_tpu")
     assert found.integer_only
     assert [offender.reason for offender in found.offenders] == ["5 scales, edge_tpu takes one per Dense layer"]
+
+
+def test_audit_knows_the_scales_of_an_lstm_as_its_kernel_does() -> None:
+    bias = tf_keras.initializers.RandomNormal(seed=1)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential([layers.InputLayer((6, 4)), layers.LSTM(5, bias_initializer=bias)])
+    tflite = convert(model, representative_dataset=[np.linspace(-1, 1, 240, dtype=np.float32).reshape(10, 6, 4)])
+    assert audit(tflite).ready
+    (graph,) = flatbuffer.read_subgraphs(tflite)
+    (op,) = (op for op in graph.ops if op.code == "UNIDIRECTIONAL_SEQUENCE_LSTM")
+    biases = [graph.tensors[op.operands[gate]] for gate in range(12, 16)]
+    # The scale that the rule asks for is the one by which integers are the biases that Keras has.
+    trained = np.split(model.layers[-1].get_weights()[2], 4)
+    for gate, expected in zip(biases, trained, strict=True):
+        assert gate.values is not None
+        np.testing.assert_allclose(gate.values * gate.scale[0], expected, atol=gate.scale[0] * 0.51)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x1c\x00\x00\x00TFL3", b"\xff" * 4 + b"TFL3" + b"\xff" * 64])

@@ -16,6 +16,7 @@ from components.quantization.conversion.flatbuffer_types import (
     Model,
     Op,
     OpCode,
+    Signature,
     Subgraph,
     Tensor,
     packed_int4,
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "Op",
     "OpCode",
+    "Signature",
     "Subgraph",
     "Tensor",
     "builtin_name",
@@ -56,8 +58,8 @@ _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_QUANTIZATION,
 _TENSOR_SPARSITY, _TENSOR_SIGNATURE, _TENSOR_VARIANTS = 6, 7, 9
 _QUANTIZATION_SCALE, _QUANTIZATION_ZERO, _QUANTIZATION_AXIS = 2, 3, 6
 _SPARSITY_DIMENSIONS = 2
-_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _SIGNATURE_KEY = 0, 1, 2
-_NAMED_NAME = 0  # of Metadata and TensorMap
+_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS, _SIGNATURE_KEY, _SIGNATURE_SUBGRAPH = 0, 1, 2, 4
+_NAMED_NAME, _NAMED_TENSOR = 0, 1  # of TensorMap; the name is that of Metadata too
 # Options of ops with strings: the slot of their kind, their own slot, and the slots of the strings by kind.
 _OPTIONS_WITH_TEXTS = (
     (3, 4, {schema.BuiltinOptions.VarHandleOptions: (0, 1)}),
@@ -108,7 +110,8 @@ def read_model(tflite: bytes) -> Model:
         if not graphs:
             raise flatbuffer_tables.BrokenError("got no subgraph, expected one at least")
         _require_subgraphs(graphs)
-        return Model(subgraphs=graphs, codes=codes)
+        signatures = tuple(_read_signature(signature) for signature in root.tables(_MODEL_SIGNATURES))
+        return Model(subgraphs=graphs, codes=codes, signatures=signatures)
 
 
 def read_object(tflite: bytes) -> Any:
@@ -210,6 +213,19 @@ def _read_code(code: flatbuffer_tables.Table) -> OpCode:
         code=_builtin_name(code.number(_CODE_BUILTIN, "<i"), code.number(_CODE_DEPRECATED, "<b")),
         custom_code=code.text(_CODE_CUSTOM),
         version=code.number(_CODE_VERSION, "<i", 1),
+    )
+
+
+def _read_signature(signature: flatbuffer_tables.Table) -> Signature:
+    inputs, outputs = (
+        tuple(named.number(_NAMED_TENSOR, "<I") for named in signature.tables(slot))
+        for slot in (_SIGNATURE_INPUTS, _SIGNATURE_OUTPUTS)
+    )
+    return Signature(
+        key=signature.text(_SIGNATURE_KEY),
+        subgraph=signature.number(_SIGNATURE_SUBGRAPH, "<I"),
+        inputs=inputs,
+        outputs=outputs,
     )
 
 

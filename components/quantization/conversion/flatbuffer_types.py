@@ -103,11 +103,22 @@ class OpCode:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """A function of the model: its key, its subgraph, and the indices of the tensors that it names."""
+
+    key: str
+    subgraph: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """Its subgraphs, and the ops that it names, used or not."""
+    """Its subgraphs, the ops that it names, used or not, and its signatures."""
 
     subgraphs: tuple[Subgraph, ...]
     codes: tuple[OpCode, ...]
+    signatures: tuple[Signature, ...]
 
 
 def packed_int4(values: npt.NDArray[np.int8]) -> bytes:

@@ -59,7 +59,7 @@ def audit(
     """
     target = load_profile(profile) if profile is not None else None
     model = flatbuffer.read_model(tflite)
-    offenders: list[Offender] = []
+    offenders = [found.offender("signature", -1) for found in graphs.signatures(model)]
     noted = [found.offender("unused", -1) for found in notes.unused_codes(model)]
     for index, graph in enumerate(model.subgraphs):
         offenders += _edge_offenders(index, graph)

@@ -18,7 +18,7 @@ class Offender:
         together, "numeric", "shape", "scheme", or "profile" if only the target forbids it; "note" if nothing does.
       subgraph: Index of the subgraph; -1 for the model as a whole.
       op_index: Index of the op in the subgraph; -1 for an input or output of the model, or a tensor that no op uses.
-      op: Name of the op; "input", "output" or "unused" without one.
+      op: Name of the op; "input", "output", "signature" or "unused" without one.
       tensor: Name of the tensor; empty if the op itself offends.
       layer: The Keras layer, as the name of the tensor tells; empty if it does not.
       text: What the rule asks, the sentence that documents it.

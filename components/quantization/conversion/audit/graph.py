@@ -11,7 +11,7 @@ from components.quantization.conversion.audit.rules import (
     Rule,
     weighted,
 )
-from components.quantization.conversion.flatbuffer import Subgraph, Tensor
+from components.quantization.conversion.flatbuffer import Model, Subgraph, Tensor
 
 # What kernels count elements with.
 _MOST_ELEMENTS = 2**31 - 1
@@ -65,7 +65,13 @@ SPARSE = Rule(
     text="Constants are stored whole: values of sparse ones cannot be proved.",
     fix="convert without EXPERIMENTAL_SPARSITY",
 )
-RULES = (UNWRITTEN, OVERWRITTEN, NO_OUTPUT, OPERANDS, LAYER_TYPES, TOO_LARGE, SPARSE)
+SIGNATURE = Rule(
+    name="signature",
+    kind="graph",
+    text="Signatures have keys of their own, and name inputs and outputs of a subgraph.",
+    fix=UNWRITTEN.fix,
+)
+RULES = (UNWRITTEN, OVERWRITTEN, NO_OUTPUT, OPERANDS, LAYER_TYPES, TOO_LARGE, SPARSE, SIGNATURE)
 
 
 def check(place: Place) -> Iterator[Found]:
@@ -95,6 +101,22 @@ def edges(index: int, graph: Subgraph) -> Iterator[tuple[str, Found]]:
         yield from (("output", found) for found in _unwritten(tensor, ready))
     if index == 0 and not graph.outputs:
         yield "output", Found(rule=NO_OUTPUT, tensor=None, reason="the main subgraph has no output")
+
+
+def signatures(model: Model) -> Iterator[Found]:
+    """Yields what breaks the rules of signatures."""
+    keys: set[str] = set()
+    for signature in model.signatures:
+        graph = model.subgraphs[signature.subgraph] if signature.subgraph < len(model.subgraphs) else None
+        wrong = []
+        if signature.key in keys:
+            wrong.append("is there twice")
+        if graph is None:
+            wrong.append(f"is of subgraph {signature.subgraph}, expected one of {len(model.subgraphs)}")
+        elif not (set(signature.inputs) <= set(graph.inputs) and set(signature.outputs) <= set(graph.outputs)):
+            wrong.append(f"names tensors that are no input or no output of subgraph {signature.subgraph}")
+        keys.add(signature.key)
+        yield from (Found(rule=SIGNATURE, tensor=None, reason=f"{signature.key!r:.80} {what}") for what in wrong)
 
 
 def _unwritten(tensor: Tensor, ready: set[int]) -> Iterator[Found]:
