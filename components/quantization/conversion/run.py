@@ -95,10 +95,10 @@ class ConversionRun:
         if self._ranges_are_known:
             if (found := self._found(_NO_METHOD)) is not None:
                 return self._reported(found)
-            tflite = self._converted_by_training()
+            tflite = self._converted(_NO_METHOD)
             missing = trained_ranges.tensors_without_range(tflite) if self._scheme.integer_only else ()
             if dataset is None or not missing:
-                return self._reported(self._deployed(_NO_METHOD, tflite))
+                return self._reported(self._deployed(_NO_METHOD, self._complete(tflite)))
             _LOGGER.info("calibrating what has no trained range: %s", ", ".join(missing))
         self._examples = tuple(feeds(dataset or (), self._function.inputs)())
         return self._calibrated(missing, calibration, score)
@@ -229,9 +229,8 @@ class ConversionRun:
                 found = freeze(self._function.concrete), ()
         self._definition, self._weights = found
 
-    def _converted_by_training(self) -> bytes:
-        """The file with the ranges of training alone."""
-        tflite = self._converted(_NO_METHOD)
+    def _complete(self, tflite: bytes) -> bytes:
+        """A file of trained ranges with the weights in it that were kept beside its graph."""
         try:
             return large_weights.restored(tflite, self._weights)
         except NotRestoredError as reason:
