@@ -1,6 +1,7 @@
 """What TFLiteIntConverter reads: examples to calibrate, score and verify with, and how raw features become inputs."""
 
-from collections.abc import Callable, Collection, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from components.quantization.conversion import scoring
 
 _BATCH = 100
 _SCORED_EXAMPLES = 1000
+# A split may have millions, of megabytes each; so many say where the values lie.
+_COMPARED_EXAMPLES = 10_000
 
 Batch = dict[str, Any]
 
@@ -35,6 +38,20 @@ class ConverterInputs:
         """Returns the sample that ranges are calibrated with: dense features by name, in batches."""
         properties = self._properties
         return self._batches(properties["split"], properties["representative_examples"])
+
+    def attribution_batches(self) -> list[Batch]:
+        """Returns the sample of the golden split on which is measured where accuracy went, labels included."""
+        properties = self._properties
+        return self._batches(properties["golden_split"], properties["attribution_examples"])
+
+    def split_batches(self) -> Iterator[Batch]:
+        """Yields the split that ranges are calibrated with, its first ten thousand examples, in batches."""
+        records = itertools.islice(
+            example_files.read_split(self._artifacts["examples"], self._properties["split"]), _COMPARED_EXAMPLES
+        )
+        spec = self._feature_spec()
+        while some := list(itertools.islice(records, _BATCH)):
+            yield _parsed(some, spec)
 
     def score(self) -> Callable[[bytes], float]:
         """Returns what calibration "auto" chooses by: accuracy on the eval split.
@@ -69,10 +86,7 @@ class ConverterInputs:
 
     def _batches(self, split: str, count: int) -> list[Batch]:
         records, spec = self._sample("examples", split, count), self._feature_spec()
-        parsed = [tf.io.parse_example(records[at : at + _BATCH], spec) for at in range(0, len(records), _BATCH)]
-        return [
-            {name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)} for batch in parsed
-        ]
+        return [_parsed(records[at : at + _BATCH], spec) for at in range(0, len(records), _BATCH)]
 
     def _feature_spec(self) -> dict[str, Any]:
         """How the examples are parsed: as the transform graph writes them, or as the schema says."""
@@ -86,6 +100,12 @@ class ConverterInputs:
         )
         spec = schema_utils.schema_as_feature_spec(schema).feature_spec
         return spec
+
+
+def _parsed(records: list[bytes], spec: Mapping[str, Any]) -> Batch:
+    """The dense features of serialized examples."""
+    batch = tf.io.parse_example(records, spec)
+    return {name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)}
 
 
 def _of_inputs(layer: Any, parsed: Mapping[str, Any], inputs: Collection[str]) -> Preprocessing:

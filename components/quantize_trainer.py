@@ -20,6 +20,7 @@ from tfx.utils import io_utils
 from components import example_files, model_artifact, trained_models
 from components.evaluation.gates import Gate, judge
 from components.quantization import plugins, toolchain
+from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
 from components.quantization.qat.checkpoints import remove_checkpoints
@@ -76,7 +77,7 @@ class Executor(base_executor.BaseExecutor):
                 checkpoint_dir=checkpoints,
                 strategy=strategy,
                 profile=exec_properties["profile"],
-                io_dtype=exec_properties["io_dtype"],
+                io_dtype=io_dtypes.from_text(exec_properties["io_dtype"]),
             )
             if not is_chief(strategy):
                 return
@@ -147,7 +148,8 @@ def _ladder_options(exec_properties: dict[str, Any]) -> LadderOptions | None:
         verdict = judge(gates, integer, parent)
         return verdict.blessed, verdict.reasons
 
-    return LadderOptions(judge=judge_rung, profile=exec_properties["profile"], io_dtype=exec_properties["io_dtype"])
+    io_dtype = io_dtypes.from_text(exec_properties["io_dtype"])
+    return LadderOptions(judge=judge_rung, profile=exec_properties["profile"], io_dtype=io_dtype)
 
 
 def _serving_features(
@@ -217,7 +219,7 @@ class QuantizeTrainer(base_component.BaseComponent):
         scheme: str | QuantizationScheme = "full_int8",
         training: TrainingParameters | None = None,
         profile: str = "edge_tpu",
-        io_dtype: str = "",
+        io_dtype: io_dtypes.IoDtype = "",
         gates: Sequence[Gate] = (),
         base_model: types.BaseChannel | None = None,
         warm_start_model: types.BaseChannel | None = None,
@@ -238,7 +240,7 @@ class QuantizeTrainer(base_component.BaseComponent):
           training: Epochs, rates and so on.
           profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
             anything is trained.
-          io_dtype: Type of the integer model's inputs and outputs; "" for the scheme's usual one.
+          io_dtype: Type of the integer model's inputs and outputs, of all or by name; "" for the scheme's usual one.
           gates: Bounds that a model of strategy "auto" must keep on the eval split, on metrics that build_model
             compiles the model with, its loss, "agreement" and "example_count".
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.
@@ -249,12 +251,13 @@ class QuantizeTrainer(base_component.BaseComponent):
           eval_split: Name of the split to evaluate on.
 
         Raises:
-          ValueError: If the module or the scheme is wrong, scheme and profile do not fit, or strategy "auto" has no
-            gates.
+          ValueError: If the module, the scheme or a type is wrong, scheme and profile do not fit, or strategy "auto"
+            has no gates.
         """
         plugins.load_user_module(module, USER_FUNCTIONS)
         scheme, training = load_scheme(scheme), training or TrainingParameters()
         load_profile(profile).check(scheme)
+        io_dtypes.require(io_dtype, scheme)
         if not scheme.trained:
             raise ValueError(f"scheme {scheme.name!r} is not trained; TFLiteIntConverter applies it to a float model")
         if training.strategy == "auto" and not gates:
@@ -272,7 +275,7 @@ class QuantizeTrainer(base_component.BaseComponent):
                 scheme=scheme.to_json(),
                 training=training.to_json(),
                 profile=profile,
-                io_dtype=io_dtype,
+                io_dtype=io_dtypes.as_text(io_dtype),
                 gates=json.dumps([str(gate) for gate in gates] if training.strategy == "auto" else []),
                 label_key=label_key,
                 train_split=train_split,

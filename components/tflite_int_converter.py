@@ -1,8 +1,7 @@
 """TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
 
-import hashlib
+import contextlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,17 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 
 from components import converter_inputs, model_artifact
+from components.converted_model import ConvertedModel
 from components.quantization import toolchain
-from components.quantization.contract.device_files import deploy, labels_by_output
-from components.quantization.contract.file_metadata import ModelIdentity, content_sha256
-from components.quantization.conversion import IO_DTYPES, default_io_dtype, flatbuffer, interface, require_io_dtype
+from components.quantization.attribution.report import Attribution
+from components.quantization.attribution.saved_models import SavedModels, attribute_saved
+from components.quantization.contract.device_files import labels_by_output
 from components.quantization.conversion import convert as conversion
-from components.quantization.conversion.audit import audit
+from components.quantization.conversion import interface, io_dtypes
 from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_method
+from components.quantization.conversion.coverage import coverage, coverage_json
 from components.quantization.conversion.profiles import load_profile
-from components.quantization.qat import export
-from components.quantization.qat.parity import Parity, parity
 from components.quantization.schemes import QuantizationScheme, load_scheme
-
-_LOGGER = logging.getLogger(__name__)
-
-PARITY_FILE = "parity.txt"
-REPORT_FILE = "conversion.json"
-AUDIT_FILE = "audit.json"
-_PARITY_BITS = 8  # ranges of 16-bit activations are calibrated, whatever training found
-_PARITY_EXAMPLES = 32
-# Kernels round differently from float arithmetic by a step or two; more is worth a look.
-_PARITY_BOUND_LSB = 2.0
-_LARGEST_DB = 200.0  # in place of infinity, which JSON has no number for
 
 
 class Executor(base_executor.BaseExecutor):
@@ -45,11 +33,9 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Samples the representative dataset, converts and proves."""
+        """Samples the representative dataset, converts and proves, then measures where accuracy went."""
         source = artifact_utils.get_single_instance(input_dict["model"])
-        output = artifact_utils.get_single_instance(output_dict["tflite_model"])
         scheme = _scheme(source, exec_properties)
-        io_dtype = exec_properties["io_dtype"] or default_io_dtype(scheme)
         inputs = converter_inputs.ConverterInputs(input_dict, exec_properties)
         batches = inputs.representative_batches()
         with model_artifact.local_saved_model(source) as saved_model:
@@ -58,61 +44,45 @@ class Executor(base_executor.BaseExecutor):
                 scheme,
                 representative_dataset=batches,
                 profile=exec_properties["profile"],
-                io_dtype=io_dtype,
+                io_dtype=io_dtypes.from_text(exec_properties["io_dtype"]),
                 calibration=exec_properties["calibration"],
                 score=inputs.score() if exec_properties["calibration"] == AUTO else None,
+                cache_dir=Path(exec_properties["cache_dir"]) if exec_properties["cache_dir"] else None,
             )
-            found = _parity(saved_model, scheme, made.tflite, batches[0])
+            found = _attribution(saved_model, input_dict, exec_properties, made.tflite)
         names, outputs = interface.signature_of(made.tflite)
         labels = labels_by_output(json.loads(exec_properties["labels"]), tuple(outputs))
-        identity, known = self._identity(source, scheme, labels), inputs.knowledge(tuple(names), labels)
-        with model_artifact.staged_output(output) as directory:
-            tflite = deploy(model_artifact.serving_directory(directory), made.tflite, identity, known, batches[0])
-            (directory / REPORT_FILE).write_text(made.report.to_json())
-            (directory / AUDIT_FILE).write_text(audit(tflite, exec_properties["profile"], scheme).to_json())
-            if found is not None:
-                (directory / PARITY_FILE).write_text(f"{found}\n")
-            facts = _facts(tflite, source, scheme, exec_properties["profile"])
-            model_artifact.record_facts(output, directory, facts | _parity_facts(found))
-
-    def _identity(
-        self, source: types.Artifact, scheme: QuantizationScheme, labels: dict[str, tuple[str, ...]]
-    ) -> ModelIdentity:
-        context = self._context
-        return ModelIdentity(
-            run_id=(context and context.pipeline_run_id) or "",
-            parent_sha256=source.get_string_custom_property("sha256"),
-            scheme=scheme.to_json(),
-            labels=labels,
-            versions=toolchain.versions(),
+        covered = ""
+        if made.report.calibrated:
+            compared = coverage(batches, inputs.split_batches(), tuple(names))
+            covered = coverage_json(compared, exec_properties["split"], exec_properties["seed"])
+        model = ConvertedModel(
+            made=made,
+            scheme=scheme,
+            profile=exec_properties["profile"],
+            knowledge=inputs.knowledge(tuple(names), labels),
+            features=batches[0],
+            attribution=found,
+            coverage=covered,
         )
+        run_id = (self._context and self._context.pipeline_run_id) or ""
+        model.publish(source, artifact_utils.get_single_instance(output_dict["tflite_model"]), run_id)
 
 
-def _parity(saved_model: Path, scheme: QuantizationScheme, tflite: bytes, batch: dict[str, Any]) -> Parity | None:
-    """How far the file is from what training computed; None for ranges that the converter found by itself."""
-    if scheme.activation_bits != _PARITY_BITS:
+def _attribution(
+    saved_model: Path, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], tflite: bytes
+) -> Attribution | None:
+    """Where accuracy went, on examples of the golden split; None if nobody asks or there is nothing to compare with."""
+    if not exec_properties["attribution_examples"]:
         return None
-    try:
-        model = export.load_quantized_model(saved_model)
-        found = parity(model, tflite, [{name: batch[name][:_PARITY_EXAMPLES] for name in model.input_names}])
-    except ValueError as error:  # a model of another maker, or without fake quantization; the proof has been made
-        _LOGGER.info("parity is not measured: %s", error)
-        return None
-    first = found.first_over(_PARITY_BOUND_LSB)
-    where = "nowhere" if first is None else f"first at {first.name}, by {first.max_lsb:.1f} steps"
-    _LOGGER.info("parity with training: over %g steps of the integers %s", _PARITY_BOUND_LSB, where)
-    return found
-
-
-def _parity_facts(found: Parity | None) -> dict[str, model_artifact.Fact]:
-    if found is None or not found.tensors:
-        return {}
-    first, last = found.first_over(_PARITY_BOUND_LSB), found.tensors[-1]
-    return {
-        "parity_output_lsb": last.max_lsb,
-        "parity_output_sqnr_db": min(last.sqnr_db, _LARGEST_DB),
-        "parity_first_over": "" if first is None else first.name,
-    }
+    batches = converter_inputs.ConverterInputs(input_dict, exec_properties).attribution_batches()
+    with contextlib.ExitStack() as stack:
+        parent = None
+        if input_dict.get("float_model"):
+            float_model = artifact_utils.get_single_instance(input_dict["float_model"])
+            parent = stack.enter_context(model_artifact.local_saved_model(float_model))
+        models = SavedModels(converted=saved_model, float_parent=parent)
+        return attribute_saved(models, tflite, batches, exec_properties["label_key"])
 
 
 def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> QuantizationScheme:
@@ -124,31 +94,6 @@ def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> Quantiza
             " TFLiteIntConverter"
         )
     return QuantizationScheme.from_json(exec_properties["scheme"] or trained)
-
-
-def _facts(
-    tflite: bytes, source: types.Artifact, scheme: QuantizationScheme, profile: str
-) -> dict[str, model_artifact.Fact]:
-    accuracies = {
-        f"parent_{name}": value for name, value in model_artifact.read_facts(source).items() if name.startswith("eval_")
-    }
-    graph = flatbuffer.read_subgraphs(tflite)[0]
-    edges = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
-    quantized = sorted({tensor.dtype.lower() for tensor in edges if tensor.scale or tensor.dtype == "FLOAT32"})
-    return {
-        "kind": "int8" if scheme.all_activation_bits == (8,) else scheme.name,
-        "scheme": scheme.to_json(),
-        "profile": profile,
-        "io_dtype": ", ".join(quantized),
-        "integer_only": int(scheme.integer_only),
-        "sha256": hashlib.sha256(tflite).hexdigest(),
-        "content_sha256": content_sha256(tflite),  # the same in each run, which the metadata name
-        "parent_sha256": source.get_string_custom_property("sha256"),
-        "float_model_uri": source.get_string_custom_property("float_model_uri"),
-        "size_bytes": len(tflite),
-        **accuracies,
-        **toolchain.version_facts(),
-    }
 
 
 class TFLiteIntConverterSpec(component_spec.ComponentSpec):
@@ -165,10 +110,13 @@ class TFLiteIntConverterSpec(component_spec.ComponentSpec):
         "labels": component_spec.ExecutionParameter(type=str),
         "calibration": component_spec.ExecutionParameter(type=str),
         "label_key": component_spec.ExecutionParameter(type=str),
+        "attribution_examples": component_spec.ExecutionParameter(type=int),
+        "cache_dir": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "float_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
@@ -187,7 +135,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
       Format-Serving/io_contract.json      all that a device needs to know of its inputs and outputs; also as .h and .py
       Format-Serving/golden_vectors.npz    real inputs with the integers that come out; selftest.py checks them
       conversion.json, audit.json          how the conversion went, and what the proof looked at and found
-      parity.txt                           how far each tensor is from what training computed, if training quantized
+      attribution.json, .svg, .txt         where accuracy went: by step, layer, output and kernel; see `float_model`
+      representative.json                  the sample that ranges were calibrated with, against its split; where it was
     """
 
     SPEC_CLASS = TFLiteIntConverterSpec
@@ -197,13 +146,14 @@ class TFLiteIntConverter(base_component.BaseComponent):
         self,
         *,
         model: types.BaseChannel,
+        float_model: types.BaseChannel | None = None,
         examples: types.BaseChannel,
         transform_graph: types.BaseChannel | None = None,
         schema: types.BaseChannel | None = None,
         raw_examples: types.BaseChannel | None = None,
         scheme: str | QuantizationScheme | None = "full_int8",
         profile: str = "edge_tpu",
-        io_dtype: str = "",
+        io_dtype: io_dtypes.IoDtype = "",
         split: str = "train",
         representative_examples: int = 300,
         seed: int = 1,
@@ -211,11 +161,15 @@ class TFLiteIntConverter(base_component.BaseComponent):
         labels: Sequence[str] | Mapping[str, Sequence[str]] = (),
         calibration: str = MIN_MAX,
         label_key: str = "",
+        attribution_examples: int = 200,
+        cache_dir: str = "",
     ) -> None:
         """Declares the component.
 
         Args:
           model: A SavedModel with signature `serving_dense`, as QuantizeTrainer exports it.
+          float_model: The float model that a quantization-aware one was made from, QuantizeTrainer's `float_model`.
+            Without it nothing is measured of where accuracy went, unless `model` is a float Keras model itself.
           examples: Examples with the model's inputs as features; transformed ones.
           transform_graph: The graph that made the examples; says how to parse them.
           schema: Says how to parse the examples where there is no transform graph.
@@ -224,29 +178,41 @@ class TFLiteIntConverter(base_component.BaseComponent):
           scheme: A quantization scheme or its name; None for the one that QuantizeTrainer trained the model with, which
             strategy "auto" chooses.
           profile: Name of the target whose needs the converter respects.
-          io_dtype: Type of the inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations; "" for the usual
+          io_dtype: Type of the inputs and outputs, of all or by name: "int8" or "uint8", "int16" with 16-bit
+            activations, "float32" for one QUANTIZE or DEQUANTIZE at that edge, outside of the proof; "" for the usual
             one of the scheme.
           split: The split that a float model is calibrated with.
           representative_examples: How many examples of it.
           seed: Decides which.
-          golden_split: The split that golden vectors are made of, and that calibration "auto" measures accuracy on.
+          golden_split: The split that golden vectors are made of, that calibration "auto" measures accuracy on, and on
+            which is measured where accuracy went.
           labels: The names of the classes, in the order of the output; by name of the output if there are several.
           calibration: How ranges are found from examples: "min_max", "percentile_99.9" and so on, "mse", or "auto" for
             the one with the best accuracy.
-          label_key: The transformed feature that is the label; for "auto" alone.
+          label_key: The transformed feature that is the label, for "auto" and for the metrics of the float model, as
+            they were compiled, of floats, fake quantization and integers. Where these cannot be restored or do not fit
+            the label, the log says so and the rest is measured.
+          attribution_examples: How many examples show where accuracy went; 0 for none. The models before and three sets
+            of kernels run them, the slow reference kernels 32 at most.
+          cache_dir: Local directory in which conversions are kept by the hash of all that decides them, so that a retry
+            does not convert again; "" for none.
 
         Raises:
           ValueError: If an argument is wrong or scheme and profile do not fit.
         """
-        if scheme is None:
-            require_io_dtype(io_dtype or IO_DTYPES[0])
-        else:
+        if scheme is not None:
             scheme = load_scheme(scheme)
             load_profile(profile).check(scheme)
-            io_dtype = io_dtype or default_io_dtype(scheme)
-            require_io_dtype(io_dtype, scheme)
+        io_dtypes.require(io_dtype, scheme)
+        wrong = []
         if representative_examples < 1:
-            raise ValueError(f"representative_examples: got {representative_examples}, expected at least 1")
+            wrong.append(f"representative_examples: got {representative_examples}, expected at least 1")
+        if attribution_examples < 0:
+            wrong.append(f"attribution_examples: got {attribution_examples}, expected at least 0")
+        if "://" in cache_dir:
+            wrong.append(f"cache_dir: got {cache_dir!r}, expected a local directory")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         if calibration != AUTO:
             load_method(calibration)
         elif not label_key:
@@ -256,13 +222,14 @@ class TFLiteIntConverter(base_component.BaseComponent):
         super().__init__(
             TFLiteIntConverterSpec(
                 model=model,
+                float_model=float_model,
                 examples=examples,
                 transform_graph=transform_graph,
                 schema=schema,
                 raw_examples=raw_examples,
                 scheme="" if scheme is None else scheme.to_json(),
                 profile=profile,
-                io_dtype=io_dtype,
+                io_dtype=io_dtypes.as_text(io_dtype),
                 split=split,
                 representative_examples=representative_examples,
                 seed=seed,
@@ -270,6 +237,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
                 labels=json.dumps(dict(labels) if isinstance(labels, Mapping) else list(labels)),
                 calibration=calibration,
                 label_key=label_key,
+                attribution_examples=attribution_examples,
+                cache_dir=cache_dir,
                 toolchain=toolchain.versions_json(),
                 tflite_model=channel_utils.as_channel([standard_artifacts.Model()]),
             )

@@ -40,7 +40,9 @@ def _config_options(command: Any) -> Any:
     """What may be changed of a config, on the command line of whatever takes one."""
     for option in (
         click.option("--gate", "gates", multiple=True, help="A gate to add or replace, such as 'accuracy >= 0.98'."),
-        click.option("--io-dtype", help="Type of the model's inputs and outputs, int8 or uint8."),
+        click.option(
+            "--io-dtype", multiple=True, help="Type of inputs and outputs: of all, or of one, as image=uint8."
+        ),
         click.option("--target", help="Target to use instead of the config's."),
         click.option("--scheme", help="Quantization scheme to use instead of the config's."),
         click.option("--strategy", help="How the float model becomes one of integers: qat, ptq or auto."),
@@ -62,7 +64,12 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
-    changed = {name: value for name, value in changes.items() if value is not None}
+    changed = {name: value for name, value in changes.items() if value not in (None, ())}
+    if "io_dtype" in changed:
+        from pipelines.conversion import io_dtypes_of
+
+        types = io_dtypes_of(changed["io_dtype"])
+        changed["io_dtype"] = types.get("", types)
     if "strategy" in changed:
         changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
     return dataclasses.replace(config, **changed)

@@ -19,7 +19,7 @@ class AttributionRequest:
       qat_model: The quantization-aware model in between, a SavedModel as QuantizeTrainer exports it; None for none.
       examples: Path of examples, as `read_arrays` takes them.
       label_key: Name of their labels, which are classes; "" for none.
-      output: Directory for attribution.json and attribution.svg; None for none.
+      output: Directory for attribution.json, attribution.svg and attribution.txt; None for none.
       sensitivity: Whether to quantize one layer at a time, too.
     """
 
@@ -33,7 +33,7 @@ class AttributionRequest:
 
 
 def attribute_and_show(request: AttributionRequest, console: Console) -> None:
-    """Measures, shows a table, and writes JSON and a picture.
+    """Measures, shows tables, and writes them, JSON and a picture.
 
     Raises:
       ValueError: If a file is missing, or models and examples do not fit each other.
@@ -43,6 +43,7 @@ def attribute_and_show(request: AttributionRequest, console: Console) -> None:
         raise ValueError(f"{', '.join(map(str, missing))}: got nothing there, expected models")
     with console.status("measuring"), silent():
         from components.quantization.attribution.attribute import AttributionOptions, attribute
+        from components.quantization.attribution.saved_models import write_files
         from components.quantization.qat.export import load_quantized_model
         from components.quantization.surgery.keras3 import load_model
 
@@ -54,8 +55,7 @@ def attribute_and_show(request: AttributionRequest, console: Console) -> None:
     console.print(str(found), soft_wrap=True, markup=False)
     if request.output is not None:
         request.output.mkdir(parents=True, exist_ok=True)
-        (request.output / "attribution.json").write_text(found.to_json())
-        (request.output / "attribution.svg").write_text(found.to_svg())
+        write_files(found, request.output)
 
 
 def accuracy(labels: Any, predictions: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from components import targets
 from components.evaluation.gates import Gate, require_gates
-from components.quantization import conversion
+from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import QuantizationScheme, load_scheme
@@ -33,9 +33,12 @@ class PipelineConfig:
       eval_buckets: The eval split is about one in this many examples.
       scheme: A quantization scheme, or the name of one that ships.
       target: Where the model will run.
-      io_dtype: Type of the model's inputs and outputs: "int8" or "uint8", "int16" with 16-bit activations; "" for the
-        usual one of the scheme.
+      io_dtype: Type of the model's inputs and outputs, of all or by name: "int8" or "uint8", "int16" with 16-bit
+        activations, "float32" to have the file quantize and dequantize by itself; "" for the usual one of the scheme.
       representative_examples: Examples that a float model would be calibrated with.
+      attribution_examples: Examples of the eval split on which is measured where accuracy went; 0 for none.
+      conversion_cache_dir: Local directory in which conversions are kept, so that a retry does not convert again; ""
+        for `conversions` under the root, if that is local. Under a remote root, such as gs://, nothing is kept.
       when_missing: Without the target's compiler: "analyze" or "fail".
       training: Strategy, epochs, rates, seed and so on.
       warm_start: Whether float training begins with the weights of the last blessed model.
@@ -55,8 +58,10 @@ class PipelineConfig:
     eval_buckets: int = 5
     scheme: str | QuantizationScheme = "full_int8"
     target: str = "edge_tpu"
-    io_dtype: str = ""
+    io_dtype: str | Mapping[str, str] = ""
     representative_examples: int = 300
+    attribution_examples: int = 200
+    conversion_cache_dir: str = ""
     when_missing: str = "analyze"
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
     warm_start: bool = False
@@ -78,7 +83,7 @@ class PipelineConfig:
         targets.require_target(self.target)
         scheme = load_scheme(self.scheme)
         load_profile(self.target).check(scheme)
-        conversion.require_io_dtype(self.io_dtype or conversion.default_io_dtype(scheme), scheme)
+        io_dtypes.require(self.io_dtype, scheme)
         targets.require_when_missing(self.when_missing)
         require_gates(self.gates, self.metrics)
         wrong = []
@@ -92,6 +97,10 @@ class PipelineConfig:
             wrong.append(f"eval_buckets={self.eval_buckets} (at least 2, one of them for the eval split)")
         if self.representative_examples < 1:
             wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
+        if self.attribution_examples < 0:
+            wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
+        if "://" in self.conversion_cache_dir:
+            wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
         if not self.metrics:
             wrong.append("metrics is empty (the first is the one that a run shows)")
         if any(isinstance(slice_keys, str) for slice_keys in self.slices):
@@ -113,6 +122,12 @@ class PipelineConfig:
     def push_uri(self) -> str:
         """Where blessed models go."""
         return self.push_dir or os.path.join(self.root, "pushed")
+
+    @property
+    def conversion_cache(self) -> str:
+        """Where conversions are kept; "" for nowhere."""
+        default = "" if "://" in self.root else os.path.join(self.root, "conversions")
+        return self.conversion_cache_dir or default
 
     @property
     def reports_uri(self) -> str:

@@ -109,7 +109,7 @@ def convert(
 @click.option("--examples", required=True, help="An .npz file of arrays by input name, or TFRecords.")
 @click.option("--label-key", default="", help="Name of the labels among them, which are classes.")
 @click.option("--sensitivity", is_flag=True, help="Quantize one layer at a time, too.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory for attribution.json and .svg.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory for attribution.json, .svg and .txt.")
 def attribute(**request: Any) -> None:
     """Shows where the accuracy of TFLITE went: in quantization, in conversion, or in kernels; and in which layer."""
     from pipelines.attribution import AttributionRequest, attribute_and_show

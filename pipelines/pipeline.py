@@ -114,6 +114,7 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
     converter = TFLiteIntConverter(
         **transformed,
         model=trainer.outputs["model"],
+        float_model=trainer.outputs["float_model"],
         schema=schema,
         raw_examples=example_gen.outputs["examples"],
         labels=tasks.labels(config.task),
@@ -122,6 +123,9 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         io_dtype=config.io_dtype,
         representative_examples=config.representative_examples,
         seed=config.training.seed,
+        label_key=config.label_key,
+        attribution_examples=config.attribution_examples,
+        cache_dir=os.path.abspath(config.conversion_cache) if config.conversion_cache else "",
     )
     compiler = _compiler(config, converter.outputs["tflite_model"])
     evaluator = QuantizedEvaluator(

@@ -1,4 +1,7 @@
-"""Runs an integer TFLite model on float features, exactly as a device that quantizes its input would."""
+"""Runs an integer TFLite model on float features, exactly as a device that quantizes its input would.
+
+Inputs and outputs that are floats in the file are fed and read as they are: the file quantizes by itself.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +41,7 @@ class IntegerModel:
             this CPU without delegates, "reference" for its portable ones. They round differently.
 
         Raises:
-          ValueError: If it has no such signature, float inputs or outputs, or there are no such kernels.
+          ValueError: If it has no such signature, or there are no such kernels.
         """
         self._interpreter = load(tflite, kernels)
         self.kernels = described(kernels, self._interpreter)
@@ -47,12 +50,6 @@ class IntegerModel:
         runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
-        edges = [*self._inputs.items(), *self._outputs.items()]
-        floats = [name for name, edge in edges if edge["dtype"] == np.float32]
-        if floats:
-            raise ValueError(
-                f"the TFLite model has float inputs or outputs: {', '.join(floats)}; convert it with integer ones"
-            )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -96,8 +93,8 @@ class IntegerModel:
         if values.shape[1:] != expected:
             raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
         scale, zero_point = detail["quantization"]
-        if not scale:  # indices, such as those of an embedding
-            return values.astype(detail["dtype"])
-        if np.isnan(values).any():
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
             raise ValueError(f"input {name!r} has values that are not numbers; mend them in the preprocessing_fn")
+        if not scale:  # floats, and indices, such as those of an embedding
+            return values.astype(detail["dtype"])
         return quantize(values, scale, zero_point, detail["dtype"])

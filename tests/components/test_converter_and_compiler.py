@@ -22,10 +22,17 @@ _MODEL = channel_utils.as_channel([standard_artifacts.Model()])
 
 
 def _convert(
-    channel: Callable[[str], types.BaseChannel], standard: Artifacts, source: Any, directory: Path, **arguments: Any
+    channel: Callable[[str], types.BaseChannel],
+    standard: Artifacts,
+    source: Any,
+    directory: Path,
+    *,
+    float_model: Any = None,
+    **arguments: Any,
 ) -> types.Artifact:
     component = TFLiteIntConverter(
         model=_MODEL,
+        float_model=_MODEL if float_model else None,
         examples=channel("transformed_examples"),
         transform_graph=channel("transform_graph"),
         schema=channel("schema"),
@@ -34,6 +41,7 @@ def _convert(
     outputs = new_models(directory, "tflite_model")
     inputs = {
         "model": source,
+        **({"float_model": float_model} if float_model else {}),
         "examples": standard["transformed_examples"],
         "transform_graph": standard["transform_graph"],
         "schema": standard["schema"],
@@ -57,12 +65,7 @@ def test_converter_publishes_an_integer_only_model(
     accuracy = trained[source][0].get_float_custom_property("eval_accuracy")
     assert artifact.get_float_custom_property("parent_eval_accuracy") == accuracy
     assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
-    report = Path(artifact.uri) / "parity.txt"
-    assert report.exists() == (source == "model")
-    if report.exists():
-        assert "top-1 agreement of probabilities: 100.0%" in report.read_text()
-        assert artifact.get_float_custom_property("parity_output_lsb") <= 2
-        assert artifact.get_float_custom_property("parity_output_sqnr_db") > 30
+    assert artifact.get_int_custom_property("integer_only") == 1
 
 
 def test_converter_takes_the_scheme_that_the_model_was_trained_with_when_it_is_given_none(
@@ -74,6 +77,7 @@ def test_converter_takes_the_scheme_that_the_model_was_trained_with_when_it_is_g
     assert artifact.get_string_custom_property("io_dtype") == "int8"
     parent = trained["float_model"][0].uri
     assert artifact.get_string_custom_property("float_model_uri") == parent
+    assert not (Path(artifact.uri) / "attribution.json").exists()  # nobody connected the float model
     stranger = new_models(tmp_path / "stranger", "model")["model"]
     with pytest.raises(ValueError, match="does not say by which scheme it was trained; pass scheme="):
         _convert(channel, standard, stranger, tmp_path, scheme=None)
@@ -92,8 +96,14 @@ def test_converter_raises_and_writes_nothing_when_the_split_does_not_exist(
     [
         ({"scheme": "int7"}, "unknown scheme 'int7'"),
         ({"profile": "abacus"}, "unknown target 'abacus'"),
-        ({"io_dtype": "float32"}, "expected one of int8, uint8"),
-        ({"representative_examples": 0}, "got 0, expected at least 1"),
+        ({"io_dtype": "int16"}, "expected one of int8, uint8"),
+        ({"io_dtype": {"image": "int16"}}, "expected one of int8, uint8"),
+        ({"io_dtype": {"image": "int3"}, "scheme": None}, "io_dtype: got 'int3', expected one of int8, uint8, int16"),
+        (
+            {"representative_examples": 0, "attribution_examples": -1, "cache_dir": "gs://b/c"},
+            "representative_examples: got 0, expected at least 1; attribution_examples: got -1, expected at least 0;"
+            " cache_dir: got 'gs://b/c', expected a local directory",
+        ),
         ({"transform_graph": None, "schema": None}, "neither transform_graph nor schema given"),
     ],
 )

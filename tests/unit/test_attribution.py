@@ -18,6 +18,7 @@ from components.quantization.attribution.report import Attribution
 from components.quantization.conversion import flatbuffer
 from components.quantization.interpreter import IntegerModel
 from components.quantization.kernels import KernelInterpreter, real_values
+from components.quantization.qat.quantize import in_floats
 
 import small_models as models
 
@@ -189,8 +190,10 @@ def test_codes_are_counted_by_hand() -> None:
     counts = CodeCounts(tensor)
     counts.add(np.array([[-128, -128, 0], [1, 2, 127]], np.int8))
     assert counts.saturation == pytest.approx(3 / 6)
-    assert counts.utilisation == pytest.approx(5 / 256)
     assert counts.span == 1.0
+    assert math.isnan(counts.utilisation)  # of 6 values
+    counts.add(np.zeros(250, np.int8))
+    assert counts.utilisation == pytest.approx(5 / 256)
     noise = Noise()
     noise.add(np.array([3.0, 4.0]), np.array([3.0, 4.5]))
     assert noise.sqnr_db == pytest.approx(20.0)  # 25 over 0.25
@@ -258,7 +261,7 @@ def test_the_small_head_is_flagged_when_two_share_a_range() -> None:
     )
     model = tf_keras.Model(x, {"small": small, "large": large})
     heads.set_weights([kernel])
-    values = np.random.default_rng(1).uniform(-1, 1, (100, 4)).astype(np.float32)
+    values = np.random.default_rng(1).uniform(-1, 1, (200, 4)).astype(np.float32)
     found = attribute(model, None, convert(model, representative_dataset=[values], profile="cpu"), [values])
     assert {one.name for one in found.outputs} == {"small", "large"}
     used = {one.name: one for one in found.outputs}
@@ -280,6 +283,42 @@ def test_attribution_compares_with_the_float_model_when_there_is_no_other() -> N
     assert [layer.name for layer in found.layers] == ["first", "second", "flatten", "output logits"]
     assert found.unmatched == ()
     assert all(layer.sqnr_db > 15 and layer.quantization_sqnr_db is None for layer in found.layers)
+
+
+def test_reference_kernels_run_fewer_examples_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    run = KernelInterpreter.run
+    monkeypatch.setattr(KernelInterpreter, "run", lambda self, x: (ran.append(self.description), run(self, x))[1])
+    options = AttributionOptions(layer_examples=1, reference_examples=130)
+    found = attribute(*_trained(), _examples(), options)
+    assert ran.count("reference kernels") == 130  # of batches of 120 and 80
+    assert [step.name for step in found.steps] == ["float", "fake-quant", "integer default", "integer optimized"]
+    examples = {(pair.first, pair.second): pair.examples for pair in found.kernels.pairs}
+    assert examples == {("default", "optimized"): 200, ("default", "reference"): 130, ("optimized", "reference"): 130}
+    assert found.kernels.examples == 200
+
+
+def test_attribution_of_16_bits_compares_with_weights_alone_because_ranges_are_calibrated() -> None:
+    tf_keras.utils.set_random_seed(1)
+    images, labels = _digits()
+    model = _trained()[0]
+    quantized = quantize_model(model, "int16x8")
+    quantized.compile("adam", model.loss)
+    quantized.fit(images[:1000], labels[:1000], batch_size=50, epochs=1, verbose=0)
+    tflite = convert(quantized, "int16x8", [images], profile="cpu")
+    found = attribute(model, quantized, tflite, _examples(), AttributionOptions(kernels=("optimized",)))
+    assert (found.compared_with, found.steps[1].name) == ("fake-quant weights",) * 2
+    assert [layer.bits for layer in found.layers] == [16] * len(found.layers)
+    assert found.first_diverging is None
+    # Within a few steps of 2**-15 of the range, where half a step of 8 bits would be 128.
+    assert all(layer.max_lsb < 16 and layer.sqnr_db > 75 for layer in found.layers)
+    assert {"first_relu", "second_relu", "output logits"} <= {layer.name for layer in found.layers}
+    # The trained ranges, which the file does not have, are used again behind it.
+    before = quantized(images[:10], training=False).numpy()
+    attribute(model, quantized, tflite, _examples(), AttributionOptions(kernels=("optimized",)))
+    np.testing.assert_array_equal(quantized(images[:10], training=False).numpy(), before)
+    with in_floats(quantized, activations_alone=True):
+        assert not np.array_equal(quantized(images[:10], training=False).numpy(), before)
 
 
 def test_attribution_is_json_and_a_picture() -> None:
@@ -333,5 +372,8 @@ def test_attribute_raises_when_there_are_labels_and_no_metrics() -> None:
 
 
 def test_options_name_all_that_is_wrong() -> None:
-    with pytest.raises(ValueError, match="got fast, expected some of .*layer_examples: got 0.*bound_lsb: got -1"):
-        AttributionOptions(kernels=("fast",), layer_examples=0, bound_lsb=-1)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError,
+        match="got fast, expected some of .*layer_examples: got 0.*reference_examples: got 0.*bound_lsb: got -1",
+    ):
+        AttributionOptions(kernels=("fast",), layer_examples=0, reference_examples=0, bound_lsb=-1)  # type: ignore[arg-type]

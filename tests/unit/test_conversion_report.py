@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization import convert, quantize_model
-from components.quantization.conversion import flatbuffer, interface
+from components.quantization.conversion import cache, flatbuffer, interface
 from components.quantization.conversion.convert import convert_with_report
 from components.quantization.qat.calibration import calibrate
 
@@ -151,6 +151,14 @@ def test_cache_gives_the_same_file_without_converting_when_asked_again(tmp_path:
     assert first.tflite == second.tflite
     assert second.report.calibrated == first.report.calibrated
     assert "convert" not in second.report.seconds
+
+
+def test_digest_is_that_of_the_nodes_whatever_their_order() -> None:
+    def digest(*names: str) -> bytes:
+        return cache.digest_of(tf.compat.v1.GraphDef(node=[tf.compat.v1.NodeDef(name=name) for name in names]))
+
+    assert digest("a", "b") == digest("b", "a")
+    assert digest("a", "b") != digest("ab", "")
 
 
 def test_cache_finds_a_model_whose_graph_is_rewritten_for_16_bits(tmp_path: Path) -> None:

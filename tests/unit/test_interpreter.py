@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -96,10 +98,14 @@ def test_predict_raises_when_an_input_is_wrong(integer_model: bytes, features: d
         IntegerModel(integer_model).predict(features)
 
 
-def test_model_with_float_edges_is_refused() -> None:
-    tflite = tf.lite.TFLiteConverter.from_keras_model(models.dense()).convert()
-    with pytest.raises(ValueError, match="float inputs or outputs: x, y; convert it with integer ones"):
-        IntegerModel(tflite)
+@pytest.mark.parametrize("io_dtype", ["float32", {"image": "float32"}, {"probabilities": "float32"}, "uint8"])
+def test_predict_is_the_same_whatever_the_types_of_the_edges(integer_model: bytes, io_dtype: Any) -> None:
+    images = models.images(20) * 3 - 1  # inside and beyond the trained range 0..1
+    expected = IntegerModel(integer_model).predict({"image": images})["probabilities"]
+    tflite = convert(models.trained_with_fake_quantization(), io_dtype=io_dtype)
+    np.testing.assert_array_equal(IntegerModel(tflite).predict({"image": images})["probabilities"], expected)
+    with pytest.raises(ValueError, match="not numbers"):
+        IntegerModel(tflite).predict({"image": np.full((1, 8, 8, 1), np.nan)})
 
 
 def test_predict_passes_indices_on_as_they_are() -> None:

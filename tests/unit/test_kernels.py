@@ -97,7 +97,7 @@ def test_kernel_agreement_says_which_kernels_ran() -> None:
     lines = str(found).splitlines()
     assert lines[0] == f"default: {found.kernels['default']}"
     assert lines[4].split()[:4] == ["default", "-", "optimized", "probabilities"]
-    assert lines[4].split()[4] == f"{found.pairs[0].equal:.2%}"
+    assert lines[4].split()[4:6] == [str(found.pairs[0].examples), f"{found.pairs[0].equal:.2%}"]
 
 
 def test_delegated_ops_are_those_of_the_default_kernels_alone() -> None:

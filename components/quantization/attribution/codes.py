@@ -37,8 +37,9 @@ class CodeCounts:
 
     @property
     def utilisation(self) -> float:
-        """Share, 0..1, of the integers that occur; NaN if there are no values."""
-        return int(np.count_nonzero(self.counts)) / len(self.counts) if self.total else math.nan
+        """Share, 0..1, of the integers that occur; NaN if there are fewer values than integers."""
+        enough = self.total >= len(self.counts) > 0
+        return int(np.count_nonzero(self.counts)) / len(self.counts) if enough else math.nan
 
     @property
     def span(self) -> float:

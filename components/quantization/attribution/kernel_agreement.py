@@ -28,6 +28,7 @@ class OutputAgreement:
       first: The one set.
       second: The other.
       output: Name of the output in the signature.
+      examples: How many examples were compared.
       equal: Share, 0..1, of its values that are equal bit for bit.
       equal_examples: Share, 0..1, of the examples all of whose values are.
       max_lsb: The largest difference in steps of the integers; of floats, in their own unit.
@@ -40,6 +41,7 @@ class OutputAgreement:
     first: Kernels
     second: Kernels
     output: str
+    examples: int
     equal: float
     equal_examples: float
     max_lsb: float
@@ -56,7 +58,7 @@ class KernelAgreement:
     Attributes:
       kernels: Each set of kernels in words, with what XNNPACK runs of it.
       pairs: One entry for each pair of sets and each output.
-      examples: How many examples were run.
+      examples: How many examples were run; some kernels may have run fewer.
     """
 
     kernels: dict[Kernels, str]
@@ -68,16 +70,16 @@ class KernelAgreement:
         lines = [f"{name}: {words}" for name, words in self.kernels.items()]
         width = max((len(pair.output) for pair in self.pairs), default=0)
         lines.append(
-            f"{'kernels'.ljust(23)}  {'output'.ljust(width)}  {'equal':>7}  {'examples':>8}  {'max LSB':>7}"
-            f"  {'top-1 differs':>13}  {'beyond ties':>11}  {'ties':>6}"
+            f"{'kernels'.ljust(23)}  {'output'.ljust(width)}  {'examples':>8}  {'equal':>7}  {'wholly':>7}"
+            f"  {'max LSB':>7}  {'top-1 differs':>13}  {'beyond ties':>11}  {'ties':>6}"
         )
         for pair in self.pairs:
             both = f"{pair.first} - {pair.second}"
             shares = (pair.top1_differs, pair.top1_differs_beyond_ties, pair.ties)
             top = [f"{share:.2%}" if pair.predictions else "-" for share in shares]
             lines.append(
-                f"{both.ljust(23)}  {pair.output.ljust(width)}  {pair.equal:7.2%}  {pair.equal_examples:8.2%}"
-                f"  {pair.max_lsb:7.4g}  {top[0]:>13}  {top[1]:>11}  {top[2]:>6}"
+                f"{both.ljust(23)}  {pair.output.ljust(width)}  {pair.examples:8}  {pair.equal:7.2%}"
+                f"  {pair.equal_examples:7.2%}  {pair.max_lsb:7.4g}  {top[0]:>13}  {top[1]:>11}  {top[2]:>6}"
             )
         return "\n".join(lines)
 
@@ -134,21 +136,25 @@ def input_dtype(tensor: Tensor) -> str:
 
 
 def compared(interpreters: Mapping[Kernels, KernelInterpreter], runs: Mapping[Kernels, Codes]) -> KernelAgreement:
-    """Compares what `run_kernels` returned, pair by pair; of a single set of kernels there is no pair."""
+    """Compares what `run_kernels` returned, pair by pair; of a single set of kernels there is no pair.
+
+    Where one ran fewer examples, these count, and are the first ones of the other.
+    """
     pairs = tuple(
         _agreement(first, second, output, runs[first][output], runs[second][output])
         for first, second in itertools.combinations(runs, 2)
         for output in runs[first]
     )
     descriptions = {kernels: interpreter.description for kernels, interpreter in interpreters.items()}
-    return KernelAgreement(
-        kernels=descriptions, pairs=pairs, examples=len(next(iter(next(iter(runs.values())).values())))
-    )
+    examples = max(len(codes) for outputs in runs.values() for codes in outputs.values())
+    return KernelAgreement(kernels=descriptions, pairs=pairs, examples=examples)
 
 
 def _agreement(
     first: Kernels, second: Kernels, output: str, one: npt.NDArray[Any], other: npt.NDArray[Any]
 ) -> OutputAgreement:
+    examples = min(len(one), len(other))
+    one, other = one[:examples], other[:examples]
     predictions, differs, beyond, ties = 0, 0.0, 0.0, 0.0
     if one.ndim > 1 and one.shape[-1] > 1:
         tops = [codes == codes.max(axis=-1, keepdims=True) for codes in (one, other)]
@@ -160,6 +166,7 @@ def _agreement(
         first=first,
         second=second,
         output=output,
+        examples=examples,
         equal=float(np.mean(one == other)),
         equal_examples=float(np.mean((one == other).reshape(len(one), -1).all(axis=1))),
         max_lsb=float(np.max(np.abs(one.astype(np.float64) - other), initial=0.0)),

@@ -12,7 +12,7 @@ import tf_keras
 from components.quantization.attribution.codes import CodeCounts, Noise
 from components.quantization.conversion import flatbuffer
 from components.quantization.kernels import KernelInterpreter, real_values
-from components.quantization.qat.quantize import switch
+from components.quantization.qat.quantize import in_floats
 from components.quantization.qat.tensor_matching import probes
 from components.quantization.surgery.graph import Call, calls
 
@@ -37,7 +37,7 @@ class LayerSignal:
         which is what quantization costs with the same weights; None if there is no such model.
       saturation: Share, 0..1, of the values at either end of the integers' range; NaN for floats. A ReLU has its zeros
         there.
-      utilisation: Share, 0..1, of the integers that occur; NaN for floats.
+      utilisation: Share, 0..1, of the integers that occur; NaN for floats, and where there are fewer values.
       bits: Width of the integers, 8 or 16.
     """
 
@@ -81,12 +81,10 @@ class LayerSums:
         """Runs a batch, its features by the names of the inputs."""
         expected = self._values(features)
         if self._quantized:
-            switch(self._model, quantizing=False)
-            try:
-                for noise, floats, values in zip(self._quantization, self._values(features), expected, strict=True):
-                    noise.add(floats, values)
-            finally:
-                switch(self._model, quantizing=True)
+            with in_floats(self._model):
+                in_full = self._values(features)
+            for noise, floats, values in zip(self._quantization, in_full, expected, strict=True):
+                noise.add(floats, values)
         for row in range(len(expected[0])):
             self._interpreter.run({name: array[row : row + 1] for name, array in features.items()})
             for pair, values, noise, counts in zip(self._pairs, expected, self._noise, self._counts, strict=True):

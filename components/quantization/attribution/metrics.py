@@ -1,6 +1,7 @@
 """A task's metrics on predictions that were made elsewhere, as a whole and example by example, and their changes."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -71,24 +72,66 @@ class Change:
     cause: str
 
 
-def compiled_metrics(model: tf_keras.Model, batches: Sequence[Labelled], outputs: Outputs) -> Measured:
-    """Computes loss and metrics with which a model was compiled.
+class CompiledMetrics:
+    """Loss and metrics with which a model was compiled."""
 
-    Args:
-      model: The float model, compiled.
-      batches: With labels.
-      outputs: The predictions by name of the model's output.
-    """
-    model.reset_metrics()
-    found: Mapping[str, Any] = {}
-    for batch in batches:
-        found = _update(model, batch, outputs, batch.rows)
-    values = {name: float(value) for name, value in found.items()}
-    each = {name: np.array(column) for name, column in _singles(model, batches, outputs, list(values)).items()}
-    model.reset_metrics()
-    weights = _example_weights(batches)
-    means = {name: _as_mean(column, weights, values[name]) for name, column in each.items()}
-    return Measured(values=values, each={name: mean for name, mean in means.items() if mean is not None})
+    def __init__(self, model: tf_keras.Model) -> None:
+        """Takes the float model, compiled."""
+        self._model = model
+        self._names: tuple[str, ...] = ()
+
+    def measure(self, batches: Sequence[Labelled], outputs: Outputs) -> Measured:
+        """Computes them.
+
+        Args:
+          batches: With labels.
+          outputs: The predictions by name of the model's output.
+        """
+        self._model.reset_metrics()
+        found: Mapping[str, Any] = {}
+        for batch in batches:
+            found = self._update(*self._constants(batch, outputs), _constants(batch.weights))
+        values = {name: float(value) for name, value in found.items()}
+        self._names = tuple(values)
+        columns = [self._singles(*self._constants(batch, outputs)).numpy() for batch in batches]
+        each = dict(zip(values, np.concatenate(columns, dtype=np.float64).T, strict=True))
+        self._model.reset_metrics()
+        weights = _example_weights(batches)
+        means = {name: _as_mean(column, weights, values[name]) for name, column in each.items()}
+        return Measured(values=values, each={name: mean for name, mean in means.items() if mean is not None})
+
+    def problem(self, batch: Labelled) -> str:
+        """Why the labels of a batch are none of those that the model was compiled for; empty if they are."""
+        shapes = zip(self._model.output_names, self._model.outputs, strict=True)
+        outputs = {name: np.zeros((batch.rows.stop - batch.rows.start, *one.shape[1:]), "f") for name, one in shapes}
+        try:
+            self.measure([batch], outputs)
+        except Exception as error:  # whatever a loss or a metric of the user's raises
+            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return ""
+
+    def _constants(self, batch: Labelled, outputs: Outputs) -> tuple[Any, Any, Any]:
+        predicted = [tf.constant(outputs[name][batch.rows]) for name in self._model.output_names]
+        return _constants(batch.features), _constants(batch.labels), predicted
+
+    def _update(self, features: Any, labels: Any, predicted: Any, weights: Any = None) -> Any:
+        structured = tf.nest.pack_sequence_as(self._model.output, predicted)
+        self._model.compute_loss(features, labels, structured, weights)
+        return self._model.compute_metrics(features, labels, structured, weights)
+
+    @functools.cached_property
+    def _singles(self) -> Any:
+        """A function that returns, of a batch, the metrics of each example alone, with weight 1: a row for each."""
+
+        def alone(example: Any) -> Any:
+            self._model.reset_metrics()
+            found = self._update(*tf.nest.map_structure(lambda values: values[tf.newaxis], example))
+            return tf.stack([tf.cast(found[name], tf.float32) for name in self._names])
+
+        def singles(*examples: Any) -> Any:
+            return tf.map_fn(alone, examples, fn_output_signature=tf.float32, parallel_iterations=1)
+
+        return tf.function(singles, reduce_retracing=True, autograph=False)
 
 
 def own_metric(name: str, metric: Metric, labels: Any, predictions: Any) -> Measured:
@@ -153,38 +196,6 @@ def _as_mean(column: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] |
     tolerance = _MEAN_TOLERANCE * max(1.0, abs(value))
     weighted = (way for way in ways if way.weights.sum())
     return next((w for w in weighted if abs(np.average(w.values, weights=w.weights) - value) <= tolerance), None)
-
-
-def _update(model: tf_keras.Model, batch: Labelled, outputs: Outputs, rows: slice) -> Any:
-    predicted = [tf.constant(outputs[name][rows]) for name in model.output_names]
-    structured = tf.nest.pack_sequence_as(model.output, predicted)
-    labels, weights = _constants(batch.labels), _constants(batch.weights)
-    model.compute_loss(batch.features, labels, structured, weights)
-    return model.compute_metrics(batch.features, labels, structured, weights)
-
-
-def _singles(
-    model: tf_keras.Model, batches: Sequence[Labelled], outputs: Outputs, names: Sequence[str]
-) -> dict[str, list[float]]:
-    """The metrics of each example alone, with weight 1."""
-
-    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
-    def alone(features: Any, labels: Any, predicted: Any) -> Any:
-        model.reset_metrics()
-        structured = tf.nest.pack_sequence_as(model.output, predicted)
-        model.compute_loss(features, labels, structured, None)
-        return model.compute_metrics(features, labels, structured, None)
-
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for batch in batches:
-        features, labels = _constants(batch.features), _constants(batch.labels)
-        predicted = [tf.constant(outputs[name][batch.rows]) for name in model.output_names]
-        for row in range(batch.rows.stop - batch.rows.start):
-            one = tf.nest.map_structure(lambda values, row=row: values[row : row + 1], (features, labels, predicted))
-            result = alone(*one)
-            for name in names:
-                found[name].append(float(result[name]))
-    return found
 
 
 def _constants(structure: Any) -> Any:

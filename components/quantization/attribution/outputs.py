@@ -29,7 +29,7 @@ class OutputUse:
       sqnr_db: Ratio of the float model's signal to the difference from it, in dB.
       max_lsb: The largest difference from the float model, in steps of the integers.
       agreement: Share, 0..1, of predictions with the float model's class; None if there is one value.
-      utilisation: Share, 0..1, of the integers that occur; NaN for floats.
+      utilisation: Share, 0..1, of the integers that occur; NaN for floats, and where there are fewer values.
       span: Share, 0..1, of the integers from the smallest to the largest that occurs; NaN for floats.
       saturation: Share, 0..1, of the values at either end of the integers.
       clipped: Share, 0..1, of the values at an end whose float value lies beyond it.

@@ -1,5 +1,6 @@
 """Which types the inputs and outputs of a converted model have, of all or by name."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 from components.quantization.conversion import default_io_dtype, require_io_dtype
@@ -7,9 +8,34 @@ from components.quantization.schemes import QuantizationScheme
 
 FLOAT = "float32"  # also of an integer model, where it is asked for
 
+# One type for all, types by name of the input or output, or None or "" for the usual one of the scheme.
+IoDtype = str | Mapping[str, str] | None
 
-def require(io_dtype: str | Mapping[str, str] | None, scheme: QuantizationScheme) -> None:
+
+def as_text(io_dtype: IoDtype) -> str:
+    """Returns what `from_text` reads, the same for the same types: a component's parameters are texts.
+
+    >>> as_text({"scores": "int8", "image": "uint8"})
+    '{"image": "uint8", "scores": "int8"}'
+    """
+    return json.dumps(dict(io_dtype), sort_keys=True) if isinstance(io_dtype, Mapping) else io_dtype or ""
+
+
+def from_text(text: str) -> IoDtype:
+    """Returns what was asked for, None for "".
+
+    >>> from_text("uint8"), from_text(""), from_text('{"image": "uint8"}')
+    ('uint8', None, {'image': 'uint8'})
+    """
+    return dict(json.loads(text)) if text.startswith("{") else text or None
+
+
+def require(io_dtype: IoDtype, scheme: QuantizationScheme | None) -> None:
     """Checks what was asked for, names aside.
+
+    Args:
+      io_dtype: What was asked for.
+      scheme: The scheme that it must fit; None for any.
 
     Raises:
       ValueError: If a type is none that a model of the scheme can have.
@@ -20,13 +46,11 @@ def require(io_dtype: str | Mapping[str, str] | None, scheme: QuantizationScheme
             require_io_dtype(dtype, scheme)
 
 
-def by_name(
-    io_dtype: str | Mapping[str, str] | None, scheme: QuantizationScheme, names: Iterable[str]
-) -> dict[str, str]:
+def by_name(io_dtype: IoDtype, scheme: QuantizationScheme, names: Iterable[str]) -> dict[str, str]:
     """Returns the type of each input and output.
 
     Args:
-      io_dtype: One type for all, types by name, or None for the usual one of the scheme.
+      io_dtype: What was asked for.
       scheme: The scheme.
       names: The inputs and outputs.
 

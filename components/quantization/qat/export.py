@@ -1,5 +1,8 @@
 """Export of a trained model as a SavedModel with the signatures that serving, evaluation and conversion need."""
 
+import json
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,13 @@ from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.qat import quantize as _quantize  # noqa: F401
 from components.quantization.qat.freezing import quantizers
 from components.quantization.surgery import keras3_layers as _keras3_layers  # noqa: F401
+
+_LOGGER = logging.getLogger(__name__)
+
+# With what a model was compiled, as Keras writes it. Loaders of SavedModels leave this directory alone:
+# https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/python/saved_model/README.md
+_COMPILED_FILE = Path("assets.extra") / "compile_config.json"
+_MEASURES = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 # The name that TFMA's preprocessing_function_names looks for by convention.
 TRANSFORM_SIGNATURE = "transform_features"
@@ -30,7 +40,7 @@ def export_saved_model(
     serving_features: frozenset[str],
     output_names: tuple[str, ...],
 ) -> None:
-    """Writes a Keras SavedModel, without optimizer state, with three signatures.
+    """Writes a Keras SavedModel, without optimizer state, with three signatures and the model's loss and metrics.
 
     `serving_default` takes `examples`, serialized tf.Examples (string, shape (batch,)); `serving_dense` takes the
     model's own inputs, float32 features already transformed; `transform_features` takes `examples` and returns all
@@ -76,6 +86,7 @@ def export_saved_model(
         TRANSFORM_SIGNATURE: transform_features,
     }
     model.save(directory, save_format="tf", include_optimizer=False, signatures=signatures, save_traces=False)
+    _write_measures(model, directory / _COMPILED_FILE)
 
 
 def load_float_model(directory: Path) -> tf_keras.Model:
@@ -84,8 +95,13 @@ def load_float_model(directory: Path) -> tf_keras.Model:
     Raises:
       ValueError: If the directory holds no tf_keras SavedModel.
     """
+    return _load(directory, compiled=False)
+
+
+def _load(directory: Path, compiled: bool) -> tf_keras.Model:
+    leave_libraries_alone()
     try:
-        model = tf_keras.models.load_model(directory, compile=False)
+        model = tf_keras.models.load_model(directory, compile=compiled)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"base model {directory} cannot be loaded by tf_keras: {error}; save it with tf_keras (Keras 2) as a"
@@ -106,3 +122,38 @@ def load_quantized_model(directory: Path) -> tf_keras.Model:
     if not quantizers(model):
         raise ValueError(f"model {directory} has no fake quantization; it was not made by quantize_model")
     return model
+
+
+def load_compiled_model(directory: Path) -> tf_keras.Model:
+    """Loads a Keras model from a SavedModel, compiled with its own loss and metrics where these can be restored.
+
+    They are those that `export_saved_model` or Keras itself wrote; classes and functions of the user's are found if
+    their module can be imported. Where that fails the model is not compiled, and the log says why.
+
+    Raises:
+      ValueError: If the directory holds no tf_keras SavedModel.
+    """
+    kept = directory / _COMPILED_FILE
+    try:
+        if not kept.exists():
+            return _load(directory, compiled=True)
+        model = load_float_model(directory)
+        # Any optimizer that holds no memory for each weight.
+        model.compile_from_config({**json.loads(kept.read_text()), "optimizer": "sgd"})
+    except Exception as error:  # whatever the constructors of the user's losses and metrics raise
+        _LOGGER.info("loss and metrics of %s cannot be restored: %s", directory, error)
+        return load_float_model(directory)
+    return model
+
+
+def _write_measures(model: tf_keras.Model, path: Path) -> None:
+    config = model.get_compile_config() or {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lambdas, which nobody restores
+        try:
+            text = json.dumps({name: config[name] for name in _MEASURES if name in config}, sort_keys=True)
+        except TypeError as error:
+            _LOGGER.info("loss and metrics of %s cannot be kept: %s", model.name, error)
+            return
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)

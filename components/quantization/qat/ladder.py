@@ -16,7 +16,7 @@ from typing import Any, Literal
 import tf_keras
 
 from components.quantization.conversion import convert as conversion
-from components.quantization.conversion import default_io_dtype, require_io_dtype
+from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import measurement
 from components.quantization.qat.calibration import calibrate
@@ -43,12 +43,12 @@ class LadderOptions:
     Attributes:
       judge: Says of an integer model's metrics on the eval split whether they are good enough.
       profile: Name of the target.
-      io_dtype: Type of inputs and outputs; "" for the scheme's usual one.
+      io_dtype: Type of inputs and outputs, of all or by name; None for the scheme's usual one.
     """
 
     judge: Judge
     profile: str = "edge_tpu"
-    io_dtype: str = ""
+    io_dtype: io_dtypes.IoDtype = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +185,7 @@ class Ladder:
             climbed.scheme,
             representative_dataset=[_inputs(climbed.model, batch) for batch in self._session.calibration_batches()],
             profile=options.profile,
-            io_dtype=options.io_dtype or default_io_dtype(climbed.scheme),
+            io_dtype=options.io_dtype,
         )
         metrics, example_ms = measurement.metrics_of_integers(self._session, tflite, self._plain)
         accepted, reasons = options.judge(metrics, floats)
@@ -258,7 +258,7 @@ class Ladder:
         try:
             scheme = self._more_bits()
             load_profile(options.profile).check(scheme)
-            require_io_dtype(options.io_dtype or default_io_dtype(scheme), scheme)
+            io_dtypes.require(options.io_dtype, scheme)
         except ValueError as error:
             return f"left out: {error}"
         return ""

@@ -13,6 +13,7 @@ from tensorflow.python.eager import context
 from tf_keras.src import backend
 
 from components.quantization.conversion.convert import convert
+from components.quantization.conversion.io_dtypes import IoDtype
 from components.quantization.conversion.profiles import ConversionProfile
 from components.quantization.qat.calibration import model_inputs
 from components.quantization.qat.fake_quantization import FakeQuantize
@@ -33,7 +34,7 @@ def preflight(
     scheme: str | QuantizationScheme = "full_int8",
     profile: str | ConversionProfile = "edge_tpu",
     untrainable: Policy = "calibrate",
-    io_dtype: str = "",
+    io_dtype: IoDtype = None,
     examples: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """Quantizes a copy of the model and converts it without training, its ranges those of some inputs.
@@ -45,7 +46,7 @@ def preflight(
       scheme: A scheme or its name.
       profile: The target, by name, that it is converted for.
       untrainable: As in `plan`.
-      io_dtype: Type of inputs and outputs; "" for the scheme's usual one.
+      io_dtype: Type of inputs and outputs, of all or by name; None for the scheme's usual one.
       examples: Batches of features by name, of which a few examples each are used; random inputs if there are none.
 
     Returns:
@@ -61,7 +62,7 @@ def preflight(
     scheme = load_scheme(scheme)
     if not scheme.trained:
         converted = prepare(model).model
-        return convert(converted, scheme, profile=profile, io_dtype=io_dtype or None)
+        return convert(converted, scheme, profile=profile, io_dtype=io_dtype)
     converted = quantize_model(model, scheme, untrainable)
     names = converted.input_names
     batches = [{name: batch[name][:_EXAMPLES] for name in names} for batch in examples]
@@ -69,7 +70,7 @@ def preflight(
         batches = [dict(zip(names, random_inputs(converted, seed), strict=True)) for seed in range(_BATCHES)]
     _fill(converted)
     _observe(converted, batches)
-    return convert(converted, scheme, batches, profile, io_dtype or None)
+    return convert(converted, scheme, batches, profile, io_dtype)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """A float model made ready for quantization-aware training."""
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,20 @@ def switch(model: tf_keras.Model, quantizing: bool) -> None:
     for layer in model.layers:
         if isinstance(layer, FakeQuantize | QuantizedAffine | QuantizedWeights):
             layer.quantizing = quantizing
+
+
+@contextlib.contextmanager
+def in_floats(model: tf_keras.Model, activations_alone: bool = False) -> Iterator[None]:
+    """Turns fake quantization off for a while, of weights and activations or of these alone, as `switch` does."""
+    kinds = FakeQuantize if activations_alone else FakeQuantize | QuantizedAffine | QuantizedWeights
+    layers = [layer for layer in model.layers if isinstance(layer, kinds) and layer.quantizing]
+    for layer in layers:
+        layer.quantizing = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.quantizing = True
 
 
 class _Quantization:

@@ -12,6 +12,7 @@ import tf_keras
 
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 from components.quantization.autograph import leave_libraries_alone
+from components.quantization.conversion.io_dtypes import IoDtype
 from components.quantization.qat.compilation import refuse_mixed_precision
 from components.quantization.qat.distribution import is_distributed, make_strategy
 from components.quantization.qat.ladder import Climbed, Ladder, LadderOptions, Receipt, Rung
@@ -84,7 +85,7 @@ class QuantizationAwareTraining:
         checkpoint_dir: Path | None = None,
         strategy: tf.distribute.Strategy | None = None,
         profile: str | None = None,
-        io_dtype: str = "",
+        io_dtype: IoDtype = None,
     ) -> TrainedModels:
         """Trains the float model, unless there is a base model, then quantizes it as the knob `strategy` says.
 
@@ -105,7 +106,8 @@ class QuantizationAwareTraining:
           strategy: Made before (distribution.make_strategy); by default it is made now.
           profile: Name of the target that the result will be converted for: that is tried on the untrained model before
             anything is trained, unless a checkpoint says that it was; None for the ladder's, or else not to try.
-          io_dtype: Type of inputs and outputs of that conversion; "" for the ladder's, or else the scheme's usual one.
+          io_dtype: Type of inputs and outputs of that conversion, of all or by name; None for the ladder's, or else the
+            scheme's usual one.
 
         Returns:
           Models outside of any distribution; all workers get the same.
@@ -177,7 +179,7 @@ class QuantizationAwareTraining:
 
 
 def _try_conversion(
-    session: TrainingSession, model: tf_keras.Model, scheme: QuantizationScheme, profile: str | None, io_dtype: str
+    session: TrainingSession, model: tf_keras.Model, scheme: QuantizationScheme, profile: str | None, io_dtype: IoDtype
 ) -> None:
     """Converts a quantized copy of the model without training: what the converter refuses, it refuses for good."""
     if profile is None or session.resumes():

@@ -1,0 +1,64 @@
+"""The audit of a file as it is deployed: with float edges where they were asked for, and what its outputs took."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.audit import Audit, Offender, audit
+from components.quantization.conversion.audit.rules import RANGES
+from components.quantization.conversion.io_dtypes import FLOAT
+from components.quantization.conversion.profiles import ConversionProfile
+from components.quantization.schemes import QuantizationScheme
+
+_EDGE_OPS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def audit_deployed(
+    tflite: bytes,
+    profile: str | ConversionProfile,
+    scheme: QuantizationScheme,
+    io_dtypes: Mapping[str, str],
+    outputs: Mapping[str, npt.NDArray[np.generic]],
+) -> Audit:
+    """Audits a converted file.
+
+    Args:
+      tflite: The flatbuffer.
+      profile: The target.
+      scheme: The scheme.
+      io_dtypes: The types that its inputs and outputs were asked to have, by name.
+      outputs: Integers that it computed for examples, by name of the output. Those with fewer values than their type
+        has integers say nothing of how many it uses, and are left out.
+
+    Returns:
+      The audit. Of a scheme of integers, float inputs and outputs that were asked for, and the QUANTIZE and DEQUANTIZE
+      beside them, lie outside of the proof: they are notes, not offenders.
+    """
+    told = {name: codes for name, codes in outputs.items() if codes.size >= _integers_of(codes)}
+    found = audit(tflite, profile, scheme, outputs=told)
+    floats = {name for name, dtype in io_dtypes.items() if dtype == FLOAT} if scheme.integer_only else set()
+    if not floats:
+        return found
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    beside = {
+        op.index
+        for op in graph.ops
+        if op.code in _EDGE_OPS and floats & {graph.tensors[index].name for index in (*op.inputs, *op.outputs)}
+    }
+
+    def is_asked_for(offender: Offender) -> bool:
+        is_beside = offender.op_index in beside or (offender.op_index < 0 and offender.tensor in floats)
+        return offender.kind == "integer" and offender.subgraph == 0 and is_beside
+
+    asked = [one for one in found.offenders if is_asked_for(one)]
+    notes = [dataclasses.replace(one, kind="note", fix="nothing: it was asked for") for one in asked]
+    kept = tuple(one for one in found.offenders if one not in asked)
+    return dataclasses.replace(found, offenders=kept, notes=(*found.notes, *notes))
+
+
+def _integers_of(codes: npt.NDArray[np.generic]) -> int:
+    low, high = RANGES.get(codes.dtype.name.upper(), (0, 0))
+    return high - low + 1
