@@ -126,6 +126,24 @@ def test_blessing_says_for_every_gate_whether_it_holds(
     assert tfma.load_validation_result(outputs["evaluation"][0].uri).validation_ok == blessed
 
 
+def test_evaluation_is_the_same_when_the_edges_are_floats(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    edged = new_models(tmp_path, "edged")["edged"][0]
+    serving = Path(edged.uri) / "Format-Serving"
+    serving.mkdir(parents=True)
+    source = Path(trained["model"][0].uri) / "Format-Serving"
+    (serving / "tflite").write_bytes(convert(source, io_dtype={"image": "float32", "probabilities": "float32"}))
+    component = _component(channel, "accuracy >= 0.5")
+    found = [
+        _evaluate(component, standard, trained, model, tmp_path / name)["evaluation"][0]
+        for name, model in (("integers", integer_model), ("floats", edged))
+    ]
+    for metric in ("accuracy", "agreement", "example_count"):
+        values = [one.get_float_custom_property(f"integer_{metric}") for one in found]
+        assert values[0] == values[1] > 0.5
+
+
 @pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")  # TFMA's, of its own
 def test_executor_raises_and_publishes_nothing_when_a_metric_is_not_one_number(
     channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path

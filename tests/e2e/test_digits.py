@@ -227,7 +227,7 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
             *root,
         ): "unknown scheme 'int7': there are dynamic_range, float16",
         ("run", "digits", "--target", "abacus", *root): "unknown target 'abacus': there are cpu, edge_tpu",
-        ("run", "digits", "--io-dtype", "float32", *root): "io_dtype: got 'float32', expected one of int8, uint8",
+        ("run", "digits", "--io-dtype", "image=int16", *root): "io_dtype: got 'int16', expected one of int8, uint8",
         ("run", "digits", "--root", "gs://bucket/root"): "root 'gs://bucket/root' is no local directory",
         ("run", "digits", "--examples", str(data), *root): "part.tfrecord is corrupt after record 0",
         ("run", "digits", "--examples", str(tmp_path / "none"), *root): "no directory",

@@ -149,3 +149,4 @@ def test_attribute_shows_the_metric_at_each_step_and_writes_a_picture(tmp_path: 
     assert next(step for step in found["steps"] if step["name"] == "float")["metrics"] == {"accuracy": 1.0}
     assert "reference" in result.output
     assert (tmp_path / "a" / "attribution.svg").read_text().startswith("<svg")
+    assert "integer default" in (tmp_path / "a" / "attribution.txt").read_text()

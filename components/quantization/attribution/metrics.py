@@ -105,9 +105,11 @@ class CompiledMetrics:
         shapes = zip(self._model.output_names, self._model.outputs, strict=True)
         outputs = {name: np.zeros((batch.rows.stop - batch.rows.start, *one.shape[1:]), "f") for name, one in shapes}
         try:
-            self.measure([batch], outputs)
+            self._update(*self._constants(batch, outputs))
         except Exception as error:  # whatever a loss or a metric of the user's raises
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        finally:
+            self._model.reset_metrics()
         return ""
 
     def _constants(self, batch: Labelled, outputs: Outputs) -> tuple[Any, Any, Any]:

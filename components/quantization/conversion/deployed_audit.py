@@ -14,6 +14,7 @@ from components.quantization.conversion.profiles import ConversionProfile
 from components.quantization.schemes import QuantizationScheme
 
 _EDGE_OPS = ("QUANTIZE", "DEQUANTIZE")
+_PRESCRIBED_RANGES = ("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION")
 
 
 def audit_deployed(
@@ -30,19 +31,22 @@ def audit_deployed(
       profile: The target.
       scheme: The scheme.
       io_dtypes: The types that its inputs and outputs were asked to have, by name.
-      outputs: Integers that it computed for examples, by name of the output. Those with fewer values than their type
-        has integers say nothing of how many it uses, and are left out.
+      outputs: Integers that it computed for examples, by name of the output. Left out are those with fewer values than
+        their type has integers, which say nothing of how many it uses, and those whose range the kernel prescribes: a
+        softmax that is sure of itself uses few, and nobody can change that.
 
     Returns:
       The audit. Of a scheme of integers, float inputs and outputs that were asked for, and the QUANTIZE and DEQUANTIZE
       beside them, lie outside of the proof: they are notes, not offenders.
     """
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    prescribed = _prescribed_outputs(graph)
     told = {name: codes for name, codes in outputs.items() if codes.size >= _integers_of(codes)}
+    told = {name: codes for name, codes in told.items() if name not in prescribed}
     found = audit(tflite, profile, scheme, outputs=told)
     floats = {name for name, dtype in io_dtypes.items() if dtype == FLOAT} if scheme.integer_only else set()
     if not floats:
         return found
-    graph = flatbuffer.read_subgraphs(tflite)[0]
     beside = {
         op.index
         for op in graph.ops
@@ -57,6 +61,19 @@ def audit_deployed(
     notes = [dataclasses.replace(one, kind="note", fix="nothing: it was asked for") for one in asked]
     kept = tuple(one for one in found.offenders if one not in asked)
     return dataclasses.replace(found, offenders=kept, notes=(*found.notes, *notes))
+
+
+def _prescribed_outputs(graph: flatbuffer.Subgraph) -> set[str]:
+    """Names of the outputs that an op makes whose kernel prescribes the range, whatever type they have at the edge."""
+    makers = {index: op for op in graph.ops for index in op.outputs}
+    found = set()
+    for index in graph.outputs:
+        op = makers.get(index)
+        while op is not None and op.code == "QUANTIZE":
+            op = makers.get(op.inputs[0])
+        if op is not None and op.code in _PRESCRIBED_RANGES:
+            found.add(graph.tensors[index].name)
+    return found
 
 
 def _integers_of(codes: npt.NDArray[np.generic]) -> int:

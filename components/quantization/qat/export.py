@@ -147,12 +147,12 @@ def load_compiled_model(directory: Path) -> tf_keras.Model:
 
 
 def _write_measures(model: tf_keras.Model, path: Path) -> None:
-    config = model.get_compile_config() or {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of lambdas, which nobody restores
         try:
+            config = model.get_compile_config() or {}
             text = json.dumps({name: config[name] for name in _MEASURES if name in config}, sort_keys=True)
-        except TypeError as error:
+        except Exception as error:  # whatever the get_config of the user's losses and metrics raises
             _LOGGER.info("loss and metrics of %s cannot be kept: %s", model.name, error)
             return
     path.parent.mkdir(exist_ok=True)
