@@ -21,11 +21,11 @@ def digest_of(definition: Any, weights: Iterable[tuple[str, npt.NDArray[Any]]] =
     Their order does not count: that of one SavedModel differs from load to load.
     """
     digest = hashlib.sha256()
-    for parts, name in (
+    for parts, key in (
         (definition.node, lambda node: node.name),
         (definition.library.function, lambda function: function.signature.name),
     ):
-        for part in sorted(parts, key=name):
+        for part in sorted(parts, key=key):
             content = part.SerializeToString(deterministic=True)
             digest.update(len(content).to_bytes(8, "little") + content)
     for name, array in sorted(weights, key=lambda named: named[0]):
