@@ -16,6 +16,8 @@ import tf_keras
 from components.quantization import convert, quantize_model
 from components.quantization.conversion import cache, flatbuffer, interface
 from components.quantization.conversion.convert import convert_with_report
+from components.quantization.conversion.dense_function import dense_function
+from components.quantization.conversion.frozen_graph import freeze
 from components.quantization.qat.calibration import calibrate
 
 import small_models as models
@@ -153,12 +155,17 @@ def test_cache_gives_the_same_file_without_converting_when_asked_again(tmp_path:
     assert "convert" not in second.report.seconds
 
 
-def test_digest_is_that_of_the_nodes_whatever_their_order() -> None:
-    def digest(*names: str) -> bytes:
-        return cache.digest_of(tf.compat.v1.GraphDef(node=[tf.compat.v1.NodeDef(name=name) for name in names]))
-
-    assert digest("a", "b") == digest("b", "a")
-    assert digest("a", "b") != digest("ab", "")
+def test_saved_model_gives_the_same_graph_and_the_same_bytes_with_each_load(tmp_path: Path) -> None:
+    first, second = (tf_keras.Input((6,), name=name) for name in ("query", "document"))
+    towers = [layers.Dense(4, activation="relu")(layers.Dense(8)(tower)) for tower in (first, second)]
+    tf_keras.Model([first, second], layers.Dense(1)(layers.Concatenate()(towers))).save(tmp_path / "model")
+    examples = [{name: np.eye(6, dtype=np.float32) for name in ("query", "document")}]
+    digests = set()
+    for _ in range(8):
+        function = dense_function(tmp_path / "model")
+        tflite = convert_with_report(function, representative_dataset=examples).tflite
+        digests.add((cache.digest_of(freeze(function.concrete)), tflite))
+    assert len(digests) == 1
 
 
 def test_cache_finds_a_model_whose_graph_is_rewritten_for_16_bits(tmp_path: Path) -> None:

@@ -15,21 +15,11 @@ from components.quantization import toolchain
 _DIGEST_BYTES = 32
 
 
-def digest_of(definition: Any, weights: Iterable[tuple[str, npt.NDArray[Any]]] = ()) -> bytes:
-    """Returns the sha256 of a graph and of the weights kept beside it, by name.
-
-    Their order does not count: that of one SavedModel differs from load to load.
-    """
-    digest = hashlib.sha256()
-    for parts, key in (
-        (definition.node, lambda node: node.name),
-        (definition.library.function, lambda function: function.signature.name),
-    ):
-        for part in sorted(parts, key=key):
-            content = part.SerializeToString(deterministic=True)
-            digest.update(len(content).to_bytes(8, "little") + content)
-    for name, array in sorted(weights, key=lambda named: named[0]):
-        digest.update(name.encode() + array.tobytes())
+def digest_of(definition: Any, weights: Iterable[npt.NDArray[Any]] = ()) -> bytes:
+    """Returns the sha256 of a graph and of the weights that are kept beside it."""
+    digest = hashlib.sha256(definition.SerializeToString(deterministic=True))
+    for array in weights:
+        digest.update(array.tobytes())
     return digest.digest()
 
 

@@ -102,7 +102,7 @@ def _of_saved_model(path: str | Path) -> tuple[Callable[..., Any], Signature, An
     if key not in loaded.signatures:
         raise ValueError(f"SavedModel {path} has no signature {DENSE_SIGNATURE!r}; export it with one")
     function = loaded.signatures[key]
-    inputs = dict(function.structured_input_signature[1])
+    inputs = dict(sorted(function.structured_input_signature[1].items()))  # else in another order with each load
     if any(spec.dtype == tf.string for spec in inputs.values()):
         raise ValueError(
             f"signature {key!r} of SavedModel {path} takes strings, perhaps serialized examples; export one called"

@@ -71,7 +71,25 @@ def _flat(concrete: Any) -> tuple[Any, dict[str, Any]]:
     if direct and not definition.library.function:
         return definition, captures
     # A variable is used otherwise than by reading it, as embeddings are, or there are functions.
-    return convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def(), {}
+    flat = convert_variables_to_constants_v2(concrete, lower_control_flow=False).graph.as_graph_def()
+    return _in_order(flat, [tensor.name for tensor in concrete.outputs]), {}
+
+
+def _in_order(definition: Any, outputs: Sequence[str]) -> Any:
+    """The same graph with its nodes in the order in which the outputs need them: TensorFlow inlines in any order."""
+    by_name = {node.name: node for node in definition.node}
+    # What no output needs comes last.
+    left = [(name, False) for name in (*sorted(by_name, reverse=True), *map(_node, reversed(outputs)))]
+    ordered = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
+    entered: set[str] = set()
+    while left:
+        name, is_ready = left.pop()
+        if is_ready:
+            ordered.node.append(by_name[name])
+        elif name not in entered:
+            entered.add(name)
+            left += [(name, True), *((_node(source), False) for source in reversed(by_name[name].input))]
+    return ordered
 
 
 def _dynamic_nodes(nodes: Sequence[Any], inputs: set[str]) -> set[str]:

@@ -86,7 +86,7 @@ class ConversionRun:
         # Of the graph as it is now: conversion rewrites it.
         self._wide = trained_ranges.wide_tensors(self._definition)
         if self._cache_dir is not None:
-            self._digest = cache.digest_of(self._definition, ((one.node, one.codes) for one in self._weights))
+            self._digest = cache.digest_of(self._definition, (one.codes for one in self._weights))
         if self._trained:
             checks.require_trained_ranges(self._definition)
         if dataset is None:

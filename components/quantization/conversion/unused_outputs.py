@@ -22,7 +22,7 @@ def slice_used(definition: Any, used: Collection[str]) -> None:
     Ops whose shapes are not static are left alone. The op itself stays, but nothing that is used depends on it.
 
     Args:
-      definition: The graph, without functions to speak of.
+      definition: The graph.
       used: The names of tensors that are used, with their index, by what is computed in the end.
     """
     found = [node.name for node in definition.node if node.op in _VALUE and _is_partly_used(node, used)]
@@ -58,7 +58,6 @@ def _slices(operation: tf.Operation, used: Collection[str]) -> dict[str, str]:
     slices = {}
     for output, start, size in zip(operation.outputs, starts, sizes, strict=False):
         if output.name in used:
-            chosen = start if unpacks else slice(start, start + size)
-            place = (*before, chosen)
-            slices[output.name] = value[place].name
+            chosen = (*before, start if unpacks else slice(start, start + size))
+            slices[output.name] = value[chosen].name
     return slices

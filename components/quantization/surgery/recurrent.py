@@ -61,7 +61,8 @@ def _unrolled(class_name: str, config: Mapping[str, Any], masked: bool) -> dict[
     """The configuration of the same layer, its loop unrolled, and that of the layers and cells inside it.
 
     An LSTM, and a GRU with `reset_after=False` or a mask, multiply for each gate, instead of splitting one product in
-    several: converters leave that split in floats, TensorFlow 2.21's of LSTM and masked GRU, 2.16's of the other.
+    several: the first step, whose state is zero, does not use all parts, and TensorFlow's converter leaves such a split
+    in floats by chance. `conversion.unused_outputs` mends that, but not beside an LSTM that is one op.
     """
     changed = {key: _unrolled_inside(value, masked) for key, value in config.items()}
     if "unroll" in config:
