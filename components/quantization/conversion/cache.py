@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,19 @@ import numpy.typing as npt
 
 from components.quantization import toolchain
 
+_LOGGER = logging.getLogger(__name__)
+
 _DIGEST_BYTES = 32
+
+
+def require_directory(directory: Path) -> None:
+    """Makes the directory of a cache if it is not there; raises ValueError if it cannot be one."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cache: got {directory}, expected a directory or where to make one: {error.strerror}"
+        ) from error
 
 
 def digest_of(definition: Any, weights: Iterable[npt.NDArray[Any]] = ()) -> bytes:
@@ -41,10 +54,10 @@ def key_of(graph: bytes, options: Mapping[str, Any], examples: Iterable[Mapping[
 
 
 def read(directory: Path, key: str) -> tuple[bytes, Any] | None:
-    """Returns the file of that key and what is known of it; None if there is none, or what is there is broken."""
+    """Returns the file of that key and what is known of it; None if there is none that can be read whole."""
     try:
         content = (directory / key).read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
     digest, kept = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(kept).digest() != digest:
@@ -54,10 +67,15 @@ def read(directory: Path, key: str) -> tuple[bytes, Any] | None:
 
 
 def write(directory: Path, key: str, tflite: bytes, known: Any) -> None:
-    """Keeps a file and what is known of it, as JSON takes it; whoever reads meanwhile sees all of it or nothing."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Keeps a file and what is known of it, as JSON takes it; whoever reads meanwhile sees all of it or nothing.
+
+    What cannot be written is not kept, with a warning: a full disk costs the next conversion, not this one.
+    """
     kept = json.dumps(known, sort_keys=True).encode() + b"\n" + tflite
-    handle, partial = tempfile.mkstemp(dir=directory, prefix=".")
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(kept).digest() + kept)
-    os.replace(partial, directory / key)
+    partial = directory / f".{key}-{uuid.uuid4().hex}"
+    try:
+        partial.write_bytes(hashlib.sha256(kept).digest() + kept)
+        os.replace(partial, directory / key)
+    except OSError as error:
+        _LOGGER.warning("the conversion is not kept in the cache %s: %s", directory, error)
+        partial.unlink(missing_ok=True)
