@@ -144,6 +144,73 @@ def test_edges_have_the_types_that_were_asked_for_and_nothing_stray(io_dtype: An
     np.testing.assert_array_equal(found, shown[asked.get("probabilities", "int8")])
 
 
+def test_report_says_what_the_file_has_when_an_input_is_an_index() -> None:
+    word = layers.Input((1,), name="word", dtype="int32")
+    model = tf_keras.Model(word, layers.Dense(2, name="y")(layers.Embedding(5, 4, name="table")(word)))
+    words = [np.arange(5, dtype=np.int32).reshape(5, 1)]
+    report = convert_with_report(model, representative_dataset=words, profile="cpu").report
+    assert report.io_dtypes == {"word": "int32", "y": "int8"}
+    with pytest.raises(ValueError, match="got other types for word int32, which stay as they are"):
+        convert(model, representative_dataset=words, profile="cpu", io_dtype={"word": "uint8"})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_each_output_has_its_type_when_two_are_one_tensor(dtype: str) -> None:
+    x = layers.Input((3,), name="x")
+    y = layers.Dense(2, name="y")(x)
+    model = tf_keras.Model(x, [y, y])
+    examples = [np.linspace(-1, 1, 30, dtype=np.float32).reshape(10, 3)]
+    tflite = convert(model, representative_dataset=examples, io_dtype={"y_1": dtype})
+    assert interface.names_of(tflite) == (["x"], ["y", "y_1"])
+    found = _run(tflite, x=np.array([[-128, 0, 127]], np.int8))
+    assert {name: value.dtype for name, value in found.items()} == {"y": np.int8, "y_1": np.dtype(dtype)}
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    assert {graph.tensors[index].dtype.lower() for index in graph.outputs} == {"int8", dtype}
+
+
+def test_edge_of_another_type_has_its_name_when_the_input_is_an_output_too() -> None:
+    x = layers.Input((3,), name="x")
+    model = tf_keras.Model(x, [x, layers.Dense(2, name="y")(x)])
+    examples = [np.linspace(-1, 1, 30, dtype=np.float32).reshape(10, 3)]
+    echo = model.output_names[0]
+    tflite = convert(model, representative_dataset=examples, io_dtype={echo: "uint8"} if echo != "x" else "uint8")
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    assert [graph.tensors[index].name for index in graph.inputs] == ["x"]
+
+
+def test_cache_is_not_used_when_inputs_are_in_another_order(tmp_path: Path) -> None:
+    """The frozen graph is the same then."""
+    wide, narrow = layers.Input((3,), name="wide"), layers.Input((2,), name="narrow")
+    y = layers.Dense(2, name="y")(layers.Concatenate(name="both")([wide, narrow]))
+    for order in ([wide, narrow], [narrow, wide]):
+        made = convert_with_report(
+            tf_keras.Model(order, y, name="m"), representative_dataset=[_examples()], cache_dir=tmp_path
+        )
+        assert not made.report.cached
+        assert interface.names_of(made.tflite)[0] == [one.name for one in order]
+
+
+def test_cache_is_refused_when_a_file_is_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="expected a directory or where to make one"):
+            convert_with_report(models.dense(), representative_dataset=[[[0.0, 0.5, 1.0]]], cache_dir=path)
+
+
+def test_conversion_is_made_when_the_cache_can_neither_be_read_nor_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments: dict[str, Any] = {"representative_dataset": [[[0.0, 0.5, 1.0]]], "cache_dir": tmp_path}
+    model = models.dense()
+    first = convert_with_report(model, **arguments)
+    (entry,) = tmp_path.iterdir()
+    entry.unlink()
+    entry.mkdir()
+    assert convert_with_report(model, **arguments).tflite == first.tflite
+    assert "not kept in the cache" in caplog.text
+    assert list(tmp_path.iterdir()) == [entry]  # nothing half-written
+
+
 def test_cache_gives_the_same_file_without_converting_when_asked_again(tmp_path: Path) -> None:
     model = models.dense()
     first, second = (

@@ -122,15 +122,17 @@ def _edges(tflite: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         (interpreter.get_input_details(), runner.get_input_details(), input_layout),
         (interpreter.get_output_details(), runner.get_output_details(), output_layout),
     ):
-        names = {int(detail["index"]): name for name, detail in named.items()}
+        names: dict[int, list[str]] = {}  # several outputs may be one tensor
+        for name, detail in named.items():
+            names.setdefault(int(detail["index"]), []).append(name)
         sides.append(
             [
                 {
-                    **_fields(detail, position, names[int(detail["index"])]),
+                    **_fields(detail, position, names[int(detail["index"])].pop(0)),
                     "layout": layout(graph, int(detail["index"])),
                 }
                 for position, detail in enumerate(details)
-                if int(detail["index"]) in names
+                if names.get(int(detail["index"]))
             ]
         )
     return sides[0], sides[1]

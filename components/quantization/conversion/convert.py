@@ -8,7 +8,7 @@ from pathlib import Path
 import tf_keras
 
 from components.quantization.autograph import leave_libraries_alone
-from components.quantization.conversion import io_dtypes
+from components.quantization.conversion import cache, io_dtypes
 from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_method
 from components.quantization.conversion.dense_function import DENSE_SIGNATURE, DenseFunction, dense_function
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
@@ -97,7 +97,8 @@ def convert_with_report(
         model has the best score. Ranges of 16 bits are always the extremes.
       score: What "auto" measures a model by; higher is better. It is not called for another method, or where training
         gave all ranges.
-      cache_dir: Where conversions are kept by the sha256 of all that decides them, and found again; None for nowhere.
+      cache_dir: Where conversions are kept by the sha256 of all that decides them, and found again; made if it is not
+        there; None for nowhere.
 
     Raises:
       NotIntegerOnlyError: As `convert`.
@@ -107,16 +108,20 @@ def convert_with_report(
     profile.check(scheme)
     io_dtypes.require(io_dtype, scheme)
     _require_calibration(calibration, score)
+    if cache_dir is not None:
+        cache.require_directory(cache_dir)
     leave_libraries_alone()
     started = time.perf_counter()
     function = model if isinstance(model, DenseFunction) else dense_function(model, input_shapes)
     traced_s = time.perf_counter() - started
     dtypes = io_dtypes.by_name(io_dtype, scheme, (*function.inputs, *function.outputs))
+    edges = {**function.inputs, **function.concrete.structured_outputs}
+    io_dtypes.require_real(io_dtype, {name: edge.dtype.name for name, edge in edges.items()})
     conversion = ConversionRun(function, scheme, profile, dtypes, cache_dir)
     conversion.seconds["trace"] = traced_s
     # Whoever gives an iterator gets it read once.
     made = conversion.run(representative_dataset, calibration if scheme.activation_bits == 8 else MIN_MAX, score)
-    shown = ", ".join(dict.fromkeys(dtypes.values()))
+    shown = ", ".join(dict.fromkeys(made.report.io_dtypes.values()))
     _LOGGER.info("converted to %d bytes by scheme %s, %s inputs and outputs", len(made.tflite), scheme.name, shown)
     return made
 

@@ -31,9 +31,17 @@ def signature_of(tflite: bytes) -> tuple[dict[str, int], dict[str, int]]:
 
 def names_of(tflite: bytes) -> tuple[list[str], list[str]]:
     """Returns the names that the first signature gives inputs and outputs, in the order of the file's."""
-    graph = flatbuffer.read_subgraphs(tflite)[0]
-    inputs, outputs = ({index: name for name, index in side.items()} for side in signature_of(tflite))
-    return [inputs[index] for index in graph.inputs], [outputs[index] for index in graph.outputs]
+    model = flatbuffer.read_object(tflite)
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    inputs, outputs = _in_order(graph.inputs, signature.inputs), _in_order(graph.outputs, signature.outputs)
+    return [entry.name.decode() for entry in inputs], [entry.name.decode() for entry in outputs]
+
+
+def dtypes_of(tflite: bytes) -> dict[str, str]:
+    """Returns the types of inputs and outputs by the names of the first signature, for example "int8"."""
+    tensors = flatbuffer.read_subgraphs(tflite)[0].tensors
+    inputs, outputs = signature_of(tflite)
+    return {name: tensors[index].dtype.lower() for name, index in (*inputs.items(), *outputs.items())}
 
 
 def with_names(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -76,37 +84,41 @@ def with_dtypes(tflite: bytes, dtypes: Mapping[str, str]) -> bytes:
     """
     model = flatbuffer.read_object(tflite)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    graph.inputs, graph.outputs = list(graph.inputs), list(graph.outputs)
     changed = False
-    for entry in signature.inputs:
-        changed |= _retype(model, graph, entry, dtypes.get(entry.name.decode()), is_input=True)
-    for entry in signature.outputs:
-        changed |= _retype(model, graph, entry, dtypes.get(entry.name.decode()), is_input=False)
+    for ends, entries in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
+        for position, entry in enumerate(_in_order(ends, entries)):
+            changed |= _retype(model, ends, position, entry, dtypes.get(entry.name.decode()))
     return flatbuffer.write_object(model) if changed else tflite
 
 
-def _retype(model: Any, graph: Any, entry: Any, dtype: str | None, is_input: bool) -> bool:
+def _in_order(ends: Any, entries: Sequence[Any]) -> list[Any]:
+    """The entries of a signature in the order of the file's inputs, or outputs, of which several may be one tensor."""
+    left = list(entries)
+    return [left.pop([int(entry.tensorIndex) for entry in left].index(int(end))) for end in ends]
+
+
+def _retype(model: Any, ends: Any, position: int, entry: Any, dtype: str | None) -> bool:
     """Puts another tensor in the place of an input or output; returns whether it had to."""
+    graph = model.subgraphs[0]
+    is_input = ends is graph.inputs
     index = int(entry.tensorIndex)
     inner = graph.tensors[index]
     scaled = inner.quantization is not None and inner.quantization.scale is not None and len(inner.quantization.scale)
     if dtype is None or not scaled or inner.type == _TYPES[dtype]:
         return False
     edge = schema.TensorT()
-    edge.name, edge.shape, edge.shapeSignature = inner.name, inner.shape, inner.shapeSignature
+    edge.name, edge.shape, edge.shapeSignature = entry.name, inner.shape, inner.shapeSignature
     edge.type, edge.buffer, edge.hasRank = _TYPES[dtype], 0, inner.hasRank
     edge.quantization = None if dtype == "float32" else _requantized(inner)
-    inner.name += b"/integers"
+    if inner.name == entry.name:  # it may be that of another input or output, which stays
+        inner.name += b"/integers"
     graph.tensors.append(edge)
     new = len(graph.tensors) - 1
-    ends = graph.inputs if is_input else graph.outputs
-    replaced = [new if int(end) == index else int(end) for end in ends]
-    entry.tensorIndex = new
-    ends = (new, index) if is_input else (index, new)
-    operator = _operator(model, "DEQUANTIZE" if dtype == "float32" and not is_input else "QUANTIZE", *ends)
-    if is_input:
-        graph.inputs, graph.operators = replaced, [operator, *graph.operators]
-    else:
-        graph.outputs, graph.operators = replaced, [*graph.operators, operator]
+    ends[position] = entry.tensorIndex = new
+    operands = (new, index) if is_input else (index, new)
+    operator = _operator(model, "DEQUANTIZE" if dtype == "float32" and not is_input else "QUANTIZE", *operands)
+    graph.operators = [operator, *graph.operators] if is_input else [*graph.operators, operator]
     return True
 
 

@@ -46,6 +46,26 @@ def require(io_dtype: IoDtype, scheme: QuantizationScheme | None) -> None:
             require_io_dtype(dtype, scheme)
 
 
+def require_real(io_dtype: IoDtype, own: Mapping[str, str]) -> None:
+    """Checks what was asked for by name against what the model computes.
+
+    Args:
+      io_dtype: One type for all, which integers of their own are left out of, types by name, or None.
+      own: The model's own types by name.
+
+    Raises:
+      ValueError: If another type is asked for what is no real value, such as an index.
+    """
+    asked = io_dtype if isinstance(io_dtype, Mapping) else {}
+    fixed = [
+        f"{name} {dtype}"
+        for name, dtype in own.items()
+        if not dtype.startswith(("float", "bfloat")) and asked.get(name, dtype) != dtype
+    ]
+    if fixed:
+        raise ValueError(f"io_dtype: got other types for {', '.join(fixed)}, which stay as they are; leave them out")
+
+
 def by_name(io_dtype: IoDtype, scheme: QuantizationScheme, names: Iterable[str]) -> dict[str, str]:
     """Returns the type of each input and output.
 

@@ -15,7 +15,7 @@ class ConversionReport:
     Attributes:
       scheme: Canonical JSON of the scheme.
       profile: Name of the target.
-      io_dtypes: Types of inputs and outputs by name.
+      io_dtypes: Types of inputs and outputs by name, as the file has them.
       calibrated: Names of the tensors whose ranges were calibrated because training gave them none; empty if training
         gave all. Of a float model ("*",): all were.
       examples: How many examples calibration took.

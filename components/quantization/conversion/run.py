@@ -134,7 +134,11 @@ class ConversionRun:
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
 
     def _key(self, method: str) -> str:
-        options = {"scheme": self._scheme.to_json(), "profile": dataclasses.asdict(self._profile), "io": self._dtypes}
+        options = {
+            "scheme": self._scheme.to_json(),
+            "profile": dataclasses.asdict(self._profile),
+            "io": list(self._dtypes.items()),  # in order: the graph does not say it
+        }
         return cache.key_of(self._digest, {**options, "calibration": method}, self._examples)
 
     def _found(self, method: str) -> _Made | None:
@@ -179,7 +183,7 @@ class ConversionRun:
         report = ConversionReport(
             scheme=self._scheme.to_json(),
             profile=self._profile.name,
-            io_dtypes=self._dtypes,
+            io_dtypes=interface.dtypes_of(made.tflite),
             calibrated=calibrated,
             examples=len(self._examples),
             calibration=calibration,
