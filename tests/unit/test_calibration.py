@@ -9,10 +9,12 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.lite.python import schema_py_generated as schema
 
-from components.quantization.conversion import flatbuffer
+from components.quantization import convert
+from components.quantization.conversion import flatbuffer, scoring
 from components.quantization.conversion.calibration import METHODS, choose, recalibrated
 from components.quantization.conversion.calibration.recalibration import Feeds
 from components.quantization.conversion.calibration.scale_groups import SAME_SCALE, calibrated_range, scale_groups
+from components.quantization.interpreter import IntegerModel
 
 from calibration_cases import Calibrated, calibrated, decibels, noise, quantized, shared_scales, spiked, uniform
 
@@ -173,3 +175,25 @@ def _shared_group() -> tuple[Any, Any, set[int]]:
     group = next(group for group in scale_groups(model) if len(group.tensors) > 2)
     operator = next(op for op in model.subgraphs[0].operators if group.origins[0] in op.outputs)
     return model, operator, set(group.tensors)
+
+
+def test_accuracy_counts_each_example_once_when_scores_have_axes_of_1() -> None:
+    """As the output of a convolution in place of a Dense layer."""
+    model = tf_keras.Sequential(
+        [tf_keras.layers.InputLayer((8, 8, 1), name="image"), tf_keras.layers.Conv2D(3, 8, name="scores")]
+    )
+    images = np.random.default_rng(1).random((20, 8, 8, 1), np.float32)
+    tflite = convert(model, representative_dataset=[images])
+    predicted = IntegerModel(tflite).predict({"image": images})["scores"].argmax(-1).ravel()
+    labels = np.where(np.arange(20) < 15, predicted, (predicted + 1) % 3)
+    assert scoring.accuracy([{"image": images}], labels)(tflite) == 0.75
+
+
+def test_accuracy_says_so_when_an_example_has_several_rows_of_scores() -> None:
+    model = tf_keras.Sequential(
+        [tf_keras.layers.InputLayer((8, 8, 1), name="image"), tf_keras.layers.Conv2D(3, 7, name="scores")]
+    )
+    images = np.random.default_rng(1).random((4, 8, 8, 1), np.float32)
+    tflite = convert(model, representative_dataset=[images])
+    with pytest.raises(ValueError, match=r"got an output of shape \(2, 2, 3\) per example, expected one row"):
+        scoring.accuracy([{"image": images}], np.zeros(4))(tflite)

@@ -17,7 +17,8 @@ def accuracy(batches: Iterable[Mapping[str, npt.NDArray[Any]]], labels: npt.Arra
       labels: The classes of all those examples, in their order.
 
     Raises:
-      ValueError: While measuring: if the model has several outputs, or labels are more or fewer than examples.
+      ValueError: While measuring: if the model has several outputs or rows of scores, or labels are more or fewer than
+        examples.
     """
     batches = tuple(batches)
     expected = np.asarray(labels).ravel()
@@ -35,7 +36,13 @@ def accuracy(batches: Iterable[Mapping[str, npt.NDArray[Any]]], labels: npt.Arra
         scores = np.concatenate(rows)
         if len(scores) != len(expected):
             raise ValueError(f"calibration: got {len(expected)} labels for {len(scores)} examples, expected as many")
-        predicted = scores.argmax(-1) if scores.shape[-1] > 1 else scores[..., 0] > 0.5
+        classes = scores.shape[-1] if scores.ndim > 1 else 1
+        if scores.size > len(scores) * classes:
+            raise ValueError(
+                f"calibration: got an output of shape {scores.shape[1:]} per example, expected one row of scores"
+            )
+        scores = scores.reshape(-1, classes)
+        predicted = scores.argmax(-1) if classes > 1 else scores[:, 0] > 0.5
         return float(np.mean(predicted == expected))
 
     return measure
