@@ -16,7 +16,7 @@ import pytest
 from components.quantization import convert
 from components.quantization.contract import arithmetic, selftest
 from components.quantization.contract.build import Knowledge, build_contract
-from components.quantization.contract.c_header import c_header
+from components.quantization.contract.c_header import c_header, identifiers
 from components.quantization.contract.device_files import python_snippet, write_device_files
 from components.quantization.contract.golden import golden_vectors, npz_bytes, pipeline_inputs
 from components.quantization.contract.schema import (
@@ -282,6 +282,38 @@ def test_header_escapes_names_and_labels():
     assert '"na\\303\\257ve*/"' in header
     assert "IO_CONTRACT_A_B__C_SIZE 2" in header
     assert header.count("/*") == len(re.findall(r"\*/", header.replace('ve*/"', "")))
+
+
+def test_identifiers_are_different_when_names_differ_in_case_or_end_as_a_number_that_was_added():
+    assert identifiers(["Image", "image", "IMAGE"]) == ("Image", "image_1", "IMAGE_2")
+    assert identifiers(["a_2", "a", "a"]) == ("a_2", "a", "a_2_2")
+
+
+def test_header_compiles_when_names_differ_in_case_alone(tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    contract = build_contract(two_input_model()).contract
+    named = (dataclasses.replace(entry, name=name) for entry, name in zip(contract.inputs, ("X", "x"), strict=True))
+    (tmp_path / "io_contract.h").write_text(c_header(dataclasses.replace(contract, inputs=tuple(named))))
+    (tmp_path / "main.c").write_text(
+        '#include "io_contract.h"\nint main(void) { return IO_CONTRACT_X_1_POSITION - 1; }\n'
+    )
+
+    subprocess.run(["gcc", "-std=c99", *_FLAGS, "main.c", "-o", "main", "-lm"], cwd=tmp_path, check=True)
+
+    assert subprocess.run([str(tmp_path / "main")]).returncode == 0
+
+
+def test_contract_has_each_name_when_two_outputs_are_one_tensor():
+    import tf_keras
+
+    columns = tf_keras.Input((3,), name="columns")
+    scores = tf_keras.layers.Dense(2, name="scores")(columns)
+    model = tf_keras.Model(columns, {"one": scores, "two": scores})
+
+    contract = build_contract(convert(model, representative_dataset=[table(8)])).contract
+
+    assert [(entry.name, entry.position) for entry in contract.outputs] == [("scores", 0), ("scores_1", 1)]
 
 
 def test_labels_are_those_of_the_last_axis():

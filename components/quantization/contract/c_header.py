@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.quantization.contract.schema import Contract, Edge, Input, Output
+from components.quantization.contract.schema import DTYPES, Contract, Edge, Input, Output
 from components.quantization.contract.steps import ClientStep, Postprocessing
 
 _INTRODUCTION = """\
@@ -17,9 +17,10 @@ _INTRODUCTION = """\
  * io_contract_quantize_<input>(source, quantized) makes an input of its raw feature, or of what the client steps above
  * the function make of it; io_contract_dequantize_<output>(quantized, real) makes real values of an output.
  * Both are bit-equal to the training pipeline if float is IEEE binary32 and the rounding mode is the usual one, to
- * nearest. NaN becomes the smallest integer. Products are kept in volatile variables, so that no compiler fuses them
- * with sums; if yours does not (-ffp-contract=off) and evaluates float as float, define IO_CONTRACT_NO_CONTRACTION for
- * faster code. Never compile it with -ffast-math.
+ * nearest; "verified" in io_contract.json says by what values, and where one step may differ. NaN becomes the smallest
+ * integer. Products are kept in volatile variables, so that no compiler fuses them with sums; if yours does not
+ * (-ffp-contract=off) and evaluates float as float, define IO_CONTRACT_NO_CONTRACTION for faster code. Never compile it
+ * with -ffast-math.
  */
 #ifndef IO_CONTRACT_H
 #define IO_CONTRACT_H
@@ -48,12 +49,8 @@ static inline int32_t io_contract_round(float value, int32_t zero_point, int32_t
   return (int32_t)rounded + zero_point;
 }}
 """
-_C_TYPES = {
-    **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")},
-    "float32": "float",
-    "float64": "double",
-    "bool": "uint8_t",
-}
+_OTHER_TYPES = {"float32": "float", "float64": "double", "bool": "uint8_t"}
+_C_TYPES = {name: _OTHER_TYPES.get(name, f"{name}_t") for name in DTYPES}
 _OPERATIONS = {
     "add": "y + {c}",
     "subtract": "y - {c}",
@@ -90,7 +87,7 @@ def c_header(contract: Contract) -> str:
 
 
 def identifiers(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns a C identifier's part for each name, all different.
+    """Returns a C identifier's part for each name, all different, also in upper case, as macros are.
 
     >>> identifiers(["image", "a/b", "a_b", "image"])
     ('image', 'a_b', 'a_b_2', 'image_3')
@@ -98,7 +95,9 @@ def identifiers(names: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     for position, name in enumerate(names):
         plain = re.sub(r"[^0-9a-zA-Z_]", "_", name)
-        found.append(f"{plain}_{position}" if plain in found else plain)
+        while plain.upper() in map(str.upper, found):
+            plain += f"_{position}"
+        found.append(plain)
     return tuple(found)
 
 

@@ -14,6 +14,11 @@ from components.quantization.contract.steps import ClientStep, Postprocessing
 SCHEMA_VERSION = 1
 KINDS = ("identity", "affine", "lookup", "steps")
 OPERATIONS = ("add", "subtract", "subtract_from", "multiply", "divide")
+# What a preparation can start from: what a device has, too.
+DTYPES = (
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float32", "float64", "bool"),
+)
 METHODS = ("exhaustive", "examples", "construction")
 
 

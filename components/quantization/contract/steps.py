@@ -13,7 +13,8 @@ class ClientStep:
       op: Type of the TensorFlow op, for example "DecodeJpeg"; of postprocessing the layer's class, or the function.
       output: What the result is called by later steps; of postprocessing the name of the layer.
       description: What it does, with its operands, parameters, dtype and shape.
-      constants: The values, row by row, of constants that the description only names.
+      constants: The values, row by row, of constants that the description only names; what JSON has no number for as
+        text, such as "inf".
     """
 
     op: str
