@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.quantization import convert
 from components.quantization.contract.build import Knowledge, build_contract
+from components.quantization.contract.c_header import c_header
 from components.quantization.contract.preprocessing import Preprocessing
+from components.quantization.contract.schema import Contract
 from components.quantization.interpreter import quantize
 
 from contract_cases import (
@@ -435,3 +438,65 @@ def test_fold_takes_a_saved_transform_graph_with_sparse_features_and_tables(tmp_
     assert (_way(built).source, _way(built).raw_features) == ("table", ("table",))
     np.testing.assert_array_equal(built.sources["columns"], raw["table"])
     np.testing.assert_array_equal(built.contract.quantize_raw(built.sources)["columns"], built.inputs["columns"])
+
+
+def test_fold_divides_or_multiplies_as_tensorflow_does_when_examples_cannot_tell():
+    """The offset is too large for one multiply-add; of real examples none lies where the two differ."""
+
+    def function(raw):
+        return {"columns": (raw["table"] - 1e6) / 10.0}
+
+    raw = {"table": table() * np.float32(3) + np.float32(1e6)}
+    built = contract_of(table_model(), function, raw)
+
+    assert [operation.op for operation in _way(built).operations] == ["subtract", "multiply"]
+    halves = (np.arange(-120, 120) + 0.5) * built.contract.inputs[0].scale
+    near = np.float32(halves * 10 + 1e6)[:, None]
+    values = (near + np.arange(-1, 2) * np.spacing(near)).astype(np.float32)
+    expected = Preprocessing(function=function, features={"table": tf.TensorSpec([None, 3])}).apply({"table": values})
+    entry = built.contract.inputs[0]
+    np.testing.assert_array_equal(
+        built.contract.quantize_raw({"columns": values})["columns"],
+        quantize(expected["columns"], entry.scale, entry.zero_point, entry.dtype),
+    )
+
+
+@pytest.mark.parametrize("half", [tf.float16, tf.bfloat16])
+def test_fold_starts_behind_half_precision_when_a_device_has_no_such_type(half):
+    def function(raw):
+        return {"columns": tf.cast(tf.cast(raw["table"], half), tf.float32) / 3.0}
+
+    built = contract_of(table_model(), function, {"table": table()})
+
+    way = _way(built)
+    assert way.source_dtype == "float32"
+    assert [step.op for step in way.client_steps] == ["Cast", "Cast"]
+    np.testing.assert_allclose(way.multiplier, 1 / (3 * built.contract.inputs[0].scale), rtol=1e-6)
+    _assert_is_the_pipelines_own(built, function, {"table": table()})
+    assert "float" in c_header(built.contract)
+
+
+def test_to_json_writes_constants_that_are_no_numbers_as_text():
+    borders = [-np.inf, *range(10), np.inf]
+
+    def function(raw):
+        places = tf.searchsorted(tf.constant([borders], tf.float32), tf.reshape(raw["table"], [1, -1]))
+        return {"columns": tf.reshape(tf.cast(places, tf.float32), [-1, 3])}
+
+    built = contract_of(table_model(), function, {"table": table()})
+
+    assert Contract.from_json(built.contract.to_json()) == built.contract
+    (values,) = next(step.constants.values() for step in _way(built).client_steps if step.constants)
+    assert values == ("-inf", *range(10), "inf")
+
+
+def test_fold_tries_fewer_values_when_an_input_is_large():
+    import tf_keras
+
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [layers.InputLayer((512, 512, 3), name="image"), layers.AveragePooling2D(512, name="mean")]
+    )
+    tflite = convert(model, representative_dataset=[np.linspace(0, 1, 512 * 512 * 3).reshape(1, 512, 512, 3)])
+
+    assert _way(build_contract(tflite)).verified.count == 1  # of 786,432 elements each

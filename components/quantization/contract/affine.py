@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from components.quantization.contract.affine_ops import AffineForm, Array, followed, pointwise, start
 from components.quantization.contract.preprocessing import ancestors, shape_of_one
+from components.quantization.contract.schema import DTYPES
 
 # Ops that depend on the shape of what they take alone.
 _OF_SHAPE: dict[str, Callable[[tuple[int, ...], Any], Any]] = {
@@ -69,7 +70,7 @@ class _Walk:
             return
         for output in op.outputs:
             shape = shape_of_one(output)
-            number = output.dtype.is_floating or output.dtype.is_integer
+            number = output.dtype != tf.bool and output.dtype.name in DTYPES
             self.values[output.ref()] = start(output, shape) if number and shape is not None else None
 
     def _constant(self, op: Any, taken: list[Any]) -> Array | None:

@@ -1,6 +1,7 @@
 """The steps of preprocessing that are not folded, in words that a client can implement."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,7 +126,8 @@ def _plain(name: str) -> str:
 
 
 def _json_value(item: Any) -> Any:
-    return item.decode(errors="replace") if isinstance(item, bytes) else item.item() if hasattr(item, "item") else item
+    value = item.decode(errors="replace") if isinstance(item, bytes) else item.item() if hasattr(item, "item") else item
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _described(op: Any, names: _Names) -> str:

@@ -19,7 +19,8 @@ from components.quantization.interpreter import quantize
 _BYTES = ("uint8", "int8")
 _MOST_VALUES = 65_536  # integers of a declared domain up to which all are tried
 _ROWS = 16  # computed at a time: images are large
-_PROBES = 256  # made-up values where there are no examples
+_PROBES = 256  # made-up values of each element, fewer where there are many elements
+_MOST_PROBED = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,12 +99,12 @@ def _case(graph: FrozenGraph, edge: schema.Edge, form: AffineForm, samples: Samp
     elif (found := source_values(graph, form.source, samples)) is not None:
         values, method = found, "examples"
     else:
-        values, method = _probes(edge, form).reshape(_PROBES, *shape[1:]).astype(dtype), "construction"
-    parts = [values[row : row + _ROWS] for row in range(0, len(values), _ROWS)]
+        values, method = _probes(edge, form, shape), "construction"
     if method == "examples" and samples.features is not None:
         expected = pipeline_integers(edge, samples.features[edge.name])
     else:
-        expected = np.concatenate([pipeline_integers(edge, graph.run_from(form.source, edge.name, p)) for p in parts])
+        expected = _integers_of(graph, edge, form, values)
+    probes = _probes(edge, form, shape) if method == "examples" and form.operations else None
     real = source_values(graph, form.source, samples) if domain is not None else None
     return Case(
         edge=edge,
@@ -115,19 +116,29 @@ def _case(graph: FrozenGraph, edge: schema.Edge, form: AffineForm, samples: Samp
         examples=()
         if real is None or samples.features is None
         else ((real, pipeline_integers(edge, samples.features[edge.name])),),
+        probes=() if probes is None else ((probes, _integers_of(graph, edge, form, probes)),),
     )
 
 
-def _probes(edge: schema.Edge, form: AffineForm) -> Array:
-    """Values of the source whose images lie as near as float32 can to where the integer changes."""
+def _integers_of(graph: FrozenGraph, edge: schema.Edge, form: AffineForm, values: Array) -> Array:
+    """What the pipeline makes of values of a form's source."""
+    parts = [values[row : row + _ROWS] for row in range(0, len(values), _ROWS)]
+    return np.concatenate([pipeline_integers(edge, graph.run_from(form.source, edge.name, part)) for part in parts])
+
+
+def _probes(edge: schema.Edge, form: AffineForm, shape: tuple[int, ...]) -> Array:
+    """Values of the source, of that shape, whose images lie as near as float32 can to where the integer changes."""
     random = np.random.default_rng(0)
+    count = max(1, min(_PROBES, _MOST_PROBED // max(1, math.prod(shape))))
     low, high = (-_PROBES, _PROBES) if edge.scale is None else (np.iinfo(edge.dtype).min, np.iinfo(edge.dtype).max)
-    halves = random.integers(low, high, (_PROBES, *form.shape[1:])) - edge.zero_point + 0.5
-    with np.errstate(divide="ignore", invalid="ignore"):
-        exact = (halves * (edge.scale or 1.0) - form.offset) / form.scale
-    near = np.nan_to_num(exact).astype(np.float32)
-    steps = random.integers(-2, 3, near.shape).astype(np.float32)
-    return np.asarray(near + steps * np.spacing(near))
+    halves = random.integers(low, high, (count, *form.shape[1:])) - edge.zero_point + 0.5
+    # A scale of 0 has no such values; what a type cannot hold is any other value of it.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        near = ((halves * (edge.scale or 1.0) - form.offset) / form.scale).astype(np.float32)
+        near = np.nan_to_num(near, posinf=0.0, neginf=0.0)
+        steps = random.integers(-2, 3, near.shape).astype(np.float32)
+        near += steps * np.spacing(near)
+        return np.asarray(near.reshape(count, *shape[1:]).astype(form.source.dtype.as_numpy_dtype))
 
 
 def source_values(graph: FrozenGraph, source: Any, samples: Samples) -> Array | None:
@@ -158,7 +169,7 @@ def pipeline_integers(edge: schema.Edge, features: Array) -> Array:
 
 
 def _verified(graph: FrozenGraph, case: Case, kind: dict[str, Any]) -> schema.Preparation | None:
-    """The preparation, if it gives the expected integers of all values, and of the examples if there are any."""
+    """The preparation, if it gives the expected integers of all values, of examples and of probes if there are any."""
     found = schema.Preparation(
         source=source_name(case.form.source, graph.features),
         source_dtype=case.form.source.dtype.name,
@@ -169,7 +180,8 @@ def _verified(graph: FrozenGraph, case: Case, kind: dict[str, Any]) -> schema.Pr
         **kind,
     )
     entry = schema.entry_dict(schema.Input(**_fields(case.edge), preparation=found))
-    pairs = [(case.values, case.expected), *case.examples]
+    # One multiply-add of floats may miss a probe by a step; preprocessing's own operations may not.
+    pairs = [(case.values, case.expected), *case.examples, *(case.probes if found.kind == "steps" else ())]
     return found if all(_equal(entry, *pair) for pair in pairs) else None
 
 

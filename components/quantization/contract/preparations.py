@@ -30,6 +30,7 @@ class Case:
       method: How `values` were found; see `schema.Verification`.
       first: The smallest of `values`, if they are all that there are, in a row and alike for all elements; else None.
       examples: Values and integers of the raw examples, if `values` are not theirs.
+      probes: Values near to where the integer changes, and their integers, if `values` are those of the examples.
     """
 
     edge: schema.Edge
@@ -39,6 +40,7 @@ class Case:
     method: str
     first: int | None
     examples: tuple[tuple[Array, Array], ...]
+    probes: tuple[tuple[Array, Array], ...] = ()
 
 
 def preparations(case: Case) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,8 @@ import hashlib
 import importlib
 import json
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +93,19 @@ def selftest(
         model.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         return SelfTest(name, (*checks, Check("load", False, str(error))))
-    with np.load(str(directory / _FILES[2]), allow_pickle=False) as file:
-        vectors = {key: file[key] for key in file.files}
-    edges = _check_edges(model, contract)
-    checks += edges
-    checks += _check_preparation(contract, vectors)
-    if all(check.passed for check in edges):
-        checks += _check_outputs(model, contract, vectors, max_lsb)
+    try:
+        with (directory / _FILES[2]).open("rb") as content, np.load(content, allow_pickle=False) as file:
+            vectors = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return SelfTest(name, (*checks, Check("golden vectors", False, f"cannot be read: {error}")))
+    try:
+        edges = _check_edges(model, contract)
+        checks += edges
+        checks += _check_preparation(contract, vectors)
+        if all(check.passed for check in edges):
+            checks += _check_outputs(model, contract, vectors, max_lsb)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        checks.append(Check("run", False, f"contract or golden vectors do not fit: {error!r}"))
     return SelfTest(name, tuple(checks))
 
 
@@ -109,14 +117,15 @@ def _check_files(directory: Path) -> tuple[list[Check], Any]:
     try:
         contract = json.loads((directory / _FILES[1]).read_text())
         version = contract["schema_version"]
+        expected = str(contract["tflite_sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        return [*checks, Check("contract", False, f"cannot be read: {error}")], None
+        return [*checks, Check("contract", False, f"cannot be read: {error!r}")], None
     if version != _SCHEMA_VERSION:
         found = f"schema_version {version!r}, expected {_SCHEMA_VERSION}"
         return [*checks, Check("contract", False, found)], None
     sha256 = hashlib.sha256((directory / _FILES[0]).read_bytes()).hexdigest()
-    same = sha256 == contract["tflite_sha256"]
-    found = sha256[:12] if same else "{} is not the contract's {}".format(sha256[:12], contract["tflite_sha256"][:12])
+    same = sha256 == expected
+    found = sha256[:12] if same else f"{sha256[:12]} is not the contract's {expected[:12]}"
     # A file that is not the contract's may be corrupt, and an interpreter may crash on it.
     return [*checks, Check("sha256", same, found)], contract if same else None
 
