@@ -199,3 +199,30 @@ def test_selftest_script_runs_when_this_package_is_not_there(copied, tmp_path):
     assert (good.returncode, bad.returncode) == (0, 1), good.stderr + bad.stderr
     assert "self-test passed" in good.stdout
     assert "zero_point: the model has -128, the contract 0" in bad.stdout
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-40], lambda content: b"", lambda content: b"PK" + content])
+def test_selftest_fails_at_the_golden_vectors_when_their_file_is_broken(copied, spoil):
+    path = copied / "golden_vectors.npz"
+    path.write_bytes(spoil(path.read_bytes()))
+
+    assert _failed(selftest.selftest(copied)) == ["golden vectors"]
+
+
+def test_selftest_fails_when_golden_vectors_do_not_fit_the_model(copied):
+    def crop(vectors):
+        vectors["input/image"] = vectors["input/image"][:, :4]
+
+    _change_vectors(copied, crop)
+
+    assert _failed(selftest.selftest(copied))[-1] == "run"
+
+
+@pytest.mark.parametrize(("field", "check"), [("tflite_sha256", "contract"), ("outputs", "run")])
+def test_selftest_fails_when_a_field_of_the_contract_is_missing(copied, field, check):
+    _change_contract(copied, lambda contract: contract.pop(field))
+
+    found = selftest.selftest(copied)
+
+    assert _failed(found) == [check]
+    assert field in str(found)
