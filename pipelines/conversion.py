@@ -1,8 +1,9 @@
 """Converts a saved model to a directory that a device can use, and shows how that went."""
 
 import dataclasses
+import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,20 +99,36 @@ def input_shapes_of(texts: tuple[str, ...]) -> InputShapes:
     return found.get("", found) if found else None
 
 
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Returns the lines of a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+      ValueError: If it is of another encoding.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--labels {path}: got a file that is not UTF-8, expected one class a line: {error}"
+        ) from error
+    # At newlines alone: str.splitlines ends a line at others, too, that a label may hold.
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()
+
+
 def convert_and_show(request: ConversionRequest, console: Console) -> None:
     """Converts, writes the model with its contract, and shows what was made.
 
     Raises:
       ValueError: For a mistake in what was asked, or a model that cannot be converted; nothing is written then.
     """
-    if request.output.exists():
-        raise ValueError(f"--output {request.output}: exists already; name a new directory")
+    _require_new(request.output)
     if request.cut and request.eval_examples:
         raise ValueError(
             "--cut: got --eval-examples too, whose labels are for what is cut off; choose one --calibration yourself"
         )
     with console.status("loading TensorFlow and the model"), silent():
         function, head = _traced(request)
+        _labels(request, function.outputs)
     examples = _examples(request, function.inputs)
     with console.status("converting"), silent():
         from components.quantization.conversion.convert import convert_with_report
@@ -130,6 +147,19 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     with console.status("writing"), silent():
         tflite = _write(request, made, examples, head)
     _show(request, made.report, len(tflite), console)
+
+
+def _require_new(output: Path) -> None:
+    """Raises ValueError if there is something at a path, or no directory can be made there."""
+    if os.path.lexists(output):
+        raise ValueError(f"--output {output}: exists already; name a new directory")
+    parent = _existing_parent(output)
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ValueError(f"--output {output}: got {parent}, expected a directory that can be written to")
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
 
 
 def _show(request: ConversionRequest, report: "ConversionReport", size_bytes: int, console: Console) -> None:
@@ -175,9 +205,10 @@ def _traced(request: ConversionRequest) -> "tuple[DenseFunction, Any]":
 def _examples(request: ConversionRequest, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     if not request.examples:
         return None
+    from components.quantization.conversion.representative_dataset import named_arrays
     from pipelines.example_arrays import batches, read_arrays
 
-    return batches(read_arrays(request.examples, inputs))
+    return [named_arrays(batch, inputs, "examples") for batch in batches(read_arrays(request.examples, inputs))]
 
 
 def _score(request: ConversionRequest, inputs: Mapping[str, Any]) -> Callable[[bytes], float] | None:
@@ -191,21 +222,26 @@ def _score(request: ConversionRequest, inputs: Mapping[str, Any]) -> Callable[[b
     return scoring.accuracy(batches(arrays), labels)
 
 
+def _labels(request: ConversionRequest, outputs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    from components.quantization.contract.device_files import labels_by_output
+
+    return labels_by_output(request.labels, outputs)
+
+
 def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[str, Any]] | None, head: Any) -> bytes:
     from components.quantization import toolchain
     from components.quantization.contract.build import Knowledge
-    from components.quantization.contract.device_files import deploy, labels_by_output
+    from components.quantization.contract.device_files import deploy
     from components.quantization.contract.file_metadata import ModelIdentity
     from components.quantization.contract.postprocessing import postprocessing, write_head
     from components.quantization.conversion import interface
     from components.quantization.conversion.audit import audit
 
     scheme = load_scheme(request.scheme)
-    labels = labels_by_output(request.labels, tuple(interface.signature_of(made.tflite)[1]))
+    labels = _labels(request, tuple(interface.signature_of(made.tflite)[1]))
     identity = ModelIdentity(scheme=scheme.to_json(), labels=labels, versions=toolchain.versions())
     knowledge = Knowledge(labels=labels, postprocessing=None if head is None else postprocessing(head))
-    request.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=request.output.parent, prefix=".tfx-qat-") as directory:
+    with tempfile.TemporaryDirectory(dir=_existing_parent(request.output), prefix=".tfx-qat-") as directory:
         partial = Path(directory) / request.output.name
         partial.mkdir()
         tflite = deploy(partial, made.tflite, identity, knowledge, examples[0] if examples else None)
@@ -213,5 +249,6 @@ def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[s
             write_head(head, partial)
         (partial / "conversion.json").write_text(made.report.to_json())
         (partial / "audit.json").write_text(audit(tflite, request.target, scheme).to_json())
+        request.output.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(request.output)
     return tflite

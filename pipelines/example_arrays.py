@@ -2,7 +2,10 @@
 
 import glob
 import os
-from collections.abc import Mapping
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,13 @@ def read_arrays(source: str, features: Mapping[str, tf.TensorSpec], label_key: s
     if not paths:
         raise ValueError(f"examples: got {source}, expected an .npz file, or TFRecord files; there is none")
     names = [*features, *([label_key] if label_key else [])]
+    if source.endswith(".npz") and len(paths) > 1:
+        raise ValueError(f"examples: got {len(paths)} .npz files for {source}, expected one; concatenate them")
     arrays = _of_npz(Path(paths[0])) if source.endswith(".npz") else _of_records(paths, features, label_key)
     missing = [name for name in names if name not in arrays]
     if missing:
         raise ValueError(f"examples: {source} has no {', '.join(missing)}; there are {', '.join(sorted(arrays))}")
-    lengths = {name: len(arrays[name]) for name in names}
+    lengths = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         listed = ", ".join(f"{length} of {name}" for name, length in lengths.items())
         raise ValueError(f"examples: {source} has {listed}, expected as many of each, and at least one")
@@ -53,9 +58,12 @@ def batches(arrays: Arrays, size: int = _BATCH) -> list[Arrays]:
 
 def _of_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise ValueError("it is one array without a name")
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"examples: {path} is no .npz file of plain arrays ({error}); write one with np.savez"
         ) from error
@@ -66,20 +74,22 @@ def _of_records(paths: list[str], features: Mapping[str, tf.TensorSpec], label_k
         name: tf.io.FixedLenFeature(feature.shape[1:], tf.float32 if feature.dtype.is_floating else tf.int64)
         for name, feature in features.items()
     }
-    records = [
-        record
-        for path in paths
-        for record in tf.data.TFRecordDataset(
-            path, compression_type="GZIP" if path.endswith(".gz") else ""
-        ).as_numpy_iterator()
-    ]
     try:
+        records = [record for path in paths for record in _records(path)]
         parsed = tf.io.parse_example(tf.constant(records, tf.string), spec) if records else {}
         if label_key and records:
             parsed[label_key] = _labels(records, label_key)
     except tf.errors.OpError as error:
-        raise ValueError(f"examples: {paths[0]} does not fit the model's inputs: {error.message}") from error
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)  # where in TensorFlow
+        raise ValueError(
+            f"examples: {paths[0]} holds no TFRecords of tf.Examples that fit the model's inputs: {reason}"
+        ) from error
     return {name: np.asarray(values) for name, values in parsed.items()}
+
+
+def _records(path: str) -> Iterator[bytes]:
+    dataset = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "")
+    yield from dataset.as_numpy_iterator()
 
 
 def _labels(records: list[bytes], key: str) -> npt.NDArray[Any]:

@@ -63,7 +63,11 @@ def inspect(source: str, scheme: str | None, target: str | None, untrainable: "P
 @click.option("--calibration", default="min_max", show_default=True, help="How ranges are found, or auto.")
 @click.option("--eval-examples", default="", help="Examples with labels that --calibration auto measures accuracy on.")
 @click.option("--label-key", default="label", show_default=True, help="Name of these labels.")
-@click.option("--labels", type=click.Path(path_type=Path, exists=True), help="Text file of the classes, one a line.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file of the classes, one a line.",
+)
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Directory where conversions are kept for the next time."
 )
@@ -84,7 +88,7 @@ def convert(
 
     A quantization-aware trained model brings its ranges; a float one is calibrated with --examples.
     """
-    from pipelines.conversion import ConversionRequest, convert_and_show, input_shapes_of, io_dtypes_of
+    from pipelines.conversion import ConversionRequest, convert_and_show, input_shapes_of, io_dtypes_of, read_labels
 
     request = ConversionRequest(
         model=model,
@@ -95,7 +99,7 @@ def convert(
         input_shapes=input_shapes_of(input_shapes),
         cut=cut,
         examples=examples,
-        labels=tuple(labels.read_text().splitlines()) if labels else (),
+        labels=read_labels(labels) if labels else (),
         cache=cache,
         **calibration,
     )

@@ -1,6 +1,8 @@
 """`python -m pipelines convert`, `selftest`, and `inspect` of the file that it wrote."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,21 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(directory / "examples.npz", image=models.images(20))
     np.savez(directory / "labelled.npz", image=models.images(30, seed=2), label=np.arange(30) % 3)
     (directory / "labels.txt").write_text("cat\ndog\nowl")  # as some editors leave it
+    _write_broken_examples(directory)
+    (directory / "latin1.txt").write_bytes(b"caf\xe9\n")
     return directory
+
+
+def _write_broken_examples(directory: Path) -> None:
+    whole = (directory / "examples.npz").read_bytes()
+    (directory / "truncated.npz").write_bytes(whole[:-40])
+    (directory / "empty.npz").write_bytes(b"")
+    np.save(directory / "array.npy", models.images(3))
+    (directory / "array.npy").rename(directory / "array.npz")
+    np.savez(directory / "scalar.npz", image=np.float32(1))
+    np.savez(directory / "strings.npz", image=np.full((3, 8, 8, 1), "a"))
+    np.savez(directory / "cropped.npz", image=models.images(3)[:, :4])
+    (directory / "table.csv").write_text("image,label\n" + "1,2\n" * 30)
 
 
 def _convert(saved: Path, output: Path, *more: object) -> Result:
@@ -92,6 +108,20 @@ def test_convert_reads_tf_records(saved: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--examples", "nowhere.npz"], "examples: got nowhere.npz, expected an .npz file, or TFRecord files"),
+        (["--examples", "{saved}/truncated.npz"], "truncated.npz is no .npz file of plain arrays"),
+        (["--examples", "{saved}/empty.npz"], "empty.npz is no .npz file of plain arrays (No data left in file)"),
+        (["--examples", "{saved}/array.npz"], "it is one array without a name"),
+        (["--examples", "{saved}/scalar.npz"], "scalar.npz has 0 of image"),
+        (["--examples", "{saved}/strings.npz"], "examples: got values that are no arrays of numbers"),
+        (["--examples", "{saved}/cropped.npz"], "examples: input 'image' has shape (3, 4, 8, 1)"),
+        (["--examples", "{saved}/*.npz"], "expected one; concatenate them"),
+        (
+            ["--examples", "{saved}/table.csv"],
+            "table.csv holds no TFRecords of tf.Examples that fit the model's inputs: c",
+        ),
+        (["--examples", "{saved}"], "holds no TFRecords"),
+        (["--labels", "{saved}/latin1.txt"], "latin1.txt: got a file that is not UTF-8"),
+        (["--cache", "{saved}/labels.txt"], "cache: got"),
         (["--io-dtype", "uint8", "--io-dtype", "image=int8"], "got a type for all and types by name"),
         (["--calibration", "auto"], "got 'auto' without a score"),
         (["--calibration", "luck"], "luck"),
@@ -102,7 +132,8 @@ def test_convert_reads_tf_records(saved: Path, tmp_path: Path) -> None:
 def test_convert_ends_with_2_and_writes_nothing_when_something_is_wrong(
     saved: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = _invoke("convert", saved / "model.keras", "-o", tmp_path / "out", *arguments)
+    given = [argument.format(saved=saved) for argument in arguments]
+    result = _invoke("convert", saved / "model.keras", "-o", tmp_path / "out", *given)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
@@ -114,6 +145,51 @@ def test_convert_writes_nothing_when_there_are_fewer_labels_than_classes(saved: 
     assert result.exit_code == 2
     assert "labels" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["labels.txt"]
+
+
+def test_convert_takes_labels_line_by_line_when_an_editor_marked_the_encoding(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes('\ufeffcat\r\nna\u00efve\u2028dog\r\n"owl"\r\n'.encode())
+    result = _convert(saved, tmp_path / "out", "--labels", tmp_path / "labels.txt")
+    assert result.exit_code == 0, result.output
+    contract = json.loads((tmp_path / "out" / "io_contract.json").read_text())
+    assert contract["outputs"][0]["labels"] == ["cat", "na\u00efve\u2028dog", '"owl"']
+
+
+def test_convert_makes_the_directories_above_only_when_it_succeeds(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    output = tmp_path / "new" / "newer" / "out"
+    assert _convert(saved, output, "--labels", tmp_path / "labels.txt").exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.txt"]
+    assert _convert(saved, output).exit_code == 0
+    assert (output / "tflite").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "new"]
+
+
+def test_convert_ends_with_2_before_it_loads_anything_when_the_output_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for output, message in (
+        ("file", "exists already"),
+        ("link", "exists already"),
+        ("file/out", "expected a directory that can be written to"),
+    ):
+        result = _invoke("convert", tmp_path / "no_model.keras", "-o", tmp_path / output)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+
+
+def test_convert_leaves_nothing_that_looks_whole_when_it_is_killed_while_writing(saved: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "from components.quantization.contract import device_files\n"
+        "device_files.python_snippet = lambda contract: os._exit(9)\n"  # after the header, before the rest
+        "from pipelines.__main__ import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = ["convert", saved / "model.keras", "-o", tmp_path / "out", "--examples", saved / "examples.npz"]
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script, *map(str, command)]).returncode == 9
+    assert not (tmp_path / "out").exists()
+    assert _convert(saved, tmp_path / "out").exit_code == 0
 
 
 def test_inspect_shows_a_tflite_file_and_what_breaks_a_rule(saved: Path, tmp_path: Path) -> None:

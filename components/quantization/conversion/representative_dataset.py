@@ -46,7 +46,7 @@ def named_arrays(
       what: What the batch is part of, for errors.
 
     Raises:
-      ValueError: If it does not fit the inputs, or has values that are not finite.
+      ValueError: If it does not fit the inputs, is not of numbers, or has values that are not finite.
     """
     named: Mapping[str, npt.ArrayLike]
     if isinstance(batch, tuple):
@@ -62,7 +62,10 @@ def named_arrays(
     missing = sorted(set(signature) - set(named))
     if missing:
         raise ValueError(f"{what}: got {sorted(named)}, missing the inputs {missing}")
-    arrays = {name: np.asarray(named[name], spec.dtype.as_numpy_dtype) for name, spec in signature.items()}
+    try:
+        arrays = {name: np.asarray(named[name], spec.dtype.as_numpy_dtype) for name, spec in signature.items()}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{what}: got values that are no arrays of numbers: {error}") from error
     for name, array in arrays.items():
         expected = tuple(signature[name].shape[1:])
         if array.shape[1:] != expected:
