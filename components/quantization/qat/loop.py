@@ -203,8 +203,8 @@ class TrainingLoop:
         state, plan = self._state, self._plan
         rate = self._progress.steps_per_second(state)
         metrics = {name: float(value) for name, value in self._model.get_metrics_result().items()}
-        self._check_loss(metrics)
         require_finite_ranges(self._model, f"{plan.name} training, epoch {state.epoch + 1}")
+        self._check_loss(metrics)
         evaluation = self._model.evaluate(plan.validation, steps=plan.validation_steps, return_dict=True, verbose=0)
         metrics.update({f"val_{name}": float(value) for name, value in evaluation.items()})
         for name, value in metrics.items():
