@@ -113,7 +113,7 @@ def test_inspect_blocks_what_is_not_trained_only_when_asked_to(saved: Callable[.
 def test_inspect_says_why_when_the_converter_refuses_the_model(saved: Callable[..., Path]) -> None:
     result = _inspect(saved((None, None, 3), layers.Conv2D(4, 3)))
     assert result.exit_code == 1
-    assert "Not converted: inputs with an unknown dimension" in result.output
+    assert "Not converted: input shapes: input 'input_" in result.output
 
 
 def test_inspect_shows_the_mapping_alone_when_the_scheme_is_not_trained() -> None:
