@@ -159,17 +159,32 @@ def test_fold_is_exact_for_every_value_when_the_domain_of_floats_is_declared():
     _assert_is_the_pipelines_own(built, function, raw)
 
 
-def test_fold_has_one_multiplier_per_column_when_columns_are_standardized():
-    raw = {"table": table()}
-    built = contract_of(table_model(), standardized, raw)
+def test_fold_is_one_multiply_add_when_that_is_exact():
+    """A power of two changes no digit."""
+
+    def function(raw):
+        return {"columns": raw["table"] / [4.0, 64.0, 0.125]}
+
+    built = contract_of(table_model(), function, {"table": table()})
 
     entry, way = built.contract.inputs[0], _way(built)
-    assert (way.source, way.client_steps) == ("table", ())
-    assert way.kind in ("affine", "steps")
-    if way.kind == "affine":
-        np.testing.assert_allclose(way.multiplier, 1 / (np.array([3, 40, 0.1]) * entry.scale), rtol=1e-6)
+    assert (way.kind, way.source, way.client_steps) == ("affine", "table", ())
+    np.testing.assert_allclose(way.multiplier, 1 / (np.array([4, 64, 0.125]) * entry.scale), rtol=1e-6)
     assert (way.verified.method, way.verified.count) == ("examples", 64)
-    _assert_is_the_pipelines_own(built, standardized, raw)
+    _assert_is_the_pipelines_own(built, function, {"table": table()})
+
+
+def test_fold_keeps_the_operations_when_one_multiply_add_differs_next_to_ties_alone():
+    """None of the examples lies there, where one in fifty differs by a step."""
+    built = contract_of(table_model(), standardized, {"table": table()})
+
+    entry, way = built.contract.inputs[0], _way(built)
+    assert (way.kind, way.source, way.client_steps) == ("steps", "table", ())
+    assert (way.verified.method, way.verified.count) == ("examples", 64)
+    near = _values_near_halves(entry)
+    features = tf.function(standardized)({"table": tf.constant(near)})["columns"].numpy()
+    expected = quantize(features, entry.scale, entry.zero_point, entry.dtype)
+    np.testing.assert_array_equal(built.contract.quantize_raw({"table": near})["columns"], expected)
 
 
 @pytest.mark.parametrize("examples", [True, False])

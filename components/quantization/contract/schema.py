@@ -45,9 +45,9 @@ class Verification:
 
     Attributes:
       method: "exhaustive", over every value of the source's type or domain at every element; "examples", over real
-        ones: an "affine" preparation of other floats may differ by one step, where it lies within a float32 rounding of
-        the middle between two; "construction", where there was neither: the float32 operations are those of
-        preprocessing itself, tried with values that lie as near as possible to such middles.
+        ones and, where preprocessing computes in float32, values that lie as near as possible to the middle between two
+        integers (in another type an "affine" preparation may differ by one there); "construction", where there are no
+        examples: the float32 operations are those of preprocessing itself, tried with such values.
       count: The number of values, or of examples.
       mismatches: Elements that differed: 0, or the contract would not have been written.
     """
