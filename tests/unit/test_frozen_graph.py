@@ -83,6 +83,20 @@ def test_freeze_computes_what_becomes_constant_when_a_product_with_zeros_does() 
     assert value.tolist() == (_X + 2).tolist()
 
 
+def test_freeze_keeps_an_output_when_it_became_constant_before_the_rest() -> None:
+    def function(x: Any) -> Any:
+        return x * 0.0, ((0.0 * x) * 2.0) * tf.sin(x) + x
+
+    concrete = tf.function(function).get_concrete_function(tf.TensorSpec((1, 12), name="x"))
+    definition = freeze(concrete)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        with tf.compat.v1.Session(graph=graph) as session:
+            zeros, same = session.run([tensor.name for tensor in concrete.outputs], {concrete.inputs[0].name: _X})
+    assert not zeros.any()
+    assert same.tolist() == _X.tolist()
+
+
 def test_freeze_keeps_a_sum_with_zeros_when_it_changes_the_shape() -> None:
     ops, value = _frozen(lambda x: x + tf.zeros((2, 12)))
     assert ops == ["AddV2"]

@@ -68,6 +68,17 @@ def _sqnr_db(signal: Any, noisy: Any) -> float:
     return 10.0 * math.log10(float(np.sum(np.square(signal))) / noise) if noise else math.inf
 
 
+def test_weights_beside_16_bits_stay_in_8_when_they_lie_on_the_grid_of_4_by_chance() -> None:
+    scheme = QuantizationScheme(name="mixed", weight_bits=4, overrides=(("^stem$", "int16_activations"),))
+    model = _vectors()
+    model.get_layer("stem").kernel.assign(np.where(np.arange(256).reshape(16, 16) % 3, 0.5, -0.5))
+    quantized, _ = _trained(model, scheme)
+    tflite = convert(quantized, scheme, profile="cpu")
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    dense = [[graph.tensors[i].dtype for i in op.inputs[:2]] for op in graph.ops if op.code == "FULLY_CONNECTED"]
+    assert dense == [["INT16", "INT8"], ["INT8", "INT4"]]
+
+
 def test_first_and_last_layer_compute_in_16_bits_when_they_are_overridden() -> None:
     scheme = _scheme("^(stem|last)$")
     quantized, _ = _trained(_images(), scheme)

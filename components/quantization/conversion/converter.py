@@ -27,6 +27,9 @@ _INTEGER_OPS = {
 }
 # What Keras names the functions of an LSTM, which becomes one op if the converter sees them.
 _FUSED = "lstm_"
+# What follows the causes in its messages.
+_SUMMARY = "failed while converting"
+_MOST_CAUSES = 5
 _DENSE_ARGUMENT = "disable_per_channel_for_dense_layers"
 
 
@@ -122,8 +125,21 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (ConverterError, RuntimeError) as error:  # of its first and second half: translation and quantization
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f"TensorFlow's converter refuses the model: {' '.join(lines)[:500]}") from error
+        raise ValueError(f"TensorFlow's converter refuses the model: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What the converter says, without the lines of Python that each op was made by; all of it if that says nothing."""
+    places = {}
+    for part in getattr(error, "errors", ()):
+        names = [call.name for call in part.location.call if call.name]
+        places[f"'{part.operator.name}'"] = f" (it is {names[0]})" if names else ""
+    found = [line.partition("error: ")[2].strip() for line in str(error).splitlines()]
+    causes = [line for line in dict.fromkeys(found) if line and not line.startswith(_SUMMARY)]
+    told = [line + next((place for op, place in places.items() if op in line), "") for line in causes]
+    if told:
+        return f"{'; '.join(told[:_MOST_CAUSES])}; replace what is named, or cut the model before it"
+    return " ".join(str(error).split())[:500]
 
 
 def _run_frozen(source: Source, options: ConverterOptions, calibrate_only: bool) -> bytes:

@@ -18,7 +18,7 @@ _EXAMPLES = 64
 def non_finite_nodes(definition: Any, examples: Iterable[Mapping[str, npt.NDArray[Any]]]) -> tuple[str, ...]:
     """Returns the nodes that give infinities or what is no number, in the order of the graph.
 
-    What goes into fake quantization alone is left out: that has a range of its own.
+    What goes into fake quantization alone is left out, which has a range of its own, and so are constants.
 
     Args:
       definition: Its graph, from `freeze`.
@@ -37,5 +37,7 @@ def non_finite_nodes(definition: Any, examples: Iterable[Mapping[str, npt.NDArra
 
 
 def _counts(tensor: Any) -> bool:
+    if tensor.op.type == "Const":  # such as the threshold of a NMS: it is not computed, and not calibrated
+        return False
     consumers = tensor.consumers()
     return tensor.dtype == tf.float32 and not (consumers and all(is_fake_quantization(user) for user in consumers))

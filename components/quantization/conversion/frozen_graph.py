@@ -170,6 +170,7 @@ def _folded(definition: Any, captures: Mapping[str, Any], inputs: set[str], outp
         place = put_constant if tensor in outputs else put
         names[tensor] = place(folded, _constant_name(tensor, taken), values.pop(tensor), takers.get(tensor, ()))
     sources = {_node(name) for node in definition.node if node.name in dynamic for name in node.input}
+    sources |= {_node(name) for name in outputs}
     for node in definition.node:
         if node.name in dynamic or (node.op == "Const" and node.name in sources):
             kept = folded.node.add()

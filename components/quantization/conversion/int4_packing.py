@@ -24,7 +24,7 @@ _MAX_INT8 = 127
 
 
 def pack(tflite: bytes, *, rounding: bool) -> tuple[bytes, int]:
-    """Packs the weights of CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
+    """Packs the weights of CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED of 8-bit inputs; others have no such kernel.
 
     Args:
       tflite: A flatbuffer with 8-bit weights.
@@ -60,9 +60,11 @@ def _weights(model: Any, graph: Any) -> Iterator[tuple[Any, list[Any]]]:
     """Yields the tensors of 8-bit weights that only ops with a kernel for 4 bits use, with those ops."""
     users: dict[int, list[Any]] = {}
     for operator in graph.operators or []:
-        for place, index in enumerate(operator.inputs if operator.inputs is not None else []):
-            kernel = flatbuffer.builtin_name(model.operatorCodes[operator.opcodeIndex]) in _OP_VERSIONS
-            users.setdefault(int(index), []).append(operator if kernel and place == 1 else None)
+        inputs = [int(i) for i in operator.inputs] if operator.inputs is not None else []
+        known = flatbuffer.builtin_name(model.operatorCodes[operator.opcodeIndex]) in _OP_VERSIONS
+        kernel = known and graph.tensors[inputs[0]].type == schema.TensorType.INT8
+        for place, index in enumerate(inputs):
+            users.setdefault(index, []).append(operator if kernel and place == 1 else None)
     for index, operators in users.items():
         if index < 0 or None in operators:
             continue

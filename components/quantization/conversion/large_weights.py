@@ -104,7 +104,8 @@ def _weights(node: str, value: Any, takers: Sequence[Any], per_channel: bool) ->
         return None
     (taker,) = takers
     axes = _AXES[taker.op]
-    if len(value.shape) != len(axes) or taker.attr["transpose_b"].b:
+    # To ask a node for an attribute that its op has not would give it one.
+    if len(value.shape) != len(axes) or (taker.op == "MatMul" and taker.attr["transpose_b"].b):
         return None
     floats = value.numpy()
     inner = tuple(range(floats.ndim - 1)) if per_channel and taker.op == "Conv2D" else None

@@ -163,7 +163,7 @@ class ConversionRun:
             tflite, requantized = bias_scales.rescaled(tflite)
             if requantized:
                 _LOGGER.info("gave %d biases the scale that their op computes with", requantized)
-            rewritten = rewrite(self._widened(self._packed(tflite)), self._profile)
+            rewritten = rewrite(self._packed(self._widened(tflite)), self._profile)
             self._check(rewritten.tflite)
             changed = {name: dtype for name, dtype in self._dtypes.items() if dtype in ("uint8", io_dtypes.FLOAT)}
             tflite = interface.with_dtypes(rewritten.tflite, changed if self._scheme.integer_only else {})
