@@ -69,7 +69,13 @@ def local_saved_model(artifact: types.Artifact) -> Iterator[Path]:
 @contextlib.contextmanager
 def local_serving(artifact: types.Artifact) -> Iterator[Path]:
     """Gives the local path of what the artifact serves, copied if its URI is remote."""
-    uri = serving_path(artifact)
+    with local_directory(serving_path(artifact)) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def local_directory(uri: str) -> Iterator[Path]:
+    """Gives the local path of a directory, copied if its URI is remote."""
     if "://" not in uri:
         yield Path(uri)
         return

@@ -15,7 +15,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines.model_commands import COMMANDS  # noqa: E402
+from pipelines import model_commands, push_commands  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -205,8 +205,8 @@ def lineage(file: Path, metadata: str | None) -> None:
     Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
 
 
-for model_command in COMMANDS:
-    main.add_command(model_command)
+for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 # Not tfx.v1: that imports the whole of Google's Vertex client, which takes longer than TensorFlow.
 from tfx import components as standard
 from tfx import types
-from tfx.dsl.components.base import base_node
+from tfx.dsl.components.base import base_node, executor_spec
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.orchestration import metadata
@@ -20,6 +20,7 @@ from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.target_compiler import TargetCompiler
 from components.tflite_int_converter import TFLiteIntConverter
+from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
 from pipelines.config import PipelineConfig
 
@@ -143,6 +144,7 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         model=compiler.outputs["compiled_model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(filesystem=destination),
+        custom_executor_spec=executor_spec.ExecutorClassSpec(VersionedPush),
     )
     return [*resolvers, trainer, converter, compiler, evaluator, pusher]
 

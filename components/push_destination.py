@@ -1,0 +1,246 @@
+"""Where models are pushed: a directory on a disk or in an object store, and the only code that writes there.
+
+{uri}/
+  {version}/        the files of a model, and manifest.json, which comes last: without it a version is incomplete
+  latest            the name of the version to use, and a newline
+  history/          one file for each move of `latest`, see components/delivery/history.py
+  .incoming/        what pushes under way write before they put it in place
+
+Every file is put in place at once, by renaming it, and no complete version ever changes. A push makes its version
+complete, reads it back, adds its entry to the history, and then moves the pointer: killed at any point, it leaves the
+pointer at a complete version, and run again it goes on from there. Pushes at the same time need no lock: they write the
+same bytes to the same places (components/delivery/manifest.py), and each moves the pointer to the newest entry until
+the newest entry is the one that it moved it to, so the last of them leaves it there.
+
+Renaming is atomic on POSIX file systems; in an object store it copies one object, which is atomic too. Listing must
+show what was written before, as it does there: https://cloud.google.com/storage/docs/consistency
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfx.dsl.io import fileio
+
+from components.delivery import history
+from components.delivery.manifest import MANIFEST_FILE, VERSION_FORM, FileDigest, Manifest
+
+LATEST_FILE = "latest"
+_HISTORY_DIR, _INCOMING_DIR = "history", ".incoming"
+# No push takes so long: what is older was left by one that died. One that lives on finds its files gone, and fails.
+_ABANDONED_AFTER_S = 3600
+_STAGE = re.compile(r"([0-9a-f]{12})\.(\d+)\.[0-9a-f]{32}")
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class PushDestination:
+    """The versions in one directory."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def path(self, version: str) -> str:
+        """Returns the directory of a version."""
+        return os.path.join(self.uri, version)
+
+    def latest(self) -> str:
+        """Returns the version that the pointer names; empty if it names none, as before the first push."""
+        path = os.path.join(self.uri, LATEST_FILE)
+        text = _read(path).strip() if fileio.exists(path) else ""
+        return text if VERSION_FORM.fullmatch(text) else ""
+
+    def manifest(self, version: str) -> Manifest | None:
+        """Returns the manifest of a version; None if the version is not there or incomplete.
+
+        Raises:
+          ValueError: If it cannot be read, or is that of another version.
+        """
+        if not self._is_complete(version):
+            return None
+        path = os.path.join(self.path(version), MANIFEST_FILE)
+        try:
+            manifest = Manifest.from_json(_read(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if manifest.version != version:
+            raise ValueError(f"{path}: got the manifest of {manifest.version}, expected that of {version}")
+        return manifest
+
+    def history(self) -> list[history.Entry]:
+        """Returns all moves of the pointer, the newest last."""
+        return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
+
+    def problems(self, version: str) -> list[str]:
+        """Reads a version and returns what is wrong with it, one sentence each; empty if nothing is."""
+        try:
+            manifest = self.manifest(version)
+        except ValueError as error:
+            return [str(error)]
+        if manifest is None:
+            return [f"{self.path(version)}: got no {MANIFEST_FILE}, expected a complete version"]
+        paths = {path: os.path.join(self.path(version), path) for path in manifest.files}
+        return manifest.differences(
+            {path: _digest(file) if fileio.exists(file) else None for path, file in paths.items()}
+        )
+
+    def push(self, directory: Path, manifest: Manifest) -> str:
+        """Makes a model the latest version, unless it is that already; copies it unless it is there.
+
+        Args:
+          directory: The model's files.
+          manifest: Of these files.
+
+        Returns:
+          The version: `manifest.version`, or an earlier one that is the same model.
+
+        Raises:
+          OSError: If what was written does not read back as it was. The pointer has not moved then.
+        """
+        with self._stage(manifest.version) as stage:
+            version = self._same_model(manifest)
+            if version:
+                _LOGGER.info("model %s is in %s already, as version %s", manifest.version, self.uri, version)
+            else:
+                version = manifest.version
+                self._copy(stage, directory, manifest)
+            self._move_pointer(stage, history.PUSH, version, manifest)
+        self._remove_abandoned()
+        return version
+
+    def rollback(self, version: str) -> None:
+        """Makes a version the latest that was pushed before.
+
+        Raises:
+          ValueError: If it is not there, incomplete or damaged; nothing has changed then.
+        """
+        if problems := self.problems(version):
+            raise ValueError(f"version {version} in {self.uri} cannot be used: {'; '.join(problems)}")
+        manifest = self.manifest(version)
+        assert manifest is not None  # a complete version stays
+        with self._stage(version) as stage:
+            self._move_pointer(stage, history.ROLLBACK, version, manifest)
+
+    @contextlib.contextmanager
+    def _stage(self, version: str) -> Iterator[str]:
+        """A directory for files on their way; its name says when it began, and which version may be incomplete.
+
+        It stays where the block fails, for as long as the version may be.
+        """
+        stage = os.path.join(self.uri, _INCOMING_DIR, f"{version}.{int(time.time())}.{uuid.uuid4().hex}")
+        fileio.makedirs(stage)
+        yield stage
+        fileio.rmtree(stage)
+
+    def _same_model(self, manifest: Manifest) -> str:
+        """Returns the version that is this model, undamaged; empty if there is none."""
+        moves = reversed(self.history())
+        candidates = [entry.version for entry in moves if manifest.model_sha256.startswith(entry.model)]
+        for version in dict.fromkeys([manifest.version, *candidates]):
+            if not self.problems(version):
+                found = self.manifest(version)
+                if found is not None and found.model_sha256 == manifest.model_sha256:
+                    return version
+        return ""
+
+    def _copy(self, stage: str, directory: Path, manifest: Manifest) -> None:
+        with contextlib.suppress(ValueError):  # of a damaged manifest, which is replaced
+            there = self.manifest(manifest.version)
+            if there is not None and there.sha256 != manifest.sha256:
+                raise OSError(f"{self.path(manifest.version)} is another model, by chance of the same name")
+        for path in manifest.files:
+            fileio.copy(str(directory / path), _partial(stage), overwrite=True)
+            _put(stage, os.path.join(self.path(manifest.version), path))
+        _write(stage, os.path.join(self.path(manifest.version), MANIFEST_FILE), manifest.to_json())
+        if problems := self.problems(manifest.version):
+            raise OSError(f"{self.path(manifest.version)} does not read back as written: {'; '.join(problems)}")
+        _LOGGER.info("pushed %d files, %d bytes, to %s", len(manifest.files), manifest.size_bytes, self.uri)
+
+    def _move_pointer(self, stage: str, action: str, version: str, manifest: Manifest) -> None:
+        """Adds to the history, unless its newest entry says the same, and moves the pointer to the newest entry."""
+        moves = self.history()
+        if not moves or moves[-1].version != version:
+            entry = history.following(moves, action, version, manifest.model_sha256[:12])
+            run_id = manifest.run_id if action == history.PUSH else ""
+            record = {"action": action, "at": utc_now(), "run_id": run_id, "version": version}
+            _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
+        moved_to = None
+        while (newest := self.history()[-1]) != moved_to:
+            _write(stage, os.path.join(self.uri, LATEST_FILE), f"{newest.version}\n")
+            moved_to = newest
+        _LOGGER.info("%s: latest is %s", self.uri, newest.version)
+
+    def _remove_abandoned(self) -> None:
+        """Removes what pushes that died have left: their stages, and the versions that these say may be incomplete."""
+        for stage, version in self._stages(abandoned=True):
+            # In this order: a push that is under way now is seen, or else has completed the version.
+            is_incomplete = not self._is_complete(version)
+            is_written = version in {version for _, version in self._stages(abandoned=False)}
+            try:
+                if is_incomplete and not is_written and not self._is_complete(version):
+                    _LOGGER.info("%s: removing version %s, which a push has begun and never ended", self.uri, version)
+                    if fileio.isdir(self.path(version)):
+                        fileio.rmtree(self.path(version))
+                fileio.rmtree(stage)
+            except Exception as error:  # another push may be removing the same; the next one looks again
+                _LOGGER.warning("%s: could not remove what is left in %s: %s", self.uri, stage, error)
+
+    def _stages(self, abandoned: bool) -> list[tuple[str, str]]:
+        """The stages that are abandoned or are not, each with the version that it is for."""
+        directory, now = os.path.join(self.uri, _INCOMING_DIR), time.time()
+        matches = filter(None, map(_STAGE.fullmatch, _names(directory)))
+        return [
+            (os.path.join(directory, match[0]), match[1])
+            for match in matches
+            if (now - int(match[2]) > _ABANDONED_AFTER_S) is abandoned
+        ]
+
+    def _is_complete(self, version: str) -> bool:
+        found: bool = fileio.exists(os.path.join(self.path(version), MANIFEST_FILE))
+        return found
+
+
+def utc_now() -> str:
+    """Returns the time as 2026-11-25T13:36:52Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _partial(stage: str) -> str:
+    return os.path.join(stage, "partial")
+
+
+def _put(stage: str, destination: str) -> None:
+    """Puts the file that was written in a stage in its place, in one step."""
+    fileio.makedirs(os.path.dirname(destination))
+    fileio.rename(_partial(stage), destination, overwrite=True)
+
+
+def _write(stage: str, destination: str, text: str) -> None:
+    with fileio.open(_partial(stage), "w") as file:
+        file.write(text)
+    _put(stage, destination)
+
+
+def _read(path: str) -> str:
+    with fileio.open(path, "r") as file:
+        text: str = file.read()
+    return text
+
+
+def _digest(path: str) -> FileDigest:
+    with fileio.open(path, "rb") as file:
+        return FileDigest.of(file)
+
+
+def _names(directory: str) -> list[str]:
+    """The names in a directory, none if it is not there. Object stores mark directories by a slash."""
+    try:
+        return [name.rstrip("/") for name in fileio.listdir(directory)]
+    except fileio.NotFoundError:
+        return []

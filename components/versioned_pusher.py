@@ -1,0 +1,61 @@
+"""The executor of the stock Pusher that pushes versions: named by content, verified, switched to at once."""
+
+from typing import Any
+
+from tfx import types
+from tfx.components.pusher import executor as stock
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, proto_utils
+
+from components import model_artifact
+from components.delivery.manifest import build_manifest
+from components.push_destination import PushDestination, utc_now
+
+
+class Executor(stock.Executor):
+    """Pushes a blessed model as a version; a refused one is not pushed, as by the stock executor.
+
+    Input, output and blessings are those of the stock Pusher: `pushed`, `pushed_destination`, which is the version's
+    directory, and `pushed_version` are custom properties of the PushedModel, whose files are a copy of the model. Give
+    it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in the same version.
+    """
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Pushes the model, last of all switching to it."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
+        destination = PushDestination(_base_directory(exec_properties))
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        uri = self.GetModelPath(input_dict)
+        models = input_dict.get(standard_component_specs.MODEL_KEY)
+        context = self._context
+        with model_artifact.local_directory(uri) as directory:
+            manifest = build_manifest(
+                directory,
+                facts=model_artifact.read_facts(artifact_utils.get_single_instance(models)) if models else {},
+                run_id=(context and context.pipeline_run_id) or "",
+                pushed_at=utc_now(),
+            )
+            io_utils.copy_dir(uri, pushed.uri)  # the archive, as the stock executor keeps it
+            version = destination.push(directory, manifest)
+        self._MarkPushed(pushed, pushed_destination=destination.path(version), pushed_version=version)
+
+
+def _base_directory(exec_properties: dict[str, Any]) -> str:
+    destination = pusher_pb2.PushDestination()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
+    if destination.WhichOneof("destination") != "filesystem":
+        raise ValueError("push_destination: expected a filesystem; other destinations have executors of their own")
+    filesystem = destination.filesystem
+    if filesystem.versioning != pusher_pb2.Versioning.AUTO:
+        raise ValueError("push_destination: versions are named by their content; leave versioning at AUTO")
+    base_directory: str = filesystem.base_directory
+    return base_directory
