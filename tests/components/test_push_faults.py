@@ -1,0 +1,98 @@
+"""Pushes that are killed, stopped and made at once, on a disk and in an object store."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from object_store import object_store
+
+Json = dict[str, Any]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["disk", "object store"])
+def experiment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., list[Json]]]:
+    """Makes an experiment of push_process.py with some models, each called by its content."""
+    directory = tmp_path_factory.mktemp("push")
+
+    def model(name: str) -> Path:
+        for path in ("tflite", "io_contract.json", "golden_vectors.npz", "variables/data"):
+            (directory / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name / path).write_text(f"{path} of {name}")
+        return directory / name
+
+    with object_store() as store:
+        store.make_bucket("bucket")
+        root, environment = (str(directory), {}) if request.param == "disk" else ("gs://bucket", store.environment)
+
+        def run(name: str, *models: str) -> list[Json]:
+            destination = "-".join([f"{root}/{name}", *models])
+            command = [sys.executable, str(REPOSITORY / "tests" / "push_process.py"), name, destination]
+            ran = subprocess.run(
+                [*command, *map(str, map(model, models))],
+                env={**os.environ, **environment, "PYTHONPATH": str(REPOSITORY)},
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert ran.returncode == 0, ran.stderr
+            rounds: list[Json] = json.loads(ran.stdout.splitlines()[-1])
+            return rounds
+
+        yield run
+
+
+def test_push_leaves_the_old_version_or_the_new_one_when_it_is_killed_at_any_point(
+    experiment: Callable[..., list[Json]],
+) -> None:
+    rounds = experiment("kill_at_each_change", "old", "new", "other")
+    assert len(rounds) >= 30
+    assert {found["killed"]["latest"] == found["versions"]["new"] for found in rounds} == {True, False}
+    assert any(found["killed"]["incomplete"] for found in rounds)
+    for found in rounds:
+        old, new, other = (found["versions"][name] for name in ("old", "new", "other"))
+        killed, repeated, later = found["killed"], found["repeated"], found["later"]
+        # What consumers see is whole; whatever has a manifest is.
+        assert killed["latest"] in (old, new)
+        assert killed["latest"] in killed["complete"]
+        assert (killed["problems"], repeated["problems"], later["problems"]) == ([], [], [])
+        assert (repeated["latest"], repeated["complete"]) == (new, sorted([old, new]))
+        assert (later["latest"], later["complete"]) == (other, sorted([old, new, other]))
+        assert (later["incomplete"], later["left"]) == ([], [])
+        assert later["history"] == [[1, "push", old], [2, "push", new], [3, "push", other]]
+
+
+@pytest.mark.parametrize("second", ["second", "first"])
+def test_pushes_end_in_one_consistent_state_when_made_at_once(
+    experiment: Callable[..., list[Json]], second: str
+) -> None:
+    for found in experiment("at_once", "first", second):
+        state, versions = found["state"], sorted(set(found["pushed"]))
+        assert len(versions) == len({"first", second})
+        assert (found["read"], state["problems"]) == ([], [])
+        assert (state["complete"], state["incomplete"], state["left"]) == (versions, [], [])
+        assert state["latest"] == state["history"][-1][2]
+        assert {version for _, _, version in state["history"]} == set(versions)
+
+
+def test_push_goes_on_where_it_was_stopped_when_another_was_made_meanwhile(
+    experiment: Callable[..., list[Json]],
+) -> None:
+    rounds = experiment("stop_and_continue", "slow", "fast")
+    assert any(found["between"]["incomplete"] for found in rounds)
+    for found in rounds:
+        slow, fast = found["pushed"]
+        assert found["between"]["latest"] in (slow, fast)
+        assert len(found["between"]["left"]) == 1  # that of the living push
+        assert found["state"]["complete"] == sorted([slow, fast])
+        assert (found["state"]["problems"], found["state"]["left"]) == ([], [])
+        assert found["state"]["latest"] == found["state"]["history"][-1][2]
