@@ -115,31 +115,39 @@ def _now(work: Callable[[], Any]) -> Any:
     return join(*fork(work))
 
 
-def kill_at_each_change(uri: str, old: Path, new: Path, other: Path) -> list[Json]:
-    """Kills a push of `new` after one of `old` at every point; then repeats it, then pushes `other`, an hour later."""
-    rounds: list[Json] = []
-    while True:
-        root = f"{uri}/{len(rounds)}"
+def kill_at_changes(uri: str, every: int, old: Path, new: Path, other: Path) -> list[Json]:
+    """Kills a push of `new` after one of `old` at a point; then repeats it, then pushes `other`, an hour later.
 
-        def killed(root: str = root, point: int = len(rounds)) -> str:
+    Args:
+      uri: Where to; each round has a directory of its own.
+      every: 1 for all points, 2 for every other, and so on.
+      old: The model that is there.
+      new: The model whose push is killed.
+      other: One that comes later.
+    """
+    rounds: list[Json] = []
+    for point in itertools.count(step=every):
+        root = f"{uri}/{point}"
+
+        def killed(root: str = root, point: int = point) -> str:
+            push(root, old)
             interrupt(point, signal.SIGKILL)
             return push(root, new)
 
-        versions = {"old": _now(lambda root=root: push(root, old))}
+        def after(root: str = root) -> Json:
+            found = {"killed": state(root), "new": push(root, new), "repeated": state(root)}
+            return {**found, "other": push(root, other, abandoned_after_s=-1), "later": state(root)}
+
         if _now(killed) is not None:  # there are no more points
-            return rounds
-        found = {"killed": _now(lambda root=root: state(root))}
-        versions["new"] = _now(lambda root=root: push(root, new))
-        found["repeated"] = _now(lambda root=root: state(root))
-        versions["other"] = _now(lambda root=root: push(root, other, abandoned_after_s=-1))
-        found["later"] = _now(lambda root=root: state(root))
-        rounds.append({"versions": versions, **found})
+            break
+        rounds.append(_now(after))
+    return rounds
 
 
-def at_once(uri: str, first: Path, second: Path) -> list[Json]:
+def at_once(uri: str, every: int, first: Path, second: Path) -> list[Json]:
     """Pushes two models at the same moment, several times, while a consumer reads on and on."""
     rounds = []
-    for number in range(12):
+    for number in range(0, 12, every):
         root, (waiting, start), (reading, stop) = f"{uri}/{number}", os.pipe(), os.pipe()
 
         def wait_and_push(directory: Path, root: str = root, waiting: int = waiting) -> str:
@@ -164,10 +172,10 @@ def at_once(uri: str, first: Path, second: Path) -> list[Json]:
     return rounds
 
 
-def stop_and_continue(uri: str, slow: Path, fast: Path) -> list[Json]:
+def stop_and_continue(uri: str, every: int, slow: Path, fast: Path) -> list[Json]:
     """Stops a push at some points, makes another meanwhile, and lets the first go on."""
     rounds = []
-    for point in (1, 10, 20, 26):
+    for point in range(2, 30, 4 * every):
         root = f"{uri}/{point}"
 
         def stopped(root: str = root, point: int = point) -> str:
@@ -185,5 +193,5 @@ def stop_and_continue(uri: str, slow: Path, fast: Path) -> list[Json]:
 
 
 if __name__ == "__main__":
-    experiment, destination, *directories = sys.argv[1:]
-    print(json.dumps(globals()[experiment](destination, *map(Path, directories))))
+    experiment, destination, every, *directories = sys.argv[1:]
+    print(json.dumps(globals()[experiment](destination, int(every), *map(Path, directories))))

@@ -107,6 +107,20 @@ def test_pushed_directory_tests_itself_without_the_project(local_run: Run, tmp_p
     assert "self-test passed with tensorflow.lite" in result.stdout
 
 
+def test_pushed_files_are_found_by_the_pointer_and_are_those_of_the_manifest(local_run: Run) -> None:
+    version = (local_run.root / "pushed" / "latest").read_text().strip()
+    directory = local_run.pushed[0].parent
+    assert directory == local_run.root / "pushed" / version
+    manifest = json.loads((directory / "manifest.json").read_text())
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+    del found["manifest.json"]
+    assert {name: file["sha256"] for name, file in manifest["files"].items()} == found
+    assert manifest["facts"]["sha256"] == found["tflite"]
+    assert manifest["run_id"]
+    pushed = local_properties(local_run, "Pusher", "pushed_model")
+    assert (pushed["pushed"], pushed["pushed_version"]) == (1, version)
+
+
 def test_pushed_contract_goes_from_raw_pixels_to_integers_as_the_pipeline_does(local_run: Run) -> None:
     contract = json.loads((local_run.pushed[0].parent / "io_contract.json").read_text())
     (image,), (probabilities,) = contract["inputs"], contract["outputs"]
@@ -134,6 +148,9 @@ def test_beam_runner_pushes_the_same_model(local_run: Run, tmp_path: Path) -> No
     # All but the metadata, which names the run.
     contents = [without_metadata(one.pushed[0].read_bytes()) for one in (run, local_run)]
     assert contents[0] == contents[1]
+    manifests = [json.loads((one.pushed[0].parent / "manifest.json").read_text()) for one in (run, local_run)]
+    assert manifests[0]["model_sha256"] == manifests[1]["model_sha256"]
+    assert manifests[0]["run_id"] != manifests[1]["run_id"]
     for component, key in MODELS:
         facts = [stable(local_properties(one, component, key), component) for one in (run, local_run)]
         assert facts[0] == facts[1]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from components.delivery.manifest import Manifest
 from components.quantization.contract.file_metadata import without_metadata
 
 from conftest_e2e import MODELS, Run, VertexRun, local_properties, stable, vertex_properties
@@ -26,12 +27,23 @@ pytestmark = pytest.mark.slow
 
 def test_vertex_run_pushes_the_same_model_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
     assert vertex_run.first.state == "SUCCEEDED", vertex_run.errors
-    pushed = {name: content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)}
-    local = local_run.pushed[0].read_bytes()
-    assert list(map(without_metadata, pushed.values())) == [without_metadata(local)]
-    beside = {path.name for path in local_run.pushed[0].parent.iterdir()}
-    files = [name for name in vertex_run.objects if "/pushed/" in name and not name.endswith("/")]
-    assert {name.rpartition("/")[2] for name in files} == beside
+    version, pushed = _pushed(vertex_run)
+    local = local_run.pushed[0]
+    assert without_metadata(pushed["tflite"]) == without_metadata(local.read_bytes())
+    assert set(pushed) == {path.name for path in local.parent.iterdir()}
+    manifests = [pushed["manifest.json"].decode(), (local.parent / "manifest.json").read_text()]
+    assert len({Manifest.from_json(text).model_sha256 for text in manifests}) == 1
+    assert vertex_run.objects["digits/pushed/latest"].decode() == f"{version}\n"
+
+
+def _pushed(vertex_run: VertexRun) -> tuple[str, dict[str, bytes]]:
+    """The only version that was pushed, and its files."""
+    found: dict[str, dict[str, bytes]] = {}
+    for name, content in vertex_run.objects.items():
+        if match := re.fullmatch(r"digits/pushed/([0-9a-f]{12})/(.+)", name):
+            found.setdefault(match[1], {})[match[2]] = content
+    ((version, files),) = found.items()
+    return version, files
 
 
 def test_vertex_run_says_the_same_verdict_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:
@@ -40,7 +52,7 @@ def test_vertex_run_says_the_same_verdict_as_a_local_run(local_run: Run, vertex_
     local = local_properties(local_run, "QuantizedEvaluator", "blessing")
     assert report["verdict"]["blessed"] is (local["blessed"] == 1)
     assert report["verdict"]["reasons"] == json.loads(local["reasons"])
-    assert re.fullmatch(r"gs://bucket/digits/pushed/\d+", report["verdict"]["pushed_to"])
+    assert report["verdict"]["pushed_to"] == f"gs://bucket/digits/pushed/{_pushed(vertex_run)[0]}"
 
 
 @pytest.mark.parametrize(("component", "key"), MODELS)
@@ -62,8 +74,7 @@ def test_vertex_run_keeps_the_chain_of_hashes(vertex_run: VertexRun) -> None:
     chain = [vertex_properties(vertex_run.first, *place) for place in MODELS]
     for parent, child in itertools.pairwise(chain):
         assert child["parent_sha256"] == parent["sha256"]
-    (pushed,) = [content for name, content in vertex_run.objects.items() if re.search(r"/pushed/\d+/tflite$", name)]
-    assert hashlib.sha256(pushed).hexdigest() == chain[-1]["sha256"]
+    assert hashlib.sha256(_pushed(vertex_run)[1]["tflite"]).hexdigest() == chain[-1]["sha256"]
 
 
 def test_vertex_run_tries_a_lost_task_again_and_leaves_nothing_of_the_first_try(vertex_run: VertexRun) -> None:
