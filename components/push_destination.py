@@ -120,10 +120,9 @@ class PushDestination:
         Raises:
           ValueError: If it is not there, incomplete or damaged; nothing has changed then.
         """
-        if problems := self.problems(version):
+        manifest, problems = self.manifest(version), self.problems(version)
+        if manifest is None or problems:
             raise ValueError(f"version {version} in {self.uri} cannot be used: {'; '.join(problems)}")
-        manifest = self.manifest(version)
-        assert manifest is not None  # a complete version stays
         with self._stage(version) as stage:
             self._move_pointer(stage, history.ROLLBACK, version, manifest)
 
@@ -145,7 +144,7 @@ class PushDestination:
         for version in dict.fromkeys([manifest.version, *candidates]):
             if not self.problems(version):
                 found = self.manifest(version)
-                if found is not None and found.model_sha256 == manifest.model_sha256:
+                if found and (found.sha256 == manifest.sha256 or found.model_sha256 == manifest.model_sha256):
                     return version
         return ""
 
