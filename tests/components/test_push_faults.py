@@ -17,7 +17,7 @@ Json = dict[str, Any]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["disk", "object store"])
+@pytest.fixture(scope="module", params=["disk", pytest.param("object store", marks=pytest.mark.long)])
 def experiment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., list[Json]]]:
