@@ -21,7 +21,8 @@ import numpy as np
 
 if __package__:
     from components.quantization.contract import arithmetic
-else:  # on the device
+else:  # on the device, where the directory stays as it was pushed
+    sys.dont_write_bytecode = True
     import io_contract as arithmetic  # type: ignore[import-not-found,no-redef]
 
 INTERPRETERS = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
