@@ -44,6 +44,7 @@ _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 # `data:[ubyte] (force_align: 16)` of a buffer in the schema.
 _BUFFER_ALIGNMENT = 16
+_ROOM_FOR_THE_REST = 2**18
 
 
 # Slots of the tables of the schema.
@@ -150,9 +151,11 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 def write_object(model: Any) -> bytes:
     """Returns the flatbuffer of a `ModelT`, its buffers aligned as TFLite's delegates and TFLite Micro want them."""
-    builder = _AlignedBuilder(1024)
+    # A builder that is too small doubles, and holds both sizes while it does.
+    constants = sum(len(buffer.data) for buffer in model.buffers or () if buffer.data is not None)
+    builder = _AlignedBuilder(constants + _ROOM_FOR_THE_REST)
     builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def builtin_name(code: Any) -> str:

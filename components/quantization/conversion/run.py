@@ -98,7 +98,8 @@ class ConversionRun:
             tflite = self._converted(_NO_METHOD)
             missing = trained_ranges.tensors_without_range(tflite) if self._scheme.integer_only else ()
             if dataset is None or not missing:
-                return self._reported(self._deployed(_NO_METHOD, self._complete(tflite)))
+                tflite = self._complete(tflite)
+                return self._reported(self._deployed(_NO_METHOD, tflite))
             _LOGGER.info("calibrating what has no trained range: %s", ", ".join(missing))
         self._examples = tuple(feeds(dataset or (), self._function.inputs)())
         return self._calibrated(missing, calibration, score)
@@ -235,8 +236,9 @@ class ConversionRun:
 
     def _complete(self, tflite: bytes) -> bytes:
         """A file of trained ranges with the weights in it that were kept beside its graph."""
+        weights, self._weights = self._weights, ()  # of no use from here on, and large
         try:
-            return large_weights.restored(tflite, self._weights)
+            return large_weights.restored(tflite, weights)
         except NotRestoredError as reason:
             _LOGGER.info("converting with all weights in the graph: %s", reason)
         self._freeze(aside=False)
