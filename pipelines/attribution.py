@@ -47,15 +47,28 @@ def attribute_and_show(request: AttributionRequest, console: Console) -> None:
         from components.quantization.qat.export import load_quantized_model
         from components.quantization.surgery.keras3 import load_model
 
-        float_model = load_model(request.float_model)
+        tflite = request.tflite.read_bytes()
+        float_model = _of_known_shapes(load_model(request.float_model), tflite)
         qat_model = load_quantized_model(request.qat_model) if request.qat_model else None
         metric = accuracy if request.label_key else None
         options = AttributionOptions(metric=metric, sensitivity=request.sensitivity)
-        found = attribute(float_model, qat_model, request.tflite.read_bytes(), _batches(request, float_model), options)
+        found = attribute(float_model, qat_model, tflite, _batches(request, float_model), options)
     console.print(str(found), soft_wrap=True, markup=False)
     if request.output is not None:
         request.output.mkdir(parents=True, exist_ok=True)
         write_files(found, request.output)
+
+
+def _of_known_shapes(model: Any, tflite: bytes) -> Any:
+    """The model for inputs of the sizes that it was converted for, where it takes any."""
+    from components.quantization.conversion import flatbuffer
+    from components.quantization.surgery.fixed_shapes import fix_input_shapes
+
+    if all(None not in tensor.shape[1:] for tensor in model.inputs):
+        return model
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    shapes = {graph.tensors[index].name: graph.tensors[index].shape[1:] for index in graph.inputs}
+    return fix_input_shapes(model, shapes if len(shapes) > 1 else next(iter(shapes.values()), None))
 
 
 def accuracy(labels: Any, predictions: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from components.quantization.contract import HEAD_DIRECTORY
+from components.quantization.contract import HEAD_DIRECTORY, VECTORS_FILE
 from components.quantization.input_shapes import InputShapes
 from components.quantization.schemes import load_scheme
 from pipelines.progress import silent
@@ -233,9 +233,10 @@ def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[s
     from components.quantization.contract.build import Knowledge
     from components.quantization.contract.device_files import deploy
     from components.quantization.contract.file_metadata import ModelIdentity
+    from components.quantization.contract.golden import golden_outputs
     from components.quantization.contract.postprocessing import postprocessing, write_head
     from components.quantization.conversion import interface
-    from components.quantization.conversion.audit import audit
+    from components.quantization.conversion.deployed_audit import audit_deployed
 
     scheme = load_scheme(request.scheme)
     labels = _labels(request, tuple(interface.signature_of(made.tflite)[1]))
@@ -248,7 +249,9 @@ def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[s
         if head is not None:
             write_head(head, partial)
         (partial / "conversion.json").write_text(made.report.to_json())
-        (partial / "audit.json").write_text(audit(tflite, request.target, scheme).to_json())
+        outputs = golden_outputs(partial / VECTORS_FILE)
+        audit = audit_deployed(tflite, request.target, scheme, made.report.io_dtypes, outputs)
+        (partial / "audit.json").write_text(audit.to_json())
         request.output.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(request.output)
     return tflite

@@ -40,9 +40,13 @@ def inspect_file(source: str, target: str, as_json: bool, console: Console) -> i
     with silent():
         from components.quantization.conversion import flatbuffer
         from components.quantization.conversion.audit import audit
+        from components.quantization.conversion.deployed_audit import with_float_edges
 
         found = audit(content, target)
         graph = flatbuffer.read_subgraphs(content)[0]
+        edges = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
+        floats = [tensor.name for tensor in edges if tensor.dtype == "FLOAT32"]
+        inside = with_float_edges(found, graph, floats)
     if as_json:
         sys.stdout.write(found.to_json())
         return int(not found.ready)
@@ -54,6 +58,8 @@ def inspect_file(source: str, target: str, as_json: bool, console: Console) -> i
     ops = collections.Counter(op.name for op in graph.ops)
     _print(console, ", ".join(f"{count} {op}" for op, count in sorted(ops.items())))
     _print(console, str(found), "" if found.ready else "red")
+    if inside.integer_only and not found.integer_only:
+        _print(console, f"but for {', '.join(floats)}, floats outside of one QUANTIZE or DEQUANTIZE: integer-only")
     for note in found.notes:
         _print(console, f"note: {note.op} {note.tensor}: {note.reason}", "yellow")
     return int(not found.ready)

@@ -1,8 +1,8 @@
 """Constructed models, each with every offender that an audit finds in it."""
 
-import audit_changes as changes
 import numpy as np
 
+import audit_changes as changes
 import audited_models as models
 
 # An offender: rule, place (subgraph and, behind a colon, op), name of the op, tensor, Keras layer.

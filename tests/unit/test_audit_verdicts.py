@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_cases import CASES, TARGET_CASES, Offenders
 from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization import audit
@@ -12,6 +11,7 @@ from components.quantization.conversion.audit import Audit, rule_rows
 from components.quantization.schemes import QuantizationScheme
 
 import audited_models as models
+from audit_cases import CASES, TARGET_CASES, Offenders
 
 _POOL = "net/pool/MaxPool"
 

@@ -150,6 +150,20 @@ def test_convert_raises_when_the_saved_model_takes_serialized_examples(tmp_path:
         convert(tmp_path, representative_dataset=[{"examples": [b""]}])
 
 
+@pytest.mark.parametrize("layer", ["Flatten", "LSTM"])  # two ways through the converter
+def test_convert_keeps_names_when_python_has_no_such_arguments(layer: str) -> None:
+    inputs = [tf_keras.Input((4, 2), name=name) for name in ("my-image", "self", "input_0", "a/b.c")]
+    first = tf_keras.layers.LSTM(8) if layer == "LSTM" else tf_keras.layers.Flatten()
+    parts = [first(inputs[0]), *(tf_keras.layers.Flatten()(x) for x in inputs[1:])]
+    outputs = tf_keras.layers.Concatenate(name="the-output")(parts)
+    examples = {x.name: np.full((1, 4, 2), n, np.float32) for n, x in enumerate(inputs)}
+    tflite = convert(tf_keras.Model(inputs, outputs), representative_dataset=[examples], profile="cpu")
+    (found,) = IntegerModel(tflite).predict(examples).values()
+    np.testing.assert_allclose(found[0, 8:], np.repeat([1.0, 2.0, 3.0], 8), atol=0.02)
+    names = {tensor.name for tensor in _edges(tflite)}
+    assert names == {"my-image", "self", "input_0", "a/b.c", "the-output"}
+
+
 def test_convert_raises_in_one_sentence_when_the_converter_refuses_an_op() -> None:
     inputs = tf_keras.Input((4,), name="x")
     model = tf_keras.Model(inputs, tf_keras.layers.Activation(tf.math.erf, name="erf")(inputs))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from click.testing import CliRunner, Result
 
 from pipelines.__main__ import main
@@ -226,3 +227,36 @@ def test_attribute_shows_the_metric_at_each_step_and_writes_a_picture(tmp_path: 
     assert "reference" in result.output
     assert (tmp_path / "a" / "attribution.svg").read_text().startswith("<svg")
     assert "integer default" in (tmp_path / "a" / "attribution.txt").read_text()
+
+
+def test_float_edges_that_were_asked_for_are_notes_and_inspect_says_that_the_rest_is_integers(
+    saved: Path, tmp_path: Path
+) -> None:
+    assert _convert(saved, tmp_path / "out", "--io-dtype", "float32").exit_code == 0
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert (audit["integer_only"], audit["offenders"]) == (True, [])
+    assert {note["tensor"] for note in audit["notes"]} >= {"image", "scores"}
+    inspected = _invoke("inspect", tmp_path / "out" / "tflite")
+    assert inspected.exit_code == 1
+    assert "but for image, scores, floats outside of one QUANTIZE or DEQUANTIZE: integer-only" in inspected.output
+    assert "float32 steps from the reference kernels" in _invoke("selftest", tmp_path / "out").output
+
+
+def test_attribute_takes_a_model_of_any_size_at_that_of_the_file(tmp_path: Path) -> None:
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layers.InputLayer((None, None, 1), name="image"),
+            layers.Conv2D(3, 3, name="conv"),
+            layers.GlobalAveragePooling2D(name="mean"),
+            layers.Dense(3, name="scores"),
+        ]
+    )
+    model.save(tmp_path / "any.keras")
+    np.savez(tmp_path / "examples.npz", image=models.images(8))
+    examples = ["--examples", tmp_path / "examples.npz"]
+    sized = ["-o", tmp_path / "out", "--input-shape", "image=8,8,1"]
+    assert _invoke("convert", tmp_path / "any.keras", *sized, *examples).exit_code == 0
+    found = _invoke("attribute", tmp_path / "out" / "tflite", "--float-model", tmp_path / "any.keras", *examples)
+    assert found.exit_code == 0, found.output
+    assert "\nconv " in found.output

@@ -7,6 +7,7 @@ import pytest
 import tf_keras
 
 from components.quantization import audit, convert
+from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.deployed_audit import audit_deployed
 from components.quantization.schemes import load_scheme
 
@@ -76,3 +77,9 @@ def test_outputs_that_take_few_integers_are_noted_when_there_are_enough_values()
 @pytest.mark.parametrize("io_dtype", ["int8", "uint8"])
 def test_outputs_of_a_softmax_are_not_noted_because_its_range_is_prescribed(io_dtype: str) -> None:
     assert _few(_model("softmax"), io_dtype, np.full((86, 3), 0, io_dtype)) == []
+
+
+def test_ops_at_float_edges_have_the_versions_that_know_16_bits() -> None:
+    tflite = convert(models.dense(), "int16x8", [np.eye(3, dtype=np.float32)], "cpu", "float32")
+    versions = {op.code: op.version for op in flatbuffer.read_subgraphs(tflite)[0].ops}
+    assert (versions["QUANTIZE"], versions["DEQUANTIZE"]) == (2, 3)

@@ -1,11 +1,13 @@
 """Reading .tflite files: what they hold, and what is refused."""
 
+import copy
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 
@@ -38,6 +40,17 @@ def test_read_subgraphs_names_the_subgraphs_that_an_op_runs() -> None:
 def test_write_object_gives_back_what_read_object_read() -> None:
     again = flatbuffer.write_object(flatbuffer.read_object(models.sound()))
     assert flatbuffer.read_subgraphs(again) == flatbuffer.read_subgraphs(models.sound())
+
+
+def test_write_object_leaves_out_content_that_nothing_has() -> None:
+    model = flatbuffer.read_object(models.sound())
+    unused = schema.BufferT()
+    unused.data = np.arange(64, dtype=np.uint8)
+    model.buffers.append(unused)
+    model.buffers.append(copy.copy(unused))
+    model.subgraphs[0].tensors[8].buffer = len(model.buffers) - 1
+    again = flatbuffer.read_object(flatbuffer.write_object(model))
+    assert [buffer.data is None or len(buffer.data) for buffer in again.buffers[-2:]] == [True, 64]
 
 
 def test_read_subgraphs_finds_constants_behind_the_flatbuffer() -> None:

@@ -12,8 +12,11 @@ from components.quantization.contract.steps import ClientStep, Postprocessing
 from components.quantization.surgery.graph import Call, calls, symbol
 
 _MOST_VALUES = 8
-# What a layer's configuration says about training, or its name.
-_SILENT = ("name", "trainable", "dtype", "function", "batch_input_shape")
+# What a layer's configuration says about training, its name, or how Keras stores a lambda.
+_SILENT = (
+    *("name", "trainable", "dtype", "batch_input_shape"),
+    *("function", "function_type", "module", "output_shape_type"),
+)
 
 
 def postprocessing(head: tf_keras.Model) -> Postprocessing:

@@ -29,7 +29,7 @@ class Postprocessing:
 
     Attributes:
       reference: Directory of the SavedModel beside the contract that computes it; its signature "serving_default" takes
-        the outputs by name.
+        the outputs by name, with "_" for what is no letter or digit.
       sources: Names of the outputs that it takes.
       steps: What it does, in order. They say what to implement; weights and exact arguments are in the reference.
       results: By name of each result, as the reference returns it, the output of the step that it is; a source that is

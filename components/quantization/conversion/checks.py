@@ -30,6 +30,15 @@ def require_scheme(scheme: QuantizationScheme, trained: bool) -> None:
         )
 
 
+def require_no_fused_halves(scheme: QuantizationScheme, fused: bool) -> None:
+    """Raises ValueError for an LSTM with float16 weights, for which TensorFlow's converter takes memory without end."""
+    if fused and scheme.weight_bits == 16:
+        raise ValueError(
+            f"scheme {scheme.name!r}: TensorFlow's converter cannot convert an LSTM as one op to float16; unroll it"
+            " (unroll=True), or convert with scheme 'dynamic_range'"
+        )
+
+
 def require_finite_weights(concrete: Any) -> None:
     """Raises ValueError for an infinite weight or range, with which TensorFlow's converter ends the process."""
     broken = trained_ranges.non_finite_layers(concrete)

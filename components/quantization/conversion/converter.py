@@ -167,9 +167,14 @@ def _run_saved(source: Source, options: ConverterOptions, calibrate_only: bool) 
             source.rewrite(graph.graph_def)
         path.write_bytes(content.SerializeToString(deterministic=True))
         converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=[interface.SIGNATURE])
-        _set(converter, options, source.feeds, calibrate_only)
+        arguments, feeds = source.function.arguments, source.feeds
+        # Of a signature examples are by argument.
+        examples = None if feeds is None else lambda: ({arguments[n]: x[n] for n in arguments} for x in feeds())
+        _set(converter, options, examples, calibrate_only)
         tflite = converter.convert()
-    return interface.with_names(tflite, *interface.names_of(tflite))
+    names = {argument: name for name, argument in arguments.items()}
+    inputs, outputs = interface.names_of(tflite)
+    return interface.with_names(tflite, [names[argument] for argument in inputs], outputs)
 
 
 def _set(converter: Any, options: ConverterOptions, examples: Callable[[], Any] | None, calibrate_only: bool) -> None:

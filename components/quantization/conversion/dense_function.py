@@ -1,7 +1,8 @@
 """A Keras model or SavedModel as one function of dense inputs with static shapes: what the converter is given."""
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from components.quantization.input_shapes import InputShapes, KnownShape, fixed_
 # The signature of a SavedModel that takes dense, transformed features; written by components.quantization.qat.export.
 DENSE_SIGNATURE = "serving_dense"
 
+# What TensorFlow leaves as it is, of names of arguments.
+_PLAIN = re.compile("[A-Za-z][A-Za-z0-9_]*")
+
 Signature = dict[str, tf.TensorSpec]
 
 
@@ -21,7 +25,7 @@ class DenseFunction:
     """A traced function for batches of one.
 
     Attributes:
-      concrete: The function; takes its inputs by name and returns the outputs by name.
+      concrete: The function; takes its inputs by `arguments` and returns the outputs by name.
       inputs: The specs of its inputs by name, in the order of the model; of a SavedModel, sorted.
       outputs: The names of its outputs, in that order.
       trackable: What holds its variables.
@@ -33,10 +37,16 @@ class DenseFunction:
     trackable: Any
 
     @property
+    def arguments(self) -> dict[str, str]:
+        """What the function calls each input: its name, or, if Python has no such names, a number."""
+        return _arguments(self.inputs)
+
+    @property
     def input_tensors(self) -> dict[str, Any]:
         """The tensors of the graph that are fed, by name."""
-        tensors = dict(zip(sorted(self.inputs), self.concrete.inputs, strict=False))  # captured ones follow
-        return {name: tensors[name] for name in self.inputs}
+        arguments = self.arguments
+        tensors = dict(zip(sorted(arguments.values()), self.concrete.inputs, strict=False))  # captured ones follow
+        return {name: tensors[argument] for name, argument in arguments.items()}
 
     @property
     def output_tensors(self) -> dict[str, Any]:
@@ -62,7 +72,13 @@ def dense_function(model: tf_keras.Model | str | Path, input_shapes: InputShapes
         name: tf.TensorSpec([1, *shape], signature[name].dtype, name=name)
         for name, shape in fixed_shapes(known, input_shapes).items()
     }
-    traced = tf.function(lambda **features: function(**features)).get_concrete_function(**fixed)
+    arguments = _arguments(fixed)
+    specs = {arguments[name]: tf.TensorSpec(spec.shape, spec.dtype, arguments[name]) for name, spec in fixed.items()}
+
+    def by_argument(**features: tf.Tensor) -> Any:
+        return function(**{name: features[argument] for name, argument in arguments.items()})
+
+    traced = tf.function(by_argument).get_concrete_function(**specs)
     # Of a Keras model its variables alone: the model itself would be saved with a trace of each of its layers.
     kept = list(traced.variables) if isinstance(trackable, tf_keras.Model) else trackable
     declared = trackable.output_names if isinstance(trackable, tf_keras.Model) else sorted(traced.structured_outputs)
@@ -88,6 +104,18 @@ def loops(concrete: Any) -> tuple[str, ...]:
         if node.op in ("While", "StatelessWhile")
     }
     return tuple(sorted(found))
+
+
+def _arguments(names: Iterable[str]) -> dict[str, str]:
+    """Arguments by name of an input. TensorFlow changes what is no plain word, such as "my-image", and takes "self"."""
+    taken = {*names, "self"}
+    arguments = {}
+    for position, name in enumerate(names):
+        argument = name if _PLAIN.fullmatch(name) and name != "self" else f"input_{position}"
+        while argument != name and argument in taken:
+            argument += "_"
+        arguments[name] = argument
+    return arguments
 
 
 def _without_batch(shape: tf.TensorShape) -> KnownShape:

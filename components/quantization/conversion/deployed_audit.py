@@ -1,7 +1,7 @@
 """The audit of a file as it is deployed: with float edges where they were asked for, and what its outputs took."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +45,21 @@ def audit_deployed(
     told = {name: codes for name, codes in told.items() if name not in prescribed}
     found = audit(tflite, profile, scheme, outputs=told)
     floats = {name for name, dtype in io_dtypes.items() if dtype == FLOAT} if scheme.integer_only else set()
-    if not floats:
-        return found
+    return with_float_edges(found, graph, floats)
+
+
+def with_float_edges(found: Audit, graph: flatbuffer.Subgraph, floats: Collection[str]) -> Audit:
+    """Returns an audit in which float inputs and outputs, and the QUANTIZE or DEQUANTIZE beside each, are notes.
+
+    Args:
+      found: The audit.
+      graph: The main subgraph.
+      floats: The names of the tensors of these inputs and outputs.
+    """
     beside = {
         op.index
         for op in graph.ops
-        if op.code in _EDGE_OPS and floats & {graph.tensors[index].name for index in (*op.inputs, *op.outputs)}
+        if op.code in _EDGE_OPS and any(graph.tensors[index].name in floats for index in (*op.inputs, *op.outputs))
     }
 
     def is_asked_for(offender: Offender) -> bool:

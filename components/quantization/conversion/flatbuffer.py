@@ -150,7 +150,16 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 
 def write_object(model: Any) -> bytes:
-    """Returns the flatbuffer of a `ModelT`, its buffers aligned as TFLite's delegates and TFLite Micro want them."""
+    """Returns the flatbuffer of a `ModelT`, its buffers aligned as TFLite's delegates and TFLite Micro want them.
+
+    Content that no tensor and no metadata has any more is left out: the converter, too, leaves some behind, which is
+    not even the same each time.
+    """
+    used = {tensor.buffer for graph in model.subgraphs or () for tensor in graph.tensors or ()}
+    used |= {entry.buffer for entry in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers or ()):
+        if index not in used:
+            buffer.data = None
     # A builder that is too small doubles, and holds both sizes while it does.
     constants = sum(len(buffer.data) for buffer in model.buffers or () if buffer.data is not None)
     builder = _AlignedBuilder(constants + _ROOM_FOR_THE_REST)

@@ -51,7 +51,6 @@ def pack(tflite: bytes, *, rounding: bool) -> tuple[bytes, int]:
                 code = model.operatorCodes[operator.opcodeIndex]
                 code.version = max(code.version, _OP_VERSIONS[flatbuffer.builtin_name(code)])
     if packed:
-        _drop_unused_buffers(model)
         _raise_minimum_runtime(model)
     return flatbuffer.write_object(model), packed
 
@@ -94,14 +93,6 @@ def _replace(model: Any, tensor: Any, content: bytes) -> None:
     model.buffers.append(buffer)
     scale = np.asarray(tensor.quantization.scale, np.float64) * _MAX_INT8 / _MAX_INT4
     tensor.quantization.scale = scale.astype(np.float32)
-
-
-def _drop_unused_buffers(model: Any) -> None:
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None
 
 
 def _raise_minimum_runtime(model: Any) -> None:

@@ -17,6 +17,9 @@ _TYPES = {
     "float32": schema.TensorType.FLOAT32,
 }
 _UINT8_OFFSET = 128
+# The versions of the ops at the edges, beside 8 bits and beside 16:
+# https://github.com/tensorflow/tensorflow/blob/03f49db5a23ec2b22a59f3f3d72e5744469ea30b/tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc
+_VERSIONS = {"QUANTIZE": (1, 2), "DEQUANTIZE": (2, 3)}
 
 
 def signature_of(tflite: bytes) -> tuple[dict[str, int], dict[str, int]]:
@@ -117,7 +120,8 @@ def _retype(model: Any, ends: Any, position: int, entry: Any, dtype: str | None)
     new = len(graph.tensors) - 1
     ends[position] = entry.tensorIndex = new
     operands = (new, index) if is_input else (index, new)
-    operator = _operator(model, "DEQUANTIZE" if dtype == "float32" and not is_input else "QUANTIZE", *operands)
+    op = "DEQUANTIZE" if dtype == "float32" and not is_input else "QUANTIZE"
+    operator = _operator(model, (op, _VERSIONS[op][inner.type == schema.TensorType.INT16]), *operands)
     graph.operators = [operator, *graph.operators] if is_input else [*graph.operators, operator]
     return True
 
@@ -129,13 +133,13 @@ def _requantized(inner: Any) -> Any:
     return quantization
 
 
-def _operator(model: Any, op: str, source: int, destination: int) -> Any:
-    code = getattr(schema.BuiltinOperator, op)
-    known = [flatbuffer.builtin_name(entry) == op for entry in model.operatorCodes]
+def _operator(model: Any, op: tuple[str, int], source: int, destination: int) -> Any:
+    """Returns a new op of that name and version."""
+    known = [(flatbuffer.builtin_name(entry), entry.version) == op for entry in model.operatorCodes]
     if not any(known):
         entry = schema.OperatorCodeT()
-        entry.builtinCode = entry.deprecatedBuiltinCode = code
-        entry.version = 2 if op == "DEQUANTIZE" else 1
+        entry.builtinCode = entry.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, op[0])
+        entry.version = op[1]
         model.operatorCodes.append(entry)
         known.append(True)
     operator = schema.OperatorT()

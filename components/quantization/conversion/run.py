@@ -23,6 +23,7 @@ from components.quantization.conversion import (
     interface,
     io_dtypes,
     large_weights,
+    lstm_scales,
     trained_ranges,
 )
 from components.quantization.conversion.calibration import AUTO, METHODS, MIN_MAX, MethodScore, choose
@@ -81,6 +82,7 @@ class ConversionRun:
           ValueError: As `convert`.
         """
         checks.require_scheme(self._scheme, self._trained)
+        checks.require_no_fused_halves(self._scheme, converter.has_fused_functions(self._function.concrete))
         checks.require_finite_weights(self._function.concrete)
         self._freeze(aside=self._ranges_are_known and self._scheme.integer_only)
         # Of the graph as it is now: conversion rewrites it.
@@ -161,6 +163,9 @@ class ConversionRun:
     def _deployed(self, method: str, tflite: bytes) -> _Made:
         """What the target takes, proved and kept in the cache, of what the converter made."""
         with self._timed("check"):
+            tflite, unified = lstm_scales.unified(tflite)
+            if unified:
+                _LOGGER.info("gave %d LSTMs one scale of state and output", unified)
             tflite, requantized = bias_scales.rescaled(tflite)
             if requantized:
                 _LOGGER.info("gave %d biases the scale that their op computes with", requantized)

@@ -165,7 +165,7 @@ class GraphEditor:
         operator.opcodeIndex = len(self._model.operatorCodes) - 1
 
     def remove_orphans(self) -> None:
-        """Removes the tensors that were used when this editor was made and are not any more, and their contents."""
+        """Removes the tensors that were used when this editor was made and are not any more."""
         orphans = self._used - self._all_used()
         kept = [index for index in range(len(self._graph.tensors)) if index not in orphans]
         places = {old: new for new, old in enumerate(kept)} | {-1: -1}
@@ -182,20 +182,12 @@ class GraphEditor:
             if signature.subgraphIndex == self._number:
                 for edge in (*(signature.inputs or []), *(signature.outputs or [])):
                     edge.tensorIndex = places[edge.tensorIndex]
-        self._drop_unused_buffers()
 
     def _all_used(self) -> set[int]:
         used = {*_ints(self._graph.inputs), *_ints(self._graph.outputs)}
         for operator in self.operators:
             used |= {*operator.inputs, *operator.outputs, *_ints(operator.intermediates)}
         return used - {-1}
-
-    def _drop_unused_buffers(self) -> None:
-        used = {tensor.buffer for graph in self._model.subgraphs for tensor in graph.tensors or []}
-        used |= {entry.buffer for entry in self._model.metadata or []}
-        for index, buffer in enumerate(self._model.buffers):
-            if index not in used:
-                buffer.data = None
 
 
 def _ints(values: Any) -> list[int]:
