@@ -41,6 +41,10 @@ def attribute_and_show(request: AttributionRequest, console: Console) -> None:
     missing = [path for path in (request.tflite, request.float_model, request.qat_model) if path and not path.exists()]
     if missing:
         raise ValueError(f"{', '.join(map(str, missing))}: got nothing there, expected models")
+    if request.sensitivity and request.qat_model is None:
+        raise ValueError(
+            "--sensitivity: got no --qat-model, expected the model whose layers are quantized one at a time"
+        )
     with console.status("measuring"), silent():
         from components.quantization.attribution.attribute import AttributionOptions, attribute
         from components.quantization.attribution.saved_models import write_files

@@ -156,10 +156,10 @@ def test_convert_keeps_names_when_python_has_no_such_arguments(layer: str) -> No
     first = tf_keras.layers.LSTM(8) if layer == "LSTM" else tf_keras.layers.Flatten()
     parts = [first(inputs[0]), *(tf_keras.layers.Flatten()(x) for x in inputs[1:])]
     outputs = tf_keras.layers.Concatenate(name="the-output")(parts)
-    examples = {x.name: np.full((1, 4, 2), n, np.float32) for n, x in enumerate(inputs)}
+    examples = {x.name: np.full((1, 4, 2), n + 1, np.float32) for n, x in enumerate(inputs)}
     tflite = convert(tf_keras.Model(inputs, outputs), representative_dataset=[examples], profile="cpu")
     (found,) = IntegerModel(tflite).predict(examples).values()
-    np.testing.assert_allclose(found[0, 8:], np.repeat([1.0, 2.0, 3.0], 8), atol=0.02)
+    np.testing.assert_allclose(found[0, 8:], np.repeat([2.0, 3.0, 4.0], 8), atol=0.02)
     names = {tensor.name for tensor in _edges(tflite)}
     assert names == {"my-image", "self", "input_0", "a/b.c", "the-output"}
 

@@ -235,10 +235,12 @@ def test_float_edges_that_were_asked_for_are_notes_and_inspect_says_that_the_res
     assert _convert(saved, tmp_path / "out", "--io-dtype", "float32").exit_code == 0
     audit = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert (audit["integer_only"], audit["offenders"]) == (True, [])
-    assert {note["tensor"] for note in audit["notes"]} >= {"image", "scores"}
+    assert {note["tensor"] for note in audit["notes"]} == {"", "image", "probabilities"}
     inspected = _invoke("inspect", tmp_path / "out" / "tflite")
     assert inspected.exit_code == 1
-    assert "but for image, scores, floats outside of one QUANTIZE or DEQUANTIZE: integer-only" in inspected.output
+    assert (
+        "but for image, probabilities, floats outside of one QUANTIZE or DEQUANTIZE: integer-only" in inspected.output
+    )
     assert "float32 steps from the reference kernels" in _invoke("selftest", tmp_path / "out").output
 
 
@@ -260,3 +262,12 @@ def test_attribute_takes_a_model_of_any_size_at_that_of_the_file(tmp_path: Path)
     found = _invoke("attribute", tmp_path / "out" / "tflite", "--float-model", tmp_path / "any.keras", *examples)
     assert found.exit_code == 0, found.output
     assert "\nconv " in found.output
+
+
+def test_attribute_ends_with_2_when_asked_for_a_sensitivity_without_a_model_to_quantize(tmp_path: Path) -> None:
+    for name in ("tflite", "model.keras"):
+        (tmp_path / name).touch()
+    arguments = (tmp_path / "tflite", "--float-model", tmp_path / "model.keras")
+    result = _invoke("attribute", *arguments, "--examples", "examples.npz", "--sensitivity")
+    assert result.exit_code == 2
+    assert "--sensitivity: got no --qat-model" in result.output

@@ -13,6 +13,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 
+_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _INPUTS = (20, 24)  # without and with layer normalization
 _PROJECTION, _STATE = 16, 18
 _INTERMEDIATES = 5  # four gates, then the hidden values
@@ -29,6 +30,8 @@ def unified(tflite: bytes) -> tuple[bytes, int]:
     Returns:
       The flatbuffer, the same bytes where nothing was to be done, and how many LSTMs were changed.
     """
+    if not any(op.code == _LSTM for graph in flatbuffer.read_subgraphs(tflite) for op in graph.ops):
+        return tflite, 0
     model = flatbuffer.read_object(tflite)
     changed = sum(_unify_graph(model, graph) for graph in model.subgraphs)
     return (flatbuffer.write_object(model) if changed else tflite), changed
@@ -39,7 +42,7 @@ def _unify_graph(model: Any, graph: Any) -> int:
     for operator in graph.operators or []:
         operators.append(operator)
         code = flatbuffer.builtin_name(model.operatorCodes[operator.opcodeIndex])
-        hidden = _hidden(graph, operator) if code == "UNIDIRECTIONAL_SEQUENCE_LSTM" else None
+        hidden = _hidden(graph, operator) if code == _LSTM else None
         if hidden is None:
             continue
         state, output = graph.tensors[operator.inputs[_STATE]], graph.tensors[operator.outputs[0]]
