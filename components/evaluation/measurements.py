@@ -70,6 +70,8 @@ class Measurements:
       paired: The integer model against another, by the other model's name, output and slice.
       degenerate: What is degenerate of the outputs, by model and output: "constant", "one class", "saturated" and "not
         a number".
+      incompatible: How inputs, outputs and labels of the last blessed model differ from the integer model's, one
+        sentence each; empty if they do not, or there is none. With it, nothing needs to be measured of that model.
       facts: What is known of the model as a file and on its target: "model_bytes", "arena_bytes", "macs_on_target" (0
         to 1), "first_cpu_op" (name of the first operation off the target, "" if there is none), and, where it was
         measured, "latency_ms" with "latency_host", "latency_kernels" and "latency_threads".
@@ -79,4 +81,10 @@ class Measurements:
     examples: Mapping[Slice, int]
     paired: Mapping[tuple[str, str, Slice], Paired] = dataclasses.field(default_factory=dict)
     degenerate: Mapping[tuple[str, str], tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    incompatible: tuple[str, ...] = ()
     facts: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+
+
+def of_all_examples(integer: Mapping[str, float], parent: Mapping[str, float], examples: int) -> Measurements:
+    """Returns measurements of metrics over all examples alone, of an integer model and its float parent."""
+    return Measurements(metrics={Cell(model=INTEGER): integer, Cell(model=FLOAT): parent}, examples={(): examples})
