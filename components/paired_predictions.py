@@ -12,12 +12,10 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 
+from components.evaluation.measurements import FLOAT, INTEGER
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
-
-INTEGER = "integer"
-FLOAT = "float"
 
 
 def paired_predictions_extractor(saved_model: str, tflite: bytes, kept_features: frozenset[str]) -> Any:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import io_utils
 
 from components import example_files, model_artifact, trained_models
-from components.evaluation.gates import Gate, judge
+from components.evaluation.gates import Gates, today
+from components.evaluation.judgement import judge
+from components.evaluation.measurements import of_all_examples
 from components.quantization import plugins, toolchain
+from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import export
@@ -140,13 +143,14 @@ def _load_float(input_dict: dict[str, list[types.Artifact]], key: str) -> Any:
 
 
 def _ladder_options(exec_properties: dict[str, Any]) -> LadderOptions | None:
-    gates = [Gate.parse(text) for text in json.loads(exec_properties["gates"])]
-    if not gates:
+    gates = Gates.from_json(exec_properties["gates"])
+    if not gates.bounds:
         return None
 
     def judge_rung(integer: Mapping[str, float], parent: Mapping[str, float]) -> tuple[bool, tuple[str, ...]]:
-        verdict = judge(gates, integer, parent)
-        return verdict.blessed, verdict.reasons
+        measured = of_all_examples(integer, parent, int(integer[EXAMPLE_COUNT]))
+        verdict = judge(gates, measured, today())
+        return verdict.blessed, verdict.texts
 
     io_dtype = io_dtypes.from_text(exec_properties["io_dtype"])
     return LadderOptions(judge=judge_rung, profile=exec_properties["profile"], io_dtype=io_dtype)
@@ -220,7 +224,7 @@ class QuantizeTrainer(base_component.BaseComponent):
         training: TrainingParameters | None = None,
         profile: str = "edge_tpu",
         io_dtype: io_dtypes.IoDtype = "",
-        gates: Sequence[Gate] = (),
+        gates: Gates | None = None,
         base_model: types.BaseChannel | None = None,
         warm_start_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
@@ -241,8 +245,9 @@ class QuantizeTrainer(base_component.BaseComponent):
           profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
             anything is trained.
           io_dtype: Type of the integer model's inputs and outputs, of all or by name; "" for the scheme's usual one.
-          gates: Bounds that a model of strategy "auto" must keep on the eval split, on metrics that build_model
-            compiles the model with, its loss, "agreement" and "example_count".
+          gates: What a model of strategy "auto" must keep on the eval split, on metrics that build_model compiles the
+            model with, its loss, "agreement" and "example_count". Gates on slices, the last blessed model, paired
+            figures and the file are left to the evaluator.
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.
           warm_start_model: An earlier model, integer, quantized or float, such as the last blessed one that a Resolver
             finds: float training begins with the weights of its float model, layer by layer where they fit.
@@ -252,7 +257,7 @@ class QuantizeTrainer(base_component.BaseComponent):
 
         Raises:
           ValueError: If the module, the scheme or a type is wrong, scheme and profile do not fit, or strategy "auto"
-            has no gates.
+            has no gate that it could stop at.
         """
         plugins.load_user_module(module, USER_FUNCTIONS)
         scheme, training = load_scheme(scheme), training or TrainingParameters()
@@ -260,8 +265,12 @@ class QuantizeTrainer(base_component.BaseComponent):
         io_dtypes.require(io_dtype, scheme)
         if not scheme.trained:
             raise ValueError(f"scheme {scheme.name!r} is not trained; TFLiteIntConverter applies it to a float model")
-        if training.strategy == "auto" and not gates:
-            raise ValueError("strategy 'auto' stops at the first model that keeps the gates; give at least one")
+        to_stop_at = gates.before_evaluation() if gates and training.strategy == "auto" else Gates()
+        if training.strategy == "auto" and not to_stop_at.bounds:
+            raise ValueError(
+                "strategy 'auto' stops at the first model that keeps the gates; give at least one on a metric over all"
+                " examples, absolute or against the float model"
+            )
         super().__init__(
             QuantizeTrainerSpec(
                 examples=examples,
@@ -276,7 +285,7 @@ class QuantizeTrainer(base_component.BaseComponent):
                 training=training.to_json(),
                 profile=profile,
                 io_dtype=io_dtypes.as_text(io_dtype),
-                gates=json.dumps([str(gate) for gate in gates] if training.strategy == "auto" else []),
+                gates=to_stop_at.to_json(),
                 label_key=label_key,
                 train_split=train_split,
                 eval_split=eval_split,

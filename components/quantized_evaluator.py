@@ -1,6 +1,7 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,17 @@ from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.eval_config import eval_config
-from components.evaluation.gates import Gate, Verdict, judge
-from components.paired_predictions import FLOAT, INTEGER, paired_predictions_extractor
+from components.evaluation.gates import Gates, today
+from components.evaluation.judgement import judge
+from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements
+from components.evaluation.verdict import Verdict
+from components.paired_predictions import paired_predictions_extractor
 from components.quantization import toolchain
 from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import flatbuffer
 
 VERDICT_FILE = "verdict.json"
+_LOGGER = logging.getLogger(__name__)
 
 
 class Executor(evaluator_executor.Executor):
@@ -48,20 +53,20 @@ class Executor(evaluator_executor.Executor):
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
-        gates = [Gate.parse(text) for text in json.loads(exec_properties["gates"])]
+        gates = Gates.from_json(exec_properties["gates"])
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
                 _evaluate(pipeline, input_dict, exec_properties["split"], config, models, str(directory))
-            metrics = {name: _overall(str(directory), name) for name in models}
-            if not metrics[INTEGER].get(EXAMPLE_COUNT):
+            measured = _measurements(str(directory), models)
+            if not measured.examples.get(()):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
                 )
-            verdict = judge(gates, metrics[INTEGER], metrics[FLOAT])
-        for name, values in metrics.items():
-            for metric, value in values.items():
+            verdict = judge(gates, measured, today())
+        for name in models:
+            for metric, value in measured.metrics[Cell(model=name)].items():
                 evaluation.set_float_custom_property(f"{name}_{metric}", value)
-        _bless(blessing, verdict, models)
+        _bless(blessing, verdict, gates, models)
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
@@ -129,14 +134,27 @@ def _kept(config: tfma.EvalConfig) -> frozenset[str]:
     return frozenset(keys - {""})
 
 
-def _overall(output_path: str, model: str) -> dict[str, float]:
-    """Scalar metrics of a model over all examples."""
-    result = tfma.load_eval_result(output_path, model_name=model)
-    values = result.get_metrics_for_slice(slice_name=()) if result.slicing_metrics else {}
-    return {name: float(value["doubleValue"]) for name, value in (values or {}).items() if "doubleValue" in value}
+def _measurements(output_path: str, models: Mapping[str, types.Artifact]) -> Measurements:
+    """Single numbers of both models on all examples and every slice, and the size of the file."""
+    metrics: dict[Cell, dict[str, float]] = {Cell(model=name): {} for name in models}
+    for name in models:
+        for slice_key, outputs in tfma.load_eval_result(output_path, model_name=name).slicing_metrics:
+            cut = tuple((feature, str(value)) for feature, value in slice_key)
+            metrics[Cell(model=name, slice=cut)] = {
+                metric: float(value["doubleValue"])
+                for metric, value in outputs[""][""].items()
+                if "doubleValue" in value
+            }
+    examples = {
+        cell.slice: int(values[EXAMPLE_COUNT])
+        for cell, values in metrics.items()
+        if cell.model == INTEGER and EXAMPLE_COUNT in values
+    }
+    size = len(model_artifact.read_tflite(models[INTEGER]))
+    return Measurements(metrics=metrics, examples=examples, facts={"model_bytes": float(size)})
 
 
-def _bless(blessing: types.Artifact, verdict: Verdict, models: Mapping[str, types.Artifact]) -> None:
+def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Mapping[str, types.Artifact]) -> None:
     """Writes the blessing as the stock Evaluator does, with reasons."""
     with model_artifact.staged_output(blessing) as directory:
         name = blessing_constants.BLESSED_FILE_NAME if verdict.blessed else blessing_constants.NOT_BLESSED_FILE_NAME
@@ -144,7 +162,12 @@ def _bless(blessing: types.Artifact, verdict: Verdict, models: Mapping[str, type
         (directory / VERDICT_FILE).write_text(verdict.to_json())
     value = blessing_constants.BLESSED_VALUE if verdict.blessed else blessing_constants.NOT_BLESSED_VALUE
     blessing.set_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
-    blessing.set_string_custom_property("reasons", json.dumps(verdict.reasons))
+    blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
+    blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
+    blessing.set_string_custom_property("overrides", gates.overrides_json())
+    for reason in verdict.reasons:
+        if not reason.gate:
+            _LOGGER.warning("%s", reason.text)
     for key, model in (("current_model", models[INTEGER]), ("baseline_model", models[FLOAT])):
         blessing.set_string_custom_property(key, model.uri)
         blessing.set_int_custom_property(f"{key}_id", model.id)
@@ -175,7 +198,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
     """Evaluates an integer TFLite model and its float parent on the same examples, and blesses by gates.
 
     Outputs: `evaluation`, which `tfma.load_eval_result` reads for model_name "integer" and "float"; `blessing`, which
-    the stock Pusher honours: always blessed or not, with reasons.
+    the stock Pusher honours: always blessed or not, with reasons, in verdict.json as
+    components/evaluation/verdict.py has them.
     """
 
     SPEC_CLASS = QuantizedEvaluatorSpec
@@ -189,7 +213,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         baseline_model: types.BaseChannel,
         label_key: str,
         metrics: Mapping[str, str],
-        gates: Sequence[Gate],
+        gates: Gates,
         slices: Sequence[Sequence[str]] = (),
         compiled_model: types.BaseChannel | None = None,
         split: str = "eval",
@@ -202,13 +226,13 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           baseline_model: Its float parent, as QuantizeTrainer exported it.
           label_key: The transformed feature that is the label.
           metrics: Class names of TFMA or Keras metrics by the names that gates use.
-          gates: Bounds on metrics over all examples.
+          gates: What the model must keep. Without a bound it is not blessed, unless they say so.
           slices: Features, or groups of features, by which the metrics are sliced.
           compiled_model: What will be pushed; must have been made from `model`.
           split: The split to evaluate on.
 
         Raises:
-          ValueError: If there is no gate, or one is on a metric that is not computed.
+          ValueError: If a gate is on something that is not measured, or an override has expired.
         """
         config = eval_config(label_key, metrics, gates, slices)
         super().__init__(
@@ -218,7 +242,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 baseline_model=baseline_model,
                 compiled_model=compiled_model,
                 eval_config=proto_utils.proto_to_json(config),
-                gates=json.dumps([str(gate) for gate in gates]),
+                gates=gates.to_json(),
                 split=split,
                 toolchain=toolchain.versions_json(),
                 evaluation=channel_utils.as_channel([standard_artifacts.ModelEvaluation()]),

@@ -60,10 +60,31 @@ def _config_options(command: Any) -> Any:
     return command
 
 
+def _blessing_options(command: Any) -> Any:
+    """What may be changed of how a model is blessed, where a pipeline is run or will be."""
+    for option in (
+        click.option("--until", default="", help="The last day, by UTC, on which the overrides count: YYYY-MM-DD."),
+        click.option("--because", default="", help="Why the model may pass; it is kept with the blessing."),
+        click.option(
+            "--override-gate",
+            "overridden",
+            multiple=True,
+            help="A gate that the model need not keep, as it is written.",
+        ),
+        click.option("--bless-ungated", is_flag=True, help="Bless a model though no gate was held against it."),
+    ):
+        command = option(command)
+    return command
+
+
 def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
+    override = [changes.pop(name, empty) for name, empty in (("overridden", ()), ("because", ""), ("until", ""))]
+    config = config.with_overrides(*override)
+    if changes.pop("bless_ungated", False):
+        config = dataclasses.replace(config, gates=dataclasses.replace(config.gates, bless_ungated=True))
     changed = {name: value for name, value in changes.items() if value not in (None, ())}
     if "io_dtype" in changed:
         from pipelines.conversion import io_dtypes_of
@@ -77,6 +98,7 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 
 @main.command()
 @_config_options
+@_blessing_options
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
 def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
@@ -114,6 +136,7 @@ def examples(config_name: str, gates: tuple[str, ...], **changes: Any) -> None:
 
 @main.command("compile")
 @_config_options
+@_blessing_options
 @click.option("--runner", required=True, help="The service that will run the pipeline: vertex or kubeflow.")
 @click.option("--image", help="Container image of all components instead of the config's.")
 @click.option(
@@ -124,7 +147,7 @@ def examples(config_name: str, gates: tuple[str, ...], **changes: Any) -> None:
     help="The file to write: .json for `submit` and `doctor`, .yaml for the service's own tools.",
 )
 def compile_(
-    config_name: str, runner: str, image: str | None, output: Path, gates: tuple[str, ...], **changes: str | None
+    config_name: str, runner: str, image: str | None, output: Path, gates: tuple[str, ...], **changes: Any
 ) -> None:
     """Compiles the pipeline CONFIG into a job for a service. Runs and reads nothing but the code."""
     from pipelines.runners import load_service

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from components import targets
-from components.evaluation.gates import Gate, require_gates
+from components.evaluation.gates import Gates, Override, evaluated, parse_day, today
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
@@ -43,7 +43,7 @@ class PipelineConfig:
       training: Strategy, epochs, rates, seed and so on.
       warm_start: Whether float training begins with the weights of the last blessed model.
       metrics: Class names of TFMA or Keras metrics by the names that gates use.
-      gates: What a model must keep to be pushed.
+      gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
       beam_pipeline_args: Arguments of the Beam pipelines inside components.
       deployment: How its containers run, on a service.
@@ -66,7 +66,7 @@ class PipelineConfig:
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
     warm_start: bool = False
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
-    gates: tuple[Gate, ...] = (Gate.parse("accuracy drop <= 0.01"),)
+    gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
     # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
     # need none: without one TFX packs itself into a source distribution for each component.
@@ -85,7 +85,6 @@ class PipelineConfig:
         load_profile(self.target).check(scheme)
         io_dtypes.require(self.io_dtype, scheme)
         targets.require_when_missing(self.when_missing)
-        require_gates(self.gates, self.metrics)
         wrong = []
         if not scheme.integer_only:
             wrong.append(f"scheme {scheme.name!r} computes in floats (one of integers; `convert` applies this one)")
@@ -107,6 +106,7 @@ class PipelineConfig:
             wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
+        evaluated(tuple(self.metrics), self.slices).require(self.gates, today())
 
     @property
     def examples_uri(self) -> str:
@@ -140,10 +140,27 @@ class PipelineConfig:
         return os.path.join(self.root, "metadata.sqlite")
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
-        """Returns a copy with gates added; one of the same metric and kind is replaced.
+        """Returns a copy with gates added; one of the same figure and kind is replaced.
 
         Raises:
           ValueError: If a text is no gate.
         """
-        gates = {(gate.metric, gate.kind): gate for gate in (*self.gates, *map(Gate.parse, texts))}
-        return dataclasses.replace(self, gates=tuple(gates.values()))
+        return dataclasses.replace(self, gates=self.gates.updated(texts))
+
+    def with_overrides(self, names: tuple[str, ...], because: str, until: str) -> "PipelineConfig":
+        """Returns a copy in which some gates need not be kept for a while.
+
+        Args:
+          names: The gates, as they are written.
+          because: Why.
+          until: The last day, as 2026-12-31, by UTC.
+
+        Raises:
+          ValueError: If there is no such gate, the day has passed, or one of the three is missing.
+        """
+        if not names and not because and not until:
+            return self
+        if not (names and because and until):
+            raise ValueError("an override needs all of --override-gate, --because and --until")
+        overrides = tuple(Override(gate=name, because=because, until=parse_day(until)) for name in names)
+        return dataclasses.replace(self, gates=dataclasses.replace(self.gates, overrides=overrides))

@@ -84,6 +84,9 @@ def _show(config: PipelineConfig, console: Console, metadata: str, started_s: fl
     console.print()
     console.print(cache_line(summary) or "Nothing came from TFX's cache", highlight=False, soft_wrap=True)
     console.print(f"Ran in {time.monotonic() - started_s:.1f} s, imports included", highlight=False)
+    not_kept = [reason for reason in summary.reasons if not reason.startswith("holds: ")]
+    if summary.blessed and not_kept:
+        console.print("[yellow]Blessed, but[/yellow]: " + escape("; ".join(not_kept)), soft_wrap=True)
     if not summary.blessed:
         console.print("[red]Not blessed, not pushed[/red]: " + escape("; ".join(summary.reasons)), soft_wrap=True)
     return 0 if summary.blessed else NOT_BLESSED_STATUS

@@ -1,157 +1,231 @@
-"""Gates: bounds that an integer model must keep to be blessed, absolute or against its float parent."""
+"""Gates: everything that decides whether an integer model is blessed, as one value that can be written down."""
 
-import collections
 import dataclasses
+import datetime
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
+from components.evaluation.gate import FACTS, PAIRED, Gate
+from components.evaluation.measurements import FLOAT
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
-Kind = Literal["at_least", "at_most", "drop_at_most", "rise_at_most"]
 
-_PHRASES: dict[Kind, str] = {
-    "at_least": "{} >= {:.12g}",
-    "at_most": "{} <= {:.12g}",
-    "drop_at_most": "{} drop <= {:.12g}",
-    "rise_at_most": "{} rise <= {:.12g}",
-}
-_KINDS: dict[tuple[str, str], Kind] = {
-    ("", ">="): "at_least",
-    ("", "<="): "at_most",
-    ("drop", "<="): "drop_at_most",
-    ("rise", "<="): "rise_at_most",
-}
-_PATTERN = re.compile(r"\s*(\w+)\s*(?:\b(drop|rise)\s*)?(>=|<=)\s*(\S+)\s*")
+def today() -> datetime.date:
+    """Returns the day by UTC, by which overrides count."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
+def parse_day(text: str) -> datetime.date:
+    """Reads a day, such as 2026-12-31.
+
+    Raises:
+      ValueError: If it is none.
+    """
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError as error:
+        raise ValueError(f"got {text!r}, expected a day such as 2026-12-31") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Gate:
-    """One bound on one metric.
+class Override:
+    """Lets a model pass that does not keep one gate, for a while.
 
     Attributes:
-      metric: Name of the metric.
-      kind: "at_least" and "at_most" bound the integer model's value; "drop_at_most" and "rise_at_most" bound how far it
-        lies below or above the float model's.
-      bound: The bound, in the metric's unit.
+      gate: The gate, as it is written.
+      because: Why; it is kept with the blessing.
+      until: The last day, by UTC, on which it counts.
     """
 
-    metric: str
-    kind: Kind
-    bound: float
+    gate: str
+    because: str
+    until: datetime.date
 
-    def __str__(self) -> str:
-        """The gate as `parse` reads it."""
-        return _PHRASES[self.kind].format(self.metric, self.bound)
+    def __post_init__(self) -> None:
+        """Raises ValueError without a reason, or if the gate is none."""
+        object.__setattr__(self, "gate", str(Gate.parse(self.gate)))
+        if not self.because.strip():
+            raise ValueError(f"override of '{self.gate}': no reason; say why the model may pass")
+
+    def is_current(self, day: datetime.date) -> bool:
+        """Whether it counts on a day."""
+        return day <= self.until
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """What a model must keep to be blessed.
+
+    Attributes:
+      bounds: The gates; a model must keep every one.
+      bless_ungated: Whether a model that no gate was held against is blessed.
+      overrides: Gates that a model need not keep for a while.
+    """
+
+    bounds: tuple[Gate, ...] = ()
+    bless_ungated: bool = False
+    overrides: tuple[Override, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for gates that say the same, different confidences, and overrides of what there is not."""
+        slots = [gate.slot for gate in self.bounds]
+        twice = sorted({str(gate) for gate in self.bounds if slots.count(gate.slot) > 1})
+        wrong = []
+        if twice:
+            wrong.append(
+                f"several gates of one kind on one figure: '{twice[0]}' and others; give each at most one lower bound,"
+                " one upper bound and one of drop and rise"
+            )
+        confidences = sorted({gate.confidence for gate in self.bounds if gate.confidence})
+        if len(confidences) > 1:
+            wrong.append(f"gates at {', '.join(f'{100 * one:g}%' for one in confidences)}; choose one confidence")
+        names = [str(gate) for gate in self.bounds]
+        overridden = [override.gate for override in self.overrides]
+        unknown = [name for name in overridden if name not in names]
+        if unknown:
+            there = "; ".join(names) or "none"
+            wrong.append(f"override of '{unknown[0]}', which is no gate of this pipeline; there are: {there}")
+        if len(set(overridden)) < len(overridden):
+            wrong.append("a gate is overridden twice")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @classmethod
-    def parse(cls, text: str) -> "Gate":
-        """Reads a gate.
+    def of(cls, *texts: str) -> "Gates":
+        """Returns gates as they are written, without anything else.
 
-        Raises:
-          ValueError: If the text is no gate.
-
-        >>> Gate.parse("accuracy >= 0.97")
-        Gate(metric='accuracy', kind='at_least', bound=0.97)
-        >>> str(Gate.parse("accuracy drop <= 0.01"))
-        'accuracy drop <= 0.01'
+        >>> Gates.of("accuracy >= 0.97").bounds[0].bound
+        0.97
         """
-        match = _PATTERN.fullmatch(text)
-        kind = _KINDS.get((match.group(2) or "", match.group(3))) if match else None
-        try:
-            if match is None or kind is None or not math.isfinite(float(match.group(4))):
-                raise ValueError(text)
-            return cls(metric=match.group(1), kind=kind, bound=float(match.group(4)))
-        except ValueError as error:
-            raise ValueError(
-                f"not a gate: {text!r}; write 'metric >= x', 'metric <= x', 'metric drop <= x' or 'metric rise <= x'"
-            ) from error
+        return cls(bounds=tuple(map(Gate.parse, texts)))
 
     @property
-    def is_relative(self) -> bool:
-        """Whether it is held against the float model."""
-        return self.kind in ("drop_at_most", "rise_at_most")
+    def confidence(self) -> float:
+        """The confidence at which intervals are wanted, 0 to 1; 0.95 unless a gate says otherwise."""
+        return next((gate.confidence for gate in self.bounds if gate.confidence), 0.95)
 
-    def holds(self, value: float, parent: float) -> bool:
-        """Whether the gate holds for the integer model's value and the float model's; never for what is no number."""
-        return {
-            "at_least": value >= self.bound,
-            "at_most": value <= self.bound,
-            "drop_at_most": parent - value <= self.bound,
-            "rise_at_most": value - parent <= self.bound,
-        }[self.kind]
+    @property
+    def models(self) -> frozenset[str]:
+        """Names of the models that the integer model is held against."""
+        return frozenset(gate.against for gate in self.bounds if gate.compares)
 
-    def reason(self, value: float, parent: float) -> str:
-        """The gate with the figures that it was held against."""
-        figures = f"{self.metric} is {value:.4f}"
-        if self.is_relative:
-            figures += f", float {parent:.4f}"
-        return f"{self} ({figures})"
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Names of all that is bounded; latency, for one, is worth measuring only if it is among them."""
+        return frozenset(gate.metric for gate in self.bounds)
+
+    def override(self, gate: Gate) -> Override | None:
+        """Returns the override of a gate, if there is one, current or not."""
+        return next((one for one in self.overrides if one.gate == str(gate)), None)
+
+    def updated(self, texts: Sequence[str]) -> "Gates":
+        """Returns a copy with gates added; one of the same figure and kind is replaced.
+
+        Raises:
+          ValueError: If a text is no gate.
+        """
+        added = [*self.bounds, *map(Gate.parse, texts)]
+        return dataclasses.replace(self, bounds=tuple({(gate.kind, *gate.slot): gate for gate in added}.values()))
+
+    def before_evaluation(self) -> "Gates":
+        """Returns what of the gates can be held against the metrics of a training loop over all examples.
+
+        Without what needs a slice, the last blessed model, paired predictions or the file. A gate at a confidence
+        becomes one on the difference itself: a model that fails that one fails the stricter gate, too.
+        """
+        kept: dict[tuple[str, ...], Gate] = {}
+        for gate in self.bounds:
+            paired = gate.metric in PAIRED and gate.metric != AGREEMENT
+            if gate.slice or gate.output or paired or gate.metric in FACTS or gate.against != FLOAT:
+                continue
+            plain = dataclasses.replace(gate, confidence=0.0)
+            if plain.slot not in kept or plain.bound < kept[plain.slot].bound:  # only a drop has a confidence
+                kept[plain.slot] = plain
+        return Gates(bounds=tuple(kept.values()))
+
+    def overrides_json(self) -> str:
+        """Returns the overrides as a JSON list; "" if there are none."""
+        return json.dumps(self._overrides()) if self.overrides else ""
+
+    def _overrides(self) -> list[dict[str, str]]:
+        return [{**dataclasses.asdict(one), "until": one.until.isoformat()} for one in self.overrides]
+
+    def to_json(self) -> str:
+        """Returns the gates as JSON, for `from_json`."""
+        bounds = [str(gate) for gate in self.bounds]
+        return json.dumps({"bounds": bounds, "bless_ungated": self.bless_ungated, "overrides": self._overrides()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Gates":
+        """Reads what `to_json` wrote."""
+        fields = json.loads(text)
+        overrides = [Override(**{**one, "until": parse_day(one["until"])}) for one in fields["overrides"]]
+        return cls(
+            bounds=tuple(map(Gate.parse, fields["bounds"])),
+            bless_ungated=fields["bless_ungated"],
+            overrides=tuple(overrides),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What the gates say of a model.
+class Measurable:
+    """What an evaluator measures, known before anything runs.
 
     Attributes:
-      blessed: Whether every gate holds.
-      reasons: Every gate with the figures that it was held against, in order.
+      metrics: Names of the user's metrics.
+      slices: Features, or groups of features, by which the metrics are sliced.
+      models: Names of the models that the integer model is compared with.
+      outputs: Names of the outputs, "" for a model's only one; None if they are known only when the model is there.
+      paired: Whether paired figures beyond agreement are measured.
+      facts: Names of the facts about the file that are measured.
     """
 
-    blessed: bool
-    reasons: tuple[str, ...]
+    metrics: tuple[str, ...]
+    slices: tuple[tuple[str, ...], ...] = ()
+    models: tuple[str, ...] = (FLOAT,)
+    outputs: tuple[str, ...] | None = ("",)
+    paired: bool = False
+    facts: tuple[str, ...] = ("model_bytes",)
 
-    def to_json(self) -> str:
-        """Returns the verdict as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+    def require(self, gates: Gates, day: datetime.date) -> None:
+        """Checks that every gate can be judged, and every override counts on a day.
+
+        Raises:
+          ValueError: If a gate is on something that is not measured, or an override has expired; lists all.
+        """
+        taken = sorted({AGREEMENT, EXAMPLE_COUNT, *PAIRED, *FACTS} & set(self.metrics))
+        wrong = [f"metrics named {', '.join(taken)}: these are names of other figures; choose others"] if taken else []
+        names = [*self.metrics, AGREEMENT, EXAMPLE_COUNT, *self.facts, *(PAIRED if self.paired else ())]
+        unknown = sorted(gates.metrics - set(names))
+        if unknown:
+            there = ", ".join(dict.fromkeys(names))
+            wrong.append(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {there}")
+        for gate in gates.bounds:
+            wrong += [f"gate '{gate}': {reason}" for reason in self._lacks(gate)]
+        for override in gates.overrides:
+            if not override.is_current(day):
+                wrong.append(f"override of '{override.gate}' expired on {override.until}; remove or renew it")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def _lacks(self, gate: Gate) -> list[str]:
+        lacks = []
+        features = sorted(feature for feature, _ in gate.slice)
+        if features and features not in [sorted(group) for group in self.slices]:
+            groups = ", ".join(" and ".join(group) for group in self.slices) or "none"
+            lacks.append(f"no slices by {' and '.join(features)}; there are {groups}")
+        if gate.compares and gate.against not in self.models:
+            lacks.append(f"model {gate.against!r} is not evaluated; there are {', '.join(self.models)}")
+        if self.outputs is not None and gate.metric not in FACTS and gate.output not in self.outputs:
+            there = ", ".join(filter(None, self.outputs)) or "one, which needs no name"
+            lacks.append(f"no output {gate.output!r}; there are {there}")
+        if gate.metric == AGREEMENT and gate.against != FLOAT and not self.paired:
+            lacks.append(f"agreement with {gate.against} is not measured")
+        if gate.confidence and not self.paired:
+            lacks.append("confidence intervals are not measured")
+        return lacks
 
 
-def judge(gates: Sequence[Gate], integer: Mapping[str, float], parent: Mapping[str, float]) -> Verdict:
-    """Holds each gate against the metrics of the integer model and of its float parent, by name.
-
-    Raises:
-      ValueError: If a gate's metric is no single number of the integer model.
-
-    >>> judge([Gate.parse("accuracy >= 0.97")], {"accuracy": 0.96}, {"accuracy": 0.98})
-    Verdict(blessed=False, reasons=('fails: accuracy >= 0.97 (accuracy is 0.9600)',))
-    """
-    plural = sorted({gate.metric for gate in gates} - set(integer))
-    if plural:
-        raise ValueError(f"gates on metrics that are not single numbers: {', '.join(plural)}; gate on others")
-    figures = [(gate, integer[gate.metric], parent.get(gate.metric, math.nan)) for gate in gates]
-    held = [gate.holds(value, of_parent) for gate, value, of_parent in figures]
-    reasons = [
-        f"{'holds' if holds else 'fails'}: {gate.reason(value, of_parent)}"
-        for holds, (gate, value, of_parent) in zip(held, figures, strict=True)
-    ]
-    return Verdict(blessed=all(held), reasons=tuple(reasons))
-
-
-def require_gates(gates: Sequence[Gate], metrics: Iterable[str]) -> None:
-    """Checks that there are gates and that every one can be judged.
-
-    Args:
-      gates: The gates.
-      metrics: Names of the metrics that are computed besides `AGREEMENT` and `EXAMPLE_COUNT`, which always are.
-
-    Raises:
-      ValueError: If there is no gate, or one is on a metric that is not computed.
-    """
-    own = sorted({AGREEMENT, EXAMPLE_COUNT} & set(metrics))
-    if own:
-        raise ValueError(f"metrics named {', '.join(own)}: these are always computed; choose other names")
-    names = [*metrics, AGREEMENT, EXAMPLE_COUNT]
-    unknown = sorted({gate.metric for gate in gates} - set(names))
-    if not gates:
-        raise ValueError("no gates: a model without a bound to keep would always be blessed; give at least one")
-    if unknown:
-        raise ValueError(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {', '.join(names)}")
-    slots = collections.Counter((gate.metric, "change" if gate.is_relative else gate.kind) for gate in gates)
-    twice = sorted({metric for (metric, _), count in slots.items() if count > 1})
-    if twice:
-        raise ValueError(
-            f"several gates of one kind on {', '.join(twice)}; give each metric at most one lower bound, one upper"
-            " bound and one of drop and rise"
-        )
+def evaluated(metrics: Sequence[str], slices: Sequence[Sequence[str]]) -> Measurable:
+    """Returns what QuantizedEvaluator measures, given the names of metrics and the features of slices."""
+    return Measurable(metrics=tuple(metrics), slices=tuple(tuple(group) for group in slices))

@@ -1,6 +1,6 @@
 """Handwritten digits for the Edge TPU: runs in about a minute on two cores."""
 
-from components.evaluation.gates import Gate
+from components.evaluation.gates import Gates
 from components.quantization.qat.parameters import TrainingParameters
 from pipelines.config import PipelineConfig
 
@@ -17,6 +17,6 @@ CONFIG = PipelineConfig(
         qat_learning_rate=2e-4,
         early_stopping_patience=5,
     ),
-    gates=(Gate.parse("accuracy >= 0.97"), Gate.parse("accuracy drop <= 0.01")),
+    gates=Gates.of("accuracy >= 0.97", "accuracy drop <= 0.01"),
     slices=(("label",),),
 )

@@ -1,6 +1,12 @@
+import dataclasses
+import datetime
+
 import pytest
 
-from components.evaluation.gates import Gate, require_gates
+from components.evaluation.gate import Gate
+from components.evaluation.gates import Gates, Measurable, Override, evaluated
+
+_DAY = datetime.date(2026, 12, 31)
 
 
 @pytest.mark.parametrize(
@@ -12,65 +18,220 @@ from components.evaluation.gates import Gate, require_gates
         "loss rise <= 0.5",
         "n >= 1234567",
         "accuracy >= 0.9999999",
+        "accuracy[label=3] >= 0.9",
+        "accuracy[label=*] drop <= 0.1",
+        "accuracy[label=3, country=South Africa] >= 0.9",
+        "accuracy of scores >= 0.9",
+        "accuracy of scores[label=*] drop vs last_blessed <= 0.005",
+        "accuracy drop vs fake_quant <= 0.001",
+        "accuracy drop <= 0.01 at 95%",
+        "accuracy drop vs last_blessed <= 0.01 at 99.5%",
+        "agreement >= 0.99",
+        "agreement vs last_blessed >= 0.9",
+        "worse vs last_blessed <= 20",
+        "ties <= 3",
+        "ties rise <= 3",
+        "calibration_error rise <= 0.02",
+        "model_bytes <= 50000",
+        "arena_bytes <= 16384",
+        "macs_on_target >= 0.95",
+        "latency_ms <= 5",
+        "first_cpu_op in none, SOFTMAX",
     ],
 )
 def test_parse_reads_what_str_writes(text: str) -> None:
-    assert str(Gate.parse(text)) == text
+    gate = Gate.parse(text)
+    assert str(gate) == text
+    assert Gate.parse(str(gate)) == gate
+
+
+def test_parse_reads_every_part_of_a_gate() -> None:
+    gate = Gate.parse("accuracy of scores[label=3,country=*] drop vs last_blessed <= 0.25 at 90%")
+    assert gate == Gate(
+        metric="accuracy",
+        kind="drop_at_most",
+        bound=0.25,
+        output="scores",
+        slice=(("label", "3"), ("country", "*")),
+        against="last_blessed",
+        confidence=0.9,
+    )
+    assert Gate.parse("first_cpu_op in none SOFTMAX").choices == ("none", "SOFTMAX")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "accuracy", "accuracy > 0.9", "accuracy >= much", "loss drop >= 1", "a b c <= 1", "a >= nan", "a >= inf"],
+    [
+        *("", "accuracy", "accuracy > 0.9", "accuracy >= much", "loss drop >= 1", "a b c <= 1", "a >= nan", "a >= inf"),
+        *("a[label] >= 1", "a[label=] >= 1", "a[] >= 1", "a of >= 1", "a vs >= 1", "a >= 1 at 95", "first_cpu_op in"),
+    ],
 )
 def test_parse_raises_with_the_forms_there_are_when_the_text_is_no_gate(text: str) -> None:
     with pytest.raises(ValueError, match="not a gate: .*write 'metric >= x'"):
         Gate.parse(text)
 
 
-def test_reason_shows_the_float_value_only_when_the_gate_is_relative() -> None:
-    assert Gate.parse("accuracy >= 0.97").reason(0.98, 0.99) == "accuracy >= 0.97 (accuracy is 0.9800)"
-    relative = Gate.parse("accuracy drop <= 0.01")
-    assert relative.is_relative
-    assert relative.reason(0.98, 0.99) == "accuracy drop <= 0.01 (accuracy is 0.9800, float 0.9900)"
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model_bytes >= 1", "a worse model would keep it more easily, expected 'model_bytes <= x'"),
+        ("macs_on_target <= 1", "expected 'macs_on_target >= x'"),
+        ("agreement <= 1", "expected 'agreement >= x'"),
+        ("agreement drop <= 1", "expected 'agreement >= x'"),
+        ("worse >= 1", "expected 'worse <= x'"),
+        ("ties drop <= 1", "expected 'ties <= x' or 'ties rise <= x'"),
+        ("first_cpu_op >= 1", "expected 'first_cpu_op in none, OP'"),
+        ("accuracy drop vs integer <= 1", "vs 'integer', expected one of float, fake_quant, last_blessed"),
+        ("accuracy vs last_blessed >= 1", "'vs' without 'drop' or 'rise'"),
+        ("model_bytes[label=3] <= 1", "it is of the whole file"),
+        ("model_bytes of scores <= 1", "it is of the whole file"),
+        ("a[label=3, label=4] >= 1", "a feature twice in one slice"),
+        ("loss rise <= 0.1 at 95%", "a confidence is for 'accuracy drop' alone"),
+        ("accuracy >= 0.1 at 95%", "a confidence is for 'accuracy drop' alone"),
+        ("accuracy drop <= 0.1 at 40%", "got a confidence of 40 %, expected 50 or more and less than 100"),
+        ("accuracy drop <= 0.1 at 100%", "got a confidence of 100 %"),
+        ("accuracy drop <= 0.1 at 0%", "got a confidence of 0 %"),
+        ("accuracy drop <= 0 at 95%", "the bound must lie between 0 and 1"),
+    ],
+)
+def test_parse_raises_when_a_gate_has_no_meaning(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        Gate.parse(text)
+
+
+def test_gate_raises_all_that_is_wrong_at_once() -> None:
+    with pytest.raises(ValueError, match=r"vs 'parent'.*a confidence is for.*got a confidence of 20 %"):
+        Gate(metric="loss", kind="rise_at_most", bound=0.1, against="parent", confidence=0.2)
 
 
 def test_parse_needs_no_spaces() -> None:
     assert str(Gate.parse("accuracy drop<=.01")) == "accuracy drop <= 0.01"
     assert str(Gate.parse("backdrop<=1")) == "backdrop <= 1"
+    assert str(Gate.parse("accuracy[label=3]drop<=.01 at 95 %")) == "accuracy[label=3] drop <= 0.01 at 95%"
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "parent", "holds"),
-    [
-        ("a >= 0.5", 0.5, 0.9, True),
-        ("a >= 0.5", 0.49, 0.9, False),
-        ("a <= 0.5", 0.5, 0.9, True),
-        ("a <= 0.5", 0.51, 0.9, False),
-        ("a drop <= 0.25", 0.5, 0.75, True),
-        ("a drop <= 0.25", 0.25, 0.75, False),
-        ("a rise <= 0.25", 0.75, 0.5, True),
-        ("a rise <= 0.25", 1.0, 0.5, False),
-        ("a >= 0", float("nan"), 0.5, False),
-        ("a <= 1", float("nan"), 0.5, False),
-        ("a drop <= 1", 0.5, float("nan"), False),
-    ],
+    ("text", "examples"),
+    # (1 - 0.01)^298 = 0.05003, (1 - 0.01)^299 = 0.04953; 0.5^4 = 0.0625, 0.5^5 = 0.03125.
+    [("accuracy drop <= 0.01 at 95%", 299), ("accuracy drop <= 0.5 at 95%", 5), ("accuracy drop <= 0.01", 0)],
 )
-def test_holds_only_within_the_bound_and_never_for_nan(text: str, value: float, parent: float, holds: bool) -> None:
-    assert Gate.parse(text).holds(value, parent) == holds
+def test_needed_examples_are_those_without_a_flip_that_show_the_bound(text: str, examples: int) -> None:
+    assert Gate.parse(text).needed_examples() == examples
 
 
 @pytest.mark.parametrize(
-    ("texts", "metrics", "message"),
+    "texts",
     [
-        ([], ["a"], "no gates: a model without a bound"),
-        (["b >= 1"], ["a"], "not computed: b; there are a, agreement, example_count"),
-        (["a >= 1", "a >= 0"], ["a"], "several gates of one kind on a; "),
-        (["a drop <= 1", "a rise <= 1"], ["a"], "several gates of one kind on a; "),
-        (["a >= 1"], ["a", "agreement"], "metrics named agreement: these are always computed"),
+        ("a >= 1", "a >= 0"),
+        ("a drop <= 1", "a rise <= 1"),
+        ("a[x=1, y=2] >= 1", "a[y=2, x=1] >= 0"),
+        ("agreement >= 1", "agreement >= 0"),
     ],
 )
-def test_require_gates_raises_when_a_gate_could_not_be_judged(
-    texts: list[str], metrics: list[str], message: str
-) -> None:
+def test_gates_raise_when_two_bound_the_same(texts: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="several gates of one kind on one figure"):
+        Gates.of(*texts)
+
+
+def test_gates_take_bounds_that_differ_in_slice_output_model_or_confidence() -> None:
+    drop = "accuracy drop"
+    texts = (f"{drop} <= 0.1", f"{drop} vs last_blessed <= 0.1", f"{drop} <= 0.2 at 95%", "accuracy[x=1] drop <= 0.1")
+    gates = Gates.of(*texts, "accuracy of scores drop <= 0.1")
+    assert gates.models == {"float", "last_blessed"}
+    assert gates.metrics == {"accuracy"}
+    assert gates.confidence == 0.95
+
+
+def test_gates_raise_when_they_are_at_several_confidences() -> None:
+    with pytest.raises(ValueError, match="gates at 90%, 95%; choose one confidence"):
+        Gates.of("accuracy drop <= 0.1 at 90%", "accuracy[x=1] drop <= 0.1 at 95%")
+
+
+def test_updated_replaces_the_gate_of_the_same_figure_and_kind_and_adds_others() -> None:
+    gates = Gates.of("a >= 1", "a drop <= 1").updated(["a >= 2", "a[x=1] >= 3"])
+    assert [str(gate) for gate in gates.bounds] == ["a >= 2", "a drop <= 1", "a[x=1] >= 3"]
+
+
+def test_gates_read_the_json_that_they_write() -> None:
+    override = Override(gate="accuracy >= 0.9", because="a demo on Friday", until=_DAY)
+    gates = dataclasses.replace(
+        Gates.of("accuracy >= 0.9", "first_cpu_op in none"), bless_ungated=True, overrides=(override,)
+    )
+    assert Gates.from_json(gates.to_json()) == gates
+    assert Gates.from_json(Gates().to_json()) == Gates()
+
+
+def test_override_names_a_gate_however_it_is_spaced() -> None:
+    assert Override(gate="accuracy>=.90", because="x", until=_DAY).gate == "accuracy >= 0.9"
+
+
+def test_gates_raise_when_an_override_is_of_no_gate() -> None:
+    override = Override(gate="accuracy >= 0.8", because="x", until=_DAY)
+    with pytest.raises(
+        ValueError, match="override of 'accuracy >= 0.8', which is no gate .* there are: accuracy >= 0.9"
+    ):
+        dataclasses.replace(Gates.of("accuracy >= 0.9"), overrides=(override,))
+
+
+def test_override_raises_without_a_reason() -> None:
+    with pytest.raises(ValueError, match="no reason"):
+        Override(gate="accuracy >= 0.8", because=" ", until=_DAY)
+
+
+def test_before_evaluation_keeps_what_a_training_loop_can_measure() -> None:
+    gates = Gates.of(
+        *("loss <= 2", "accuracy drop <= 0.02", "accuracy drop <= 0.03 at 95%", "accuracy[label=3] >= 0.9"),
+        *("accuracy drop vs last_blessed <= 0.01", "model_bytes <= 1000", "worse <= 2", "agreement >= 0.9"),
+    )
+    kept = [str(gate) for gate in gates.before_evaluation().bounds]
+    assert kept == ["loss <= 2", "accuracy drop <= 0.02", "agreement >= 0.9"]
+    alone = Gates.of("accuracy drop <= 0.03 at 95%").before_evaluation()
+    assert alone == Gates.of("accuracy drop <= 0.03")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("b >= 1", "not computed: b; there are a, agreement, example_count, model_bytes"),
+        ("latency_ms <= 1", "not computed: latency_ms"),
+        ("worse <= 1", "not computed: worse"),
+        ("a[label=3] >= 1", "no slices by label; there are country, country and city"),
+        ("a[city=Rome] >= 1", "no slices by city"),
+        ("a of scores >= 1", "no output 'scores'; there are one, which needs no name"),
+        ("a drop vs last_blessed <= 1", "model 'last_blessed' is not evaluated; there are float"),
+        ("agreement vs last_blessed >= 1", "agreement with last_blessed is not measured"),
+        ("accuracy drop <= 0.1 at 95%", "confidence intervals are not measured"),
+    ],
+)
+def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, message: str) -> None:
+    measurable = evaluated(("a",), (("country",), ("country", "city")))
     with pytest.raises(ValueError, match=message):
-        require_gates([Gate.parse(text) for text in texts], metrics)
+        measurable.require(Gates.of(text), _DAY)
+
+
+def test_require_takes_gates_on_all_that_is_measured() -> None:
+    measurable = Measurable(
+        metrics=("accuracy",),
+        slices=(("country", "city"),),
+        models=("float", "last_blessed"),
+        outputs=None,
+        paired=True,
+        facts=("model_bytes", "latency_ms"),
+    )
+    texts = ("accuracy of x[city=Rome, country=*] drop vs last_blessed <= 0.1 at 95%", "latency_ms <= 1", "worse <= 1")
+    measurable.require(Gates.of(*texts), _DAY)
+    measurable.require(Gates(), _DAY)
+    assert dataclasses.replace(measurable, outputs=("x",)).require(Gates.of(texts[0]), _DAY) is None
+
+
+def test_require_raises_when_a_metric_has_the_name_of_another_figure() -> None:
+    with pytest.raises(ValueError, match="metrics named agreement, ties: these are names of other figures"):
+        evaluated(("a", "agreement", "ties"), ()).require(Gates.of("a >= 1"), _DAY)
+
+
+def test_require_raises_only_after_the_last_day_of_an_override() -> None:
+    override = Override(gate="a >= 1", because="x", until=_DAY)
+    gates = dataclasses.replace(Gates.of("a >= 1"), overrides=(override,))
+    evaluated(("a",), ()).require(gates, _DAY)
+    with pytest.raises(ValueError, match="override of 'a >= 1' expired on 2026-12-31; remove or renew it"):
+        evaluated(("a",), ()).require(gates, _DAY + datetime.timedelta(days=1))

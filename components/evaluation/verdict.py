@@ -1,0 +1,123 @@
+"""What the gates say of a model, with a reason for everything that was looked at."""
+
+import dataclasses
+import json
+from typing import Literal
+
+from components.evaluation.measurements import Slice
+
+Code = Literal[
+    "holds",
+    "value",
+    "change",
+    "confidence",
+    "not_a_number",
+    "not_measured",
+    "missing_slice",
+    "too_few_examples",
+    "degenerate",
+    "nothing_gated",
+    "blessed_ungated",
+    "no_baseline",
+    "incompatible_baseline",
+    "overridden",
+    "override_expired",
+]
+CODES: dict[Code, str] = {
+    "holds": "the bound is kept",
+    "value": "the integer model's value is beyond the bound",
+    "change": "the drop or rise is beyond the bound",
+    "confidence": "the difference may, at that confidence, be beyond the bound",
+    "not_a_number": "the figure is not a number",
+    "not_measured": "the figure is not there",
+    "missing_slice": "there are no examples of the slice",
+    "too_few_examples": "so few examples cannot show the bound at that confidence",
+    "degenerate": "an output of the integer model is constant, of one class, saturated or not a number",
+    "nothing_gated": "no gate was held against the model",
+    "blessed_ungated": "no gate was held against the model, and it is blessed since `bless_ungated` is set",
+    "no_baseline": "there is no last blessed model yet, so that the gate was skipped",
+    "incompatible_baseline": "the last blessed model has other inputs, outputs or labels",
+    "overridden": "the gate is not kept, and an override lets the model pass",
+    "override_expired": "the gate is not kept, and its override counts no longer",
+}
+"""What each code of a reason means."""
+PASSING: frozenset[Code] = frozenset({"holds", "blessed_ungated", "no_baseline", "overridden"})
+"""The codes that leave a model to be blessed; each of the others refuses it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """Why a model is blessed or not, in one respect.
+
+    Attributes:
+      code: One of `CODES`.
+      gate: The gate, as it is written; "" where there is none.
+      got: What was held against the limit: a value, drop or rise, or a name; None if there is none, or no number.
+      limit: The gate's bound, or its names; None where there is none.
+      slice: The examples; () for all.
+      output: Name of the output; "" for a model's only one.
+      examples: How many examples there were; 0 where there is no saying.
+      text: All of it, for people.
+    """
+
+    code: Code
+    gate: str = ""
+    got: float | str | None = None
+    limit: float | str | None = None
+    slice: Slice = ()
+    output: str = ""
+    examples: int = 0
+    text: str
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the model is not blessed for it."""
+        return self.code not in PASSING
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the gates say of a model.
+
+    Attributes:
+      reasons: Of every gate and slice, in order; then of the outputs, and of there being no gates.
+    """
+
+    reasons: tuple[Reason, ...]
+
+    @property
+    def blessed(self) -> bool:
+        """Whether nothing refuses the model; never without a reason to bless it."""
+        return bool(self.reasons) and not any(reason.refuses for reason in self.reasons)
+
+    @property
+    def codes(self) -> tuple[Code, ...]:
+        """The codes that occur, sorted."""
+        return tuple(sorted({reason.code for reason in self.reasons}))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The reasons for people; of a gate that holds in several slices, only that with the least margin."""
+        held: dict[str, list[Reason]] = {}
+        for reason in self.reasons:
+            if reason.code == "holds":
+                held.setdefault(reason.gate, []).append(reason)
+        closest = {gate: min(reasons, key=_margin) for gate, reasons in held.items()}
+        texts = []
+        for reason in self.reasons:
+            if reason.code != "holds":
+                texts.append(reason.text)
+            elif reason is closest[reason.gate]:
+                others = len(held[reason.gate]) - 1
+                texts.append(reason.text + (f", and in {others} other slices" if others else ""))
+        return tuple(texts)
+
+    def to_json(self) -> str:
+        """Returns the verdict as indented JSON."""
+        reasons = [dataclasses.asdict(reason) for reason in self.reasons]
+        return json.dumps({"blessed": self.blessed, "reasons": reasons}, indent=2, allow_nan=False) + "\n"
+
+
+def _margin(reason: Reason) -> float:
+    numbers = isinstance(reason.got, float) and isinstance(reason.limit, float)
+    return abs(reason.got - reason.limit) if numbers else 0.0  # type: ignore[operator]
