@@ -94,7 +94,7 @@ class OutputSums:
         )
 
     def degenerate(self) -> tuple[str, ...]:
-        """Says what is degenerate: some of "constant", "one class", "saturated", "not a number"; of one example nothing.
+        """Says what is degenerate: some of "constant", "one class", "saturated", "not a number".
 
         One class for all is only degenerate where there are examples of several.
         """

@@ -58,7 +58,7 @@ class PairedSums:
       ties: Of both models, (2,).
       bins: For both models and each bin sums of weight, confidence and right decisions, (2, BINS, 3).
       improper: Confidences of both models that are no probabilities, (2,).
-      by_class: For each label examples, agreeing, better and worse, (classes, 4); empty if an example has several labels.
+      by_class: For each label examples, agreeing, better and worse, (classes, 4); empty if it has several.
     """
 
     moments: npt.NDArray[np.float64]
