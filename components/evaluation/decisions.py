@@ -29,8 +29,8 @@ class Decided:
 def kind_of(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> Kind:
     """Tells the kind of problem from types and shapes, never from values.
 
-    Integer labels as wide as the scores are several labels, each there (1) or not (0); other integer labels are classes;
-    labels that are floats are values to come near to.
+    Integer labels as wide as the scores are several labels, each there (1) or not (0); floats as many as the scores are
+    values to come near to; anything else are classes.
 
     Args:
       labels: Of shape (examples,) or (examples, ...).
@@ -43,7 +43,7 @@ def kind_of(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> Kind:
     >>> kind_of(np.zeros((4, 1), "float32"), np.zeros((4, 1)))
     'values'
     """
-    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != np.bool_:
+    if labels.dtype.kind == "f" and labels[:1].size == scores[:1].size:
         return "values"
     several = scores.ndim == 2 and scores.shape[1] > 1 and labels.shape == scores.shape
     return "labels" if several else "classes"
@@ -108,3 +108,25 @@ def decisions_of_labels(
             " mend the labels, or leave such examples out of the split"
         )
     return flat
+
+
+def checked_labels(labels: npt.NDArray[Any], scores: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Returns labels after a look at them.
+
+    Args:
+      labels: Of shape (examples,) or (examples, ...).
+      scores: Of shape (examples, ...).
+      where: What to call the labels in an error.
+
+    Raises:
+      ValueError: If labels are no numbers, too few or too many, or no classes of the model.
+    """
+    if labels.dtype.kind not in "fiub":
+        raise ValueError(f"{where}: got {labels.dtype}, expected numbers; make them numbers in the preprocessing_fn")
+    if not np.isfinite(labels).all():
+        raise ValueError(f"{where}: got values that are not numbers; leave such examples out of the split")
+    if kind_of(labels, scores) != "values":
+        if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
+            raise ValueError(f"{where}: got fractions, expected classes, as scores of shape {scores.shape[1:]} ask for")
+        decisions_of_labels(labels, scores, where)
+    return labels
