@@ -17,7 +17,7 @@ SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup demo test test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion fuzz
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-evaluation fuzz
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,7 +66,7 @@ audit: setup ## Looks up known vulnerabilities of both stacks, into build/audit
 sbom: setup ## Writes what both stacks consist of, as CycloneDX, into build/sbom
 	@$(PYTHON) -m infra.supply_chain.sbom
 
-bench: bench-demo bench-qat bench-conversion ## Times the demo, training steps and conversions
+bench: bench-demo bench-qat bench-conversion bench-evaluation ## Times the demo, training steps, conversions and evaluations
 
 bench-demo: setup ## Times the demo, component by component, into build/bench/demo.json
 	@$(PYTHON) -m infra.bench.demo
@@ -76,6 +76,9 @@ bench-qat: setup ## Times training steps in floats, with our fake quantization a
 
 bench-conversion: setup ## Times conversions, ours and TensorFlow's, with their memory, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.conversion
+
+bench-evaluation: setup ## Times the evaluation of two models, ours, stock TFMA's and a bare loop, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.evaluation
 
 bench-architectures: setup ## Compares integers with fake quantization in nine architectures, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.architectures

@@ -1,53 +1,108 @@
-"""TFMA's configuration for an integer model and its float parent."""
+"""TFMA's configuration for an integer model and those that it is held against."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components import prediction_agreement
-from components.evaluation.gate import ANY_VALUE, FACTS, Gate, sorted_slice
-from components.evaluation.gates import Gates, evaluated, today
+from components import batched_metrics, prediction_agreement
+from components.evaluation.gate import ANY_VALUE, FACTS, PAIRED, Gate, sorted_slice
+from components.evaluation.gates import Gates, Measurable, today
 from components.evaluation.measurements import FLOAT, INTEGER, Slice
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
 
-def eval_config(
-    label_key: str, metrics: Mapping[str, str], gates: Gates, slices: Sequence[Sequence[str]] = ()
-) -> config_pb2.EvalConfig:
-    """Returns TFMA's configuration for an integer model and its float parent.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What the models are asked, and how well is measured.
+
+    Attributes:
+      label_key: The transformed feature that is the label; of a model with several outputs, by output.
+      metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
+        always there. With several outputs a metric is of all of them, or, as "output/name", of one.
+      slices: Features, or groups of features, by which the metrics are sliced.
+      weight_key: The transformed feature that is the weight of an example; "" for equal weights.
+      models: Names of the models, the integer one first and its float parent second.
+    """
+
+    label_key: str | Mapping[str, str]
+    metrics: Mapping[str, str]
+    slices: Sequence[Sequence[str]] = ()
+    weight_key: str = ""
+    models: tuple[str, ...] = (INTEGER, FLOAT)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The feature that is the label of each output, that of an only one under ""."""
+        return {"": self.label_key} if isinstance(self.label_key, str) else self.label_key
+
+    def metrics_of(self, output: str) -> dict[str, str]:
+        """Class names of the metrics of an output."""
+        names = {name: name.rpartition("/") for name in self.metrics}
+        return {parts[2]: self.metrics[name] for name, parts in names.items() if parts[0] in ("", output)}
+
+    def require(self, gates: Gates) -> None:
+        """Raises ValueError if a gate is on something that is not measured, or a metric of no output."""
+        wrong = sorted({name.rpartition("/")[0] for name in self.metrics} - {"", *self.labels})
+        if wrong:
+            raise ValueError(f"metrics of outputs {', '.join(wrong)}, which have no label_key; give it by output")
+        Measurable(
+            metrics=tuple(dict.fromkeys(name for output in self.labels for name in self.metrics_of(output))),
+            slices=tuple(tuple(group) for group in self.slices),
+            models=tuple(name for name in self.models if name != INTEGER),
+            outputs=tuple(self.labels),
+            paired=True,
+        ).require(gates, today())
+
+
+def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
+    """Returns TFMA's configuration.
 
     Args:
-      label_key: The transformed feature that is the label.
-      metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
-        always there.
+      task: What is measured.
       gates: Those that TFMA knows become its thresholds, for `tfma.load_validation_result`: on metrics, over all
         examples or slices, absolute or against the float parent.
-      slices: Features, or groups of features, by which the metrics are sliced.
 
     Raises:
-      ValueError: If a gate is on something that is not computed, or an override has expired.
+      ValueError: If a gate is on something that is not computed, an override has expired, or there is no such metric.
     """
-    evaluated(tuple(metrics), slices).require(gates, today())
+    task.require(gates)
+    keys: dict[str, Any] = (
+        {"label_key": task.label_key} if isinstance(task.label_key, str) else {"label_keys": task.label_key}
+    )
     return config_pb2.EvalConfig(
         model_specs=[
-            config_pb2.ModelSpec(name=INTEGER, label_key=label_key),
-            config_pb2.ModelSpec(name=FLOAT, label_key=label_key, is_baseline=True),
+            config_pb2.ModelSpec(name=name, is_baseline=name == FLOAT, example_weight_key=task.weight_key, **keys)
+            for name in task.models
         ],
-        slicing_specs=[config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=list(keys)) for keys in slices)],
-        metrics_specs=[config_pb2.MetricsSpec(metrics=_metric_configs(metrics, _thresholds(gates)))],
+        slicing_specs=[
+            config_pb2.SlicingSpec(),
+            *(config_pb2.SlicingSpec(feature_keys=list(group)) for group in task.slices),
+        ],
+        metrics_specs=[
+            config_pb2.MetricsSpec(
+                output_names=[output] if output else [],
+                metrics=_metric_configs(task.metrics_of(output), _thresholds(gates, output)),
+            )
+            for output in task.labels
+        ],
     )
 
 
 def _metric_configs(
     metrics: Mapping[str, str], thresholds: Mapping[tuple[str, Slice], config_pb2.MetricThreshold]
 ) -> Iterator[config_pb2.MetricConfig]:
-    modules = {EXAMPLE_COUNT: "", AGREEMENT: prediction_agreement.__name__}
-    classes = {**metrics, EXAMPLE_COUNT: "ExampleCount", AGREEMENT: "Agreement"}
-    for name, class_name in classes.items():
-        metric = config_pb2.MetricConfig(
-            class_name=class_name, module=modules.get(name, ""), config=json.dumps({"name": name})
-        )
+    own = {
+        EXAMPLE_COUNT: (batched_metrics.__name__, "BatchedCount"),
+        AGREEMENT: (prediction_agreement.__name__, "Agreement"),
+    }
+    configs = {name: batched_metrics.metric_config(name, class_name) for name, class_name in metrics.items()}
+    for name, (module, class_name) in own.items():
+        config = json.dumps({"name": name})
+        configs[name] = config_pb2.MetricConfig(class_name=class_name, module=module, config=config)
+    for name, metric in configs.items():
         for (metric_name, cut), threshold in thresholds.items():
             if metric_name == name:
                 # A threshold without slices would be held against every slice.
@@ -63,10 +118,11 @@ def _slicing_spec(cut: Slice) -> config_pb2.SlicingSpec:
     )
 
 
-def _thresholds(gates: Gates) -> dict[tuple[str, Slice], config_pb2.MetricThreshold]:
+def _thresholds(gates: Gates, output: str) -> dict[tuple[str, Slice], config_pb2.MetricThreshold]:
     thresholds: dict[tuple[str, Slice], config_pb2.MetricThreshold] = {}
     for gate in gates.bounds:
-        if gate.against != FLOAT or gate.confidence or gate.metric in FACTS:
+        only_ours = gate.metric in FACTS or (gate.metric in PAIRED and gate.metric != AGREEMENT)
+        if gate.against != FLOAT or gate.confidence or only_ours or gate.output != output:
             continue  # TFMA knows neither a third model nor confidence, nor the file
         threshold = thresholds.setdefault((gate.metric, sorted_slice(gate.slice)), config_pb2.MetricThreshold())
         _set(threshold, gate)

@@ -18,6 +18,8 @@ from tfx import types
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils, path_utils
 
+from components.quantization.contract import CONTRACT_FILE
+
 SERVING_DIR = path_utils.serving_model_dir("").strip("/")
 TFLITE_FILE = "tflite"  # the name that TFX's rewriter writes and TFMA's loader reads
 FACTS_FILE = "facts.json"
@@ -50,6 +52,16 @@ def serving_directory(directory: Path) -> Path:
     serving = directory / SERVING_DIR
     serving.mkdir()
     return serving
+
+
+def read_contract(artifact: types.Artifact) -> str:
+    """Returns the io_contract.json of a TFLite model; "" if it has none."""
+    path = os.path.join(serving_path(artifact), CONTRACT_FILE)
+    if not fileio.exists(path):
+        return ""
+    with fileio.open(path, "r") as file:
+        content: str = file.read()
+    return content
 
 
 @contextlib.contextmanager

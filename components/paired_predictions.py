@@ -1,70 +1,230 @@
-"""A TFMA extractor that runs the float model and the integer model on the same batches, in one pass.
+"""TFMA extractors that run all models on the same batches, in one pass, and hand on batches by slice.
 
-Stock TFMA refuses to mix the two kinds, and quantizes an integer model's input by truncation without clipping.
+Stock TFMA refuses to mix SavedModels and TFLite models, quantizes an integer model's input by truncation without
+clipping, and takes every batch apart into examples, which costs more than to run a small model.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
+from tensorflow_model_analysis.extractors import slice_key_extractor
+from tensorflow_model_analysis.slicer import slicer_lib
 
-from components.evaluation.measurements import FLOAT, INTEGER
+from components.evaluation.decisions import checked_labels
+from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
 
+Arrays = dict[str, npt.NDArray[Any]]
 
-def paired_predictions_extractor(saved_model: str, tflite: bytes, kept_features: frozenset[str]) -> Any:
-    """Creates the extractor.
+# A model sees at most so many bytes of input at once, or the activations of large images would fill the memory.
+_CHUNK_BYTES = 4 * 2**20
 
-    Args:
-      saved_model: Directory of the float SavedModel; its transform feeds both models.
-      tflite: The integer model.
-      kept_features: Features that labels, weights and slices need; the others are dropped to save memory.
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedModels:
+    """What is run.
+
+    Attributes:
+      saved_models: Directories of SavedModels by name; `FLOAT`'s transform feeds all models.
+      tflites: Integer models by name.
+      label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
+      weight_key: The transformed feature that is the weight of an example; "" for equal weights.
+      kept: Features that slices need; others are dropped to save memory.
     """
-    predict = beam.ParDo(_PredictFn(saved_model, tflite, kept_features))
-    return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=predict)
+
+    saved_models: Mapping[str, str]
+    tflites: Mapping[str, bytes]
+    label_keys: Mapping[str, str]
+    weight_key: str = ""
+    kept: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all models."""
+        return (*self.saved_models, *self.tflites)
+
+
+def only_features(names: frozenset[str]) -> beam.PTransform:
+    """Drops columns that nobody needs from record batches, before they are turned into tensors."""
+
+    def select(batch: Any) -> Any:
+        kept = [name for name in batch.schema.names if name in names or name == tfma.ARROW_INPUT_COLUMN]
+        return pa.RecordBatch.from_arrays([batch.column(batch.schema.get_field_index(name)) for name in kept], kept)
+
+    return beam.Map(select)
+
+
+def paired_predictions_extractor(models: EvaluatedModels) -> Any:
+    """Creates the extractor of features, labels, weights and predictions, in batches."""
+    return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=beam.ParDo(_PredictFn(models)))
+
+
+def sliced_batches_extractor(config: tfma.EvalConfig) -> Any:
+    """Creates the extractor that gives each slice its examples of a batch, as a batch."""
+    return tfma.extractors.Extractor(
+        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config))
+    )
 
 
 class _PredictFn(beam.DoFn):  # type: ignore[misc]
-    """Adds transformed features and both models' predictions to batches of extracts."""
-
-    def __init__(self, saved_model: str, tflite: bytes, kept_features: frozenset[str]) -> None:
-        self._saved_model = saved_model
-        self._tflite = tflite
-        self._kept_features = kept_features
+    def __init__(self, models: EvaluatedModels) -> None:
+        self._models = models
 
     def setup(self) -> None:
-        self._loaded = tf.saved_model.load(self._saved_model)
-        self._integer = IntegerModel(self._tflite)
+        self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
+        self._integer = {name: IntegerModel(tflite) for name, tflite in self._models.tflites.items()}
+        self._threads = ThreadPoolExecutor(len(self._models.names))
+
+    def teardown(self) -> None:
+        self._threads.shutdown()
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        examples = tf.constant(np.asarray(extracts[constants.INPUT_KEY], object).ravel(), tf.string)
-        signatures = self._loaded.signatures
-        transformed = signatures[TRANSFORM_SIGNATURE](examples=examples)
-        dense = signatures[DENSE_SIGNATURE]
-        inputs = {name: transformed[name] for name in dense.structured_input_signature[1]}
-        scores = {
-            FLOAT: {name: value.numpy() for name, value in dense(**inputs).items()},
-            INTEGER: self._integer.predict({name: value.numpy() for name, value in inputs.items()}),
-        }
-        kept = {
-            name: value.numpy()
-            for name, value in transformed.items()
-            if name in self._kept_features and isinstance(value, tf.Tensor)
-        }
+        features = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
+        scores = self._scores(features)
+        names = self._models.names
+        labels = self._labels(features, scores[FLOAT])
+        weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
         raw = extracts[constants.FEATURES_KEY]
+        kept = {name: value for name, value in features.items() if name in self._models.kept}
         yield {
-            constants.INPUT_KEY: extracts[constants.INPUT_KEY],
-            constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._kept_features},
-            constants.TRANSFORMED_FEATURES_KEY: {INTEGER: kept, FLOAT: kept},
+            constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
+            constants.TRANSFORMED_FEATURES_KEY: kept,
             # TFMA wants the bare array of a model with one output.
+            constants.LABELS_KEY: {name: labels.get("", labels) for name in names},
+            constants.EXAMPLE_WEIGHTS_KEY: dict.fromkeys(names, weights),
             constants.PREDICTIONS_KEY: {
-                model: next(iter(outputs.values())) if len(outputs) == 1 else outputs
-                for model, outputs in scores.items()
+                name: next(iter(scores[name].values())) if "" in labels else scores[name] for name in names
             },
         }
+
+    def _transformed(self, examples: npt.NDArray[Any]) -> Arrays:
+        try:
+            transformed = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE](examples=tf.constant(examples, tf.string))
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                f"examples cannot be parsed by the model's transform: {str(error.message).splitlines()[0]}; evaluate"
+                " examples with the features that the model was trained on"
+            ) from error
+        return {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
+
+    def _scores(self, features: Arrays) -> dict[str, Arrays]:
+        runs = {
+            **{name: self._threads.submit(_run_saved, loaded, features) for name, loaded in self._saved.items()},
+            **{name: self._threads.submit(model.predict, features) for name, model in self._integer.items()},
+        }
+        scores = {name: run.result() for name, run in runs.items()}
+        expected = {name: values.shape for name, values in scores[FLOAT].items()}
+        for name, outputs in scores.items():
+            found = {output: values.shape for output, values in outputs.items()}
+            if found != expected:
+                raise ValueError(
+                    f"model {name!r} gives {found}, expected {expected}, as the float model; evaluate models with the"
+                    " same outputs"
+                )
+        return scores
+
+    def _labels(self, features: Arrays, scores: Arrays) -> Arrays:
+        keys = self._models.label_keys
+        outputs = {"": next(iter(scores))} if len(scores) == 1 and "" in keys else {name: name for name in keys}
+        unknown = sorted(set(outputs.values()) ^ set(scores))
+        if unknown:
+            raise ValueError(
+                f"label_key: got labels for outputs {', '.join(keys) or 'none'}, expected one for each of"
+                f" {', '.join(scores)}"
+            )
+        return {
+            name: checked_labels(_feature(features, keys[name], "label"), scores[output], f"label {keys[name]!r}")
+            for name, output in outputs.items()
+        }
+
+
+def _feature(features: Arrays, key: str, what: str) -> npt.NDArray[Any]:
+    if key not in features:
+        raise ValueError(f"{what} {key!r} is no transformed feature; there are {', '.join(sorted(features))}")
+    return features[key]
+
+
+def _weights(features: Arrays, key: str, count: int) -> npt.NDArray[np.float32]:
+    """Weights of shape (examples, 1)."""
+    if not key:
+        return np.ones((count, 1), np.float32)
+    weights = _feature(features, key, "weight").astype(np.float32).reshape(count, -1)
+    if weights.shape[1] != 1 or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"weight {key!r}: expected one finite number of 0 or more for each example")
+    return weights
+
+
+def _run_saved(loaded: Any, features: Arrays) -> Arrays:
+    signature = loaded.signatures[DENSE_SIGNATURE]
+    wanted = signature.structured_input_signature[1]
+    inputs = {name: _feature(features, name, "input") for name in wanted}
+    for name, values in inputs.items():
+        wrong = np.isnan(values.reshape(len(values), -1)).any(axis=1) if values.dtype.kind == "f" else np.zeros(1)
+        if wrong.any():
+            raise ValueError(
+                f"input {name!r} has values that are not numbers in {int(wrong.sum())} of {len(values)} examples; mend"
+                " them in the preprocessing_fn"
+            )
+    count = len(next(iter(inputs.values())))
+    one_at_a_time = any(spec.shape.rank and spec.shape[0] == 1 for spec in wanted.values())
+    size = sum(values.nbytes for values in inputs.values()) // max(count, 1)
+    step = 1 if one_at_a_time else max(1, _CHUNK_BYTES // max(size, 1))
+    parts = [
+        signature(**{name: tf.constant(values[start : start + step]) for name, values in inputs.items()})
+        for start in range(0, count, step)
+    ]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+class _SliceFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, config: tfma.EvalConfig) -> None:
+        self._specs = [slicer_lib.SingleSliceSpec(spec=spec) for spec in config.slicing_specs]
+        self._seen: dict[Any, list[Any]] = {}
+
+    def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
+        rows_of: dict[Any, list[int]] = {}
+        for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
+            for key in self._keys(_row(transformed, row), _row(raw, row)):
+                rows_of.setdefault(key, []).append(row)
+        for key, rows in rows_of.items():
+            chosen = np.array(rows)
+            yield {
+                **{
+                    name: _rows(extracts[name], chosen)
+                    for name in (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
+                },
+                constants.FEATURES_KEY: {},
+                constants.SLICE_KEY_TYPES_KEY: [key],
+            }
+
+    def _keys(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> Sequence[Any]:
+        values = tuple((name, np.asarray(value).tobytes()) for name, value in (*transformed.items(), *raw.items()))
+        if values not in self._seen:
+            self._seen[values] = list(
+                dict.fromkeys(slicer_lib.get_slices_for_features_dicts([transformed], raw, self._specs))
+            )
+            if len(self._seen) > 10_000:
+                return self._seen.pop(values)
+        return self._seen[values]
+
+
+def _row(features: Mapping[str, Any], row: int) -> dict[str, Any]:
+    return {name: values[row] for name, values in features.items()}
+
+
+def _rows(values: Any, chosen: npt.NDArray[np.int64]) -> Any:
+    if isinstance(values, dict):
+        return {name: _rows(value, chosen) for name, value in values.items()}
+    return values[chosen]

@@ -1,22 +1,24 @@
-"""Agreement: a TFMA metric over pairs of predictions, of a model and its baseline."""
+"""Agreement: a TFMA metric over batches of pairs of predictions, of a model and its baseline."""
 
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-from tensorflow_model_analysis.metrics import metric_types, metric_util
+from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import model_util
 
-from components.quantization.agreement import AGREEMENT, agreeing
+from components.batched_metrics import keys, values_of
+from components.evaluation.decisions import decide, kind_of
+from components.quantization.agreement import AGREEMENT
 
 
 class Agreement(metric_types.Metric):
     """Share of the examples, by weight, for which both models predict the same class.
 
     The class is the position of the highest score along the last axis, the first if several are as high; of a single
-    score, whether it is above 0.5. Of a map of classes, the share of its positions that agree counts.
+    score, whether it is above 0.5. Of several labels or a map of classes, the share of those that agree counts. It is
+    nan where there are no classes.
     """
 
     def __init__(self, name: str = AGREEMENT) -> None:
@@ -39,26 +41,17 @@ def _computations(
     model_names: list[str] | None = None,
     output_names: list[str] | None = None,
     example_weighted: bool = False,
-    **_: Any,
 ) -> list[metric_types.MetricComputation]:
     baseline = model_util.get_baseline_model_spec(eval_config).name
-    keys = [
-        metric_types.MetricKey(name=name, model_name=model, output_name=output, example_weighted=example_weighted)
-        for model in model_names or [""]
-        if model != baseline
-        for output in output_names or [""]
-    ]
+    models = [model for model in model_names or [""] if model != baseline]
     return [
-        metric_types.MetricComputation(
-            keys=[key], preprocessors=None, combiner=_AgreementFn(eval_config, baseline, key)
-        )
-        for key in keys
+        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_AgreementFn(baseline, key))
+        for key in keys(name, models, output_names, example_weighted)
     ]
 
 
 class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
-    def __init__(self, eval_config: Any, baseline: str, key: metric_types.MetricKey) -> None:
-        self._eval_config = eval_config
+    def __init__(self, baseline: str, key: metric_types.MetricKey) -> None:
         self._baseline = baseline
         self._key = key
 
@@ -66,22 +59,15 @@ class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
         return _Weights()
 
     def add_input(self, accumulator: _Weights, element: Any) -> _Weights:
-        scores, weight = [], 0.0
-        for model in (self._key.model_name, self._baseline):
-            _, prediction, example_weight = next(
-                metric_util.to_label_prediction_example_weight(
-                    element,
-                    eval_config=self._eval_config,
-                    model_name=model,
-                    output_name=self._key.output_name,
-                    flatten=False,
-                    example_weighted=self._key.example_weighted,
-                )
-            )
-            scores.append(np.asarray(prediction))
-            weight = float(np.squeeze(example_weight))
-        accumulator.agreed += weight * agreeing(*scores)
-        accumulator.total += weight
+        labels, scores, weights = values_of(element, self._key.model_name, self._key.output_name)
+        _, others, _ = values_of(element, self._baseline, self._key.output_name)
+        kind = kind_of(labels, scores)
+        if kind == "values":
+            accumulator.agreed = float("nan")
+        else:
+            equal = decide(scores, kind).classes == decide(others, kind).classes
+            accumulator.agreed += float(weights @ equal.mean(axis=1))
+        accumulator.total += float(weights.sum())
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[_Weights]) -> _Weights:

@@ -1,33 +1,39 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
+import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis import constants
 from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
 from tfx.components.evaluator import executor as evaluator_executor
-from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import proto_utils
 
 from components import model_artifact
-from components.eval_config import eval_config
+from components.eval_config import Task, eval_config
+from components.evaluation.baseline import incompatibilities
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
-from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements
+from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
 from components.evaluation.verdict import Verdict
-from components.paired_predictions import paired_predictions_extractor
+from components.evaluation_pass import EvaluationPass
+from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
-from components.quantization.agreement import EXAMPLE_COUNT
-from components.quantization.conversion import flatbuffer
 
 VERDICT_FILE = "verdict.json"
+MODEL_KEYS = {
+    INTEGER: "model",
+    FLOAT: "baseline_model",
+    FAKE_QUANT: "fake_quant_model",
+    LAST_BLESSED: "last_blessed_model",
+}
+_PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -46,27 +52,57 @@ class Executor(evaluator_executor.Executor):
     ) -> None:
         """Runs TFMA, then turns its validation into a blessing with reasons."""
         models = {
-            INTEGER: artifact_utils.get_single_instance(input_dict["model"]),
-            FLOAT: artifact_utils.get_single_instance(input_dict["baseline_model"]),
+            name: artifact_utils.get_single_instance(input_dict[key])
+            for name, key in MODEL_KEYS.items()
+            if input_dict.get(key)
         }
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
+        incompatible = _incompatible(models)
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        evaluation_pass = EvaluationPass.of(
+            config, {name: model for name, model in models.items() if name != LAST_BLESSED or not incompatible}
+        )
         gates = Gates.from_json(exec_properties["gates"])
+        size = float(len(model_artifact.read_tflite(models[INTEGER])))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
-                _evaluate(pipeline, input_dict, exec_properties["split"], config, models, str(directory))
-            measured = _measurements(str(directory), models)
+                batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
+                evaluation_pass.write(batches, gates.confidence, str(directory))
+            measured = read_measurements(str(directory), evaluation_pass.models.names, {"model_bytes": size})
             if not measured.examples.get(()):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
                 )
+            measured = dataclasses.replace(measured, incompatible=incompatible)
             verdict = judge(gates, measured, today())
-        for name in models:
-            for metric, value in measured.metrics[Cell(model=name)].items():
-                evaluation.set_float_custom_property(f"{name}_{metric}", value)
+        for name, value in _properties(measured).items():
+            evaluation.set_float_custom_property(name, value)
         _bless(blessing, verdict, gates, models)
+
+
+def _incompatible(models: Mapping[str, types.Artifact]) -> tuple[str, ...]:
+    """How the last blessed model differs from the integer model in inputs, outputs and labels."""
+    if LAST_BLESSED not in models:
+        return ()
+    contracts = [model_artifact.read_contract(models[name]) for name in (INTEGER, LAST_BLESSED)]
+    return incompatibilities(*contracts)
+
+
+def _properties(measured: Measurements) -> dict[str, float]:
+    """The figures over all examples, for ML Metadata, which takes no NaN."""
+    found = {
+        "_".join(filter(None, (cell.model, cell.output, name))): value
+        for cell, values in measured.metrics.items()
+        if not cell.slice
+        for name, value in values.items()
+    }
+    for (model, output, cut), paired in measured.paired.items():
+        if not cut:
+            where = "_".join(filter(None, (output, "vs", model)))
+            found |= {f"{where}_{name}": float(getattr(paired, name)) for name in _PAIRED_PROPERTIES}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
@@ -79,79 +115,6 @@ def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Art
                 f"compiled_model was made from the model {parent[:12]}, but {evaluated[:12]} is evaluated; connect the"
                 " model that the compiler was given"
             )
-
-
-def _evaluate(
-    pipeline: beam.Pipeline,
-    input_dict: Mapping[str, list[types.Artifact]],
-    split: str,
-    config: tfma.EvalConfig,
-    models: Mapping[str, types.Artifact],
-    output_path: str,
-) -> None:
-    examples = input_dict["examples"]
-    factory = tfxio_utils.get_tfxio_factory_from_artifact(
-        examples=examples, telemetry_descriptors=["QuantizedEvaluator"], raw_record_column_name=tfma.ARROW_INPUT_COLUMN
-    )
-    batches = [
-        pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource()
-        for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
-    ]
-    tflite = model_artifact.read_tflite(models[INTEGER])
-    outputs = len(flatbuffer.read_subgraphs(tflite)[0].outputs)
-    if outputs != 1:
-        raise ValueError(
-            f"the integer model has {outputs} outputs, expected one; evaluate a model with a single output"
-        )
-    paths = {name: model_artifact.serving_path(artifact) for name, artifact in models.items()}
-    extractors = [
-        tfma.extractors.FeaturesExtractor(config),
-        paired_predictions_extractor(paths[FLOAT], tflite, _kept(config)),
-        tfma.extractors.LabelsExtractor(config),
-        tfma.extractors.ExampleWeightsExtractor(config),
-        tfma.extractors.UnbatchExtractor(),
-        tfma.extractors.SliceKeyExtractor(eval_config=config),
-    ]
-    # Never loaded by TFMA, whose predictions are not used; it wants two models where there is a baseline.
-    shared = [
-        tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
-        for name, path in paths.items()
-    ]
-    _ = (
-        batches
-        | beam.Flatten()
-        | tfma.ExtractEvaluateAndWriteResults(
-            eval_shared_model=shared, eval_config=config, extractors=extractors, output_path=output_path
-        )
-    )
-
-
-def _kept(config: tfma.EvalConfig) -> frozenset[str]:
-    """The features that labels, weights and slices need."""
-    keys = {key for spec in config.model_specs for key in (spec.label_key, spec.example_weight_key)}
-    for slicing in config.slicing_specs:
-        keys |= {*slicing.feature_keys, *slicing.feature_values}
-    return frozenset(keys - {""})
-
-
-def _measurements(output_path: str, models: Mapping[str, types.Artifact]) -> Measurements:
-    """Single numbers of both models on all examples and every slice, and the size of the file."""
-    metrics: dict[Cell, dict[str, float]] = {Cell(model=name): {} for name in models}
-    for name in models:
-        for slice_key, outputs in tfma.load_eval_result(output_path, model_name=name).slicing_metrics:
-            cut = tuple((feature, str(value)) for feature, value in slice_key)
-            metrics[Cell(model=name, slice=cut)] = {
-                metric: float(value["doubleValue"])
-                for metric, value in outputs[""][""].items()
-                if "doubleValue" in value
-            }
-    examples = {
-        cell.slice: int(values[EXAMPLE_COUNT])
-        for cell, values in metrics.items()
-        if cell.model == INTEGER and EXAMPLE_COUNT in values
-    }
-    size = len(model_artifact.read_tflite(models[INTEGER]))
-    return Measurements(metrics=metrics, examples=examples, facts={"model_bytes": float(size)})
 
 
 def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Mapping[str, types.Artifact]) -> None:
@@ -186,6 +149,8 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "fake_quant_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "last_blessed_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "compiled_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {
@@ -211,10 +176,13 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         examples: types.BaseChannel,
         model: types.BaseChannel,
         baseline_model: types.BaseChannel,
-        label_key: str,
+        label_key: str | Mapping[str, str],
         metrics: Mapping[str, str],
         gates: Gates,
         slices: Sequence[Sequence[str]] = (),
+        weight_key: str = "",
+        fake_quant_model: types.BaseChannel | None = None,
+        last_blessed_model: types.BaseChannel | None = None,
         compiled_model: types.BaseChannel | None = None,
         split: str = "eval",
     ) -> None:
@@ -224,24 +192,36 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           examples: Raw examples; the float model's own transform feeds both models.
           model: The integer model, as TFLiteIntConverter made it.
           baseline_model: Its float parent, as QuantizeTrainer exported it.
-          label_key: The transformed feature that is the label.
-          metrics: Class names of TFMA or Keras metrics by the names that gates use.
+          label_key: The transformed feature that is the label; of a model with several outputs, by output.
+          metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
           gates: What the model must keep. Without a bound it is not blessed, unless they say so.
           slices: Features, or groups of features, by which the metrics are sliced.
+          weight_key: The transformed feature that is the weight of an example; "" for equal weights.
+          fake_quant_model: The model with fake quantization that the integer model was made from, to be compared too.
+          last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet.
           compiled_model: What will be pushed; must have been made from `model`.
           split: The split to evaluate on.
 
         Raises:
           ValueError: If a gate is on something that is not measured, or an override has expired.
         """
-        config = eval_config(label_key, metrics, gates, slices)
+        further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}
+        task = Task(
+            label_key=label_key,
+            metrics=metrics,
+            slices=slices,
+            weight_key=weight_key,
+            models=(INTEGER, FLOAT, *(name for name, channel in further.items() if channel is not None)),
+        )
         super().__init__(
             QuantizedEvaluatorSpec(
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,
+                fake_quant_model=fake_quant_model,
+                last_blessed_model=last_blessed_model,
                 compiled_model=compiled_model,
-                eval_config=proto_utils.proto_to_json(config),
+                eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
                 gates=gates.to_json(),
                 split=split,
                 toolchain=toolchain.versions_json(),

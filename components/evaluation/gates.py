@@ -228,4 +228,4 @@ class Measurable:
 
 def evaluated(metrics: Sequence[str], slices: Sequence[Sequence[str]]) -> Measurable:
     """Returns what QuantizedEvaluator measures, given the names of metrics and the features of slices."""
-    return Measurable(metrics=tuple(metrics), slices=tuple(tuple(group) for group in slices))
+    return Measurable(metrics=tuple(metrics), slices=tuple(tuple(group) for group in slices), paired=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.quantization.batched_interpreter import BATCH_SIZE, Arrays, BatchedInterpreter
+from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.interface import SIGNATURE
 from components.quantization.kernels import Kernels, described, load, quantize
 
@@ -22,6 +24,21 @@ def dequantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.N
     [0.0, 64.0, 127.5]
     """
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _limits(tflite: bytes, outputs: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """The lowest and highest real value of each quantized output, also if the file itself dequantizes it."""
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    sources = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.code == "DEQUANTIZE"}
+    limits = {}
+    for name, detail in outputs.items():
+        tensor = graph.tensors[sources.get(detail["index"], detail["index"])]
+        if len(tensor.scale) == 1:
+            ends = np.iinfo(tensor.dtype.lower())
+            scale, zero_point = tensor.scale[0], tensor.zero_point[0]
+            low, high = dequantize(np.array([ends.min, ends.max]), scale, zero_point)
+            limits[name] = (float(low), float(high))
+    return limits
 
 
 def _real_values(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
@@ -50,14 +67,30 @@ class IntegerModel:
         runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
+        self.output_limits = _limits(tflite, self._outputs)
+        self._batched = BatchedInterpreter.load(tflite, kernels, self._inputs, self._outputs)
+        self._batched_is_equal: bool | None = None
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs."""
         return tuple(self._inputs)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(self._outputs)
+
+    @property
+    def runs_batched(self) -> bool:
+        """Whether several examples have been run at once, with the same bits as one at a time."""
+        return self._batched_is_equal is True
+
     def predict(self, features: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
-        """Runs the model on each example in turn, as a device does.
+        """Runs the model, with the results that a device has, which sees one example at a time.
+
+        Several examples are run at once if the model can be resized to it, has no state, and gave the same bits for
+        the first examples as one at a time.
 
         Args:
           features: Float arrays of shape (batch, ...) by input name; others are ignored.
@@ -69,19 +102,31 @@ class IntegerModel:
           ValueError: If an input is missing, has another shape than the model's, or is not a number.
         """
         quantized = {name: self._quantized(name, detail, features) for name, detail in self._inputs.items()}
+        codes = self._run(quantized)
+        return {name: _real_values(codes[name], *detail["quantization"]) for name, detail in self._outputs.items()}
+
+    def _run(self, quantized: Arrays) -> Arrays:
         count = len(next(iter(quantized.values())))
+        if self._batched is None or count < 2 or self._batched_is_equal is False:
+            return self._one_at_a_time(quantized)
+        together = self._batched.run(quantized)
+        if self._batched_is_equal is None:
+            first = self._one_at_a_time({name: values[:BATCH_SIZE] for name, values in quantized.items()})
+            self._batched_is_equal = together is not None and all(
+                np.array_equal(first[name], together[name][:BATCH_SIZE]) for name in first
+            )
+        return together if together is not None and self._batched_is_equal else self._one_at_a_time(quantized)
+
+    def _one_at_a_time(self, quantized: Arrays) -> Arrays:
         results: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self._outputs}
-        for row in range(count):
+        for row in range(len(next(iter(quantized.values())))):
             self._interpreter.reset_all_variables()  # the state of an LSTM, which would go on from example to example
             for name, detail in self._inputs.items():
                 self._interpreter.set_tensor(detail["index"], quantized[name][row : row + 1])
             self._interpreter.invoke()
             for name, detail in self._outputs.items():
                 results[name].append(self._interpreter.get_tensor(detail["index"]))
-        return {
-            name: _real_values(np.concatenate(results[name]), *detail["quantization"])
-            for name, detail in self._outputs.items()
-        }
+        return {name: np.concatenate(rows) for name, rows in results.items()}
 
     def _quantized(
         self, name: str, detail: dict[str, Any], features: Mapping[str, npt.NDArray[Any]]

@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from components.quantization import convert
 from components.quantization.interpreter import IntegerModel, quantize
@@ -119,3 +120,69 @@ def test_predict_passes_indices_on_as_they_are() -> None:
     model = IntegerModel(converter.convert())
     scores = np.array([[1, 9, 3, 4], [1, 2, 3, 400]])
     assert model.predict({"x": scores})["position"].tolist() == [1.0, 3.0]
+
+
+def _one_by_one(tflite: bytes, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    model = IntegerModel(tflite)
+    count = len(next(iter(features.values())))
+    rows = [model.predict({name: values[row : row + 1] for name, values in features.items()}) for row in range(count)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.mark.parametrize("count", [2, 31, 32, 33, 100])
+def test_predict_of_many_equals_one_at_a_time_bit_for_bit(integer_model: bytes, count: int) -> None:
+    images = models.images(count) * 3 - 1
+    model = IntegerModel(integer_model)
+    for _ in range(2):  # the first tells whether the model may be batched
+        np.testing.assert_array_equal(
+            model.predict({"image": images})["probabilities"],
+            _one_by_one(integer_model, {"image": images})["probabilities"],
+        )
+    assert model.runs_batched
+
+
+def test_predict_goes_one_at_a_time_when_the_model_has_a_state() -> None:
+    layers = tf_keras.layers
+    recurrent = models.chain((5, 3), layers.LSTM(4), layers.Dense(2, name="y"))
+    features = {"x": np.random.default_rng(1).normal(size=(40, 5, 3)).astype(np.float32)}
+    tflite = convert(recurrent, representative_dataset=[features["x"][:8]])
+    model = IntegerModel(tflite)
+    found = model.predict(features)
+    for name, expected in _one_by_one(tflite, features).items():
+        np.testing.assert_array_equal(found[name], expected)
+    assert not model.runs_batched
+
+
+def test_predict_goes_one_at_a_time_when_the_batch_size_is_built_into_the_model() -> None:
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+    def mixing(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.reshape(tf.reshape(x, [2, 2]) @ [[1.0, 2.0], [3.0, 4.0]], [1, 4])}
+
+    module = tf.Module()
+    module.mixing = mixing
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([mixing.get_concrete_function()], module)
+    features = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    model = IntegerModel(converter.convert())
+    expected = (features["x"].reshape(3, 2, 2) @ [[1, 2], [3, 4]]).reshape(3, 4)
+    np.testing.assert_array_equal(model.predict(features)["y"], expected)
+    assert not model.runs_batched
+
+
+def test_predict_goes_one_at_a_time_when_examples_at_once_would_see_each_other() -> None:
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+    def over_all(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x - tf.reduce_max(x)}
+
+    module = tf.Module()
+    module.over_all = over_all
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([over_all.get_concrete_function()], module)
+    features = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    model = IntegerModel(converter.convert())
+    np.testing.assert_array_equal(model.predict(features)["y"], np.tile([-3, -2, -1, 0], (3, 1)))
+    assert not model.runs_batched
+
+
+def test_output_limits_are_the_ends_of_the_range_also_behind_float_edges(integer_model: bytes) -> None:
+    assert IntegerModel(integer_model).output_limits == {"probabilities": (0.0, 255 / 256)}
+    floats = convert(models.trained_with_fake_quantization(), io_dtype="float32")
+    assert IntegerModel(floats).output_limits == {"probabilities": (0.0, 255 / 256)}

@@ -1,0 +1,223 @@
+"""The integer model against another on the same examples: sums that merge, and the statistics that follow from them.
+
+Everything is a sum over examples, so that parts merge in any order and memory does not grow with their number.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.evaluation.decisions import decide, decisions_of_labels, kind_of
+from components.evaluation.measurements import Paired
+
+BINS = 15  # of the calibration error, of equal width: https://arxiv.org/abs/1706.04599
+REPLICATES = 10_000
+_SEED = 20_240_501
+# Up to so many flips the test is exact; beyond, the two agree to three digits.
+_EXACT_FLIPS = 1_000
+_BETTER, _WORSE, _SAME = range(3)
+_MOMENTS = 6  # examples; sums of w, w^2, wd, w^2 d, w^2 d^2 with weight w and difference d
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Examples:
+    """A batch with the predictions of both models.
+
+    Attributes:
+      labels: Integers for classes, floats for values; of shape (examples,) or (examples, ...).
+      scores: Those of the integer model, (examples, ...).
+      other_scores: Those of the other model, of the same shape.
+      weights: Of shape (examples,).
+    """
+
+    labels: npt.NDArray[Any]
+    scores: npt.NDArray[Any]
+    other_scores: npt.NDArray[Any]
+    weights: npt.NDArray[np.float64]
+
+    def rows(self, chosen: npt.NDArray[Any]) -> "Examples":
+        """Some of the examples."""
+        return Examples(
+            labels=self.labels[chosen],
+            scores=self.scores[chosen],
+            other_scores=self.other_scores[chosen],
+            weights=self.weights[chosen],
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PairedSums:
+    """Sums over examples. Two of the same output add up to those of all their examples.
+
+    Attributes:
+      moments: By outcome (better, worse, same), of shape (3, 6).
+      agreed: Sum of weight times share of equal classes.
+      ties: Of both models, (2,).
+      bins: For both models and each bin sums of weight, confidence and right decisions, (2, BINS, 3).
+      improper: Confidences of both models that are no probabilities, (2,).
+      by_class: For each label examples, agreeing, better and worse, (classes, 4); empty if it has several.
+    """
+
+    moments: npt.NDArray[np.float64]
+    agreed: float
+    ties: npt.NDArray[np.int64]
+    bins: npt.NDArray[np.float64]
+    improper: npt.NDArray[np.int64]
+    by_class: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Examples) -> "PairedSums":
+        """Returns the sums of a batch.
+
+        Raises:
+          ValueError: If shapes of scores differ, or a label is no class of the model.
+        """
+        if examples.scores.shape != examples.other_scores.shape:
+            raise ValueError(
+                f"scores of the integer model have shape {examples.scores.shape}, those of the other"
+                f" {examples.other_scores.shape}; compare models with the same outputs"
+            )
+        kind = kind_of(examples.labels, examples.scores)
+        if kind == "values":
+            return cls._of_values(examples.weights)
+        labels = decisions_of_labels(examples.labels, examples.scores)
+        decided = [decide(scores, kind) for scores in (examples.scores, examples.other_scores)]
+        right = [model.classes == labels for model in decided]
+        agreeing = (decided[0].classes == decided[1].classes).mean(axis=1)
+        difference = right[0].mean(axis=1) - right[1].mean(axis=1)
+        outcomes = np.select([difference > 0, difference < 0], [_BETTER, _WORSE], _SAME)
+        binned = [_binned(model.confidences, of, examples.weights) for model, of in zip(decided, right, strict=True)]
+        single = kind == "classes" and labels.shape[1] == 1
+        return cls(
+            moments=_moments(outcomes, examples.weights, difference),
+            agreed=float(examples.weights @ agreeing),
+            ties=np.array([model.tied.sum() for model in decided]),
+            bins=np.stack([bins for bins, _ in binned]),
+            improper=np.array([improper for _, improper in binned]),
+            by_class=_by_class(labels[:, 0], agreeing, outcomes, max(2, examples.scores.shape[-1]))
+            if single
+            else np.zeros((0, 4), np.int64),
+        )
+
+    @classmethod
+    def _of_values(cls, weights: npt.NDArray[np.float64]) -> "PairedSums":
+        nothing = np.full(len(weights), np.nan)
+        return cls(
+            moments=_moments(np.full(len(weights), _SAME), weights, nothing),
+            agreed=math.nan,
+            ties=np.zeros(2, np.int64),
+            bins=np.zeros((2, BINS, 3)),
+            improper=np.full(2, len(weights)),
+            by_class=np.zeros((0, 4), np.int64),
+        )
+
+    def __add__(self, other: "PairedSums") -> "PairedSums":
+        names = [field.name for field in dataclasses.fields(self)]
+        return PairedSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def paired(self, confidence: float = 0.95) -> Paired:
+        """Returns the statistics."""
+        weight = float(self.moments[:, 1].sum())
+        better, worse = int(self.moments[_BETTER, 0]), int(self.moments[_WORSE, 0])
+        difference = float(self.moments[:, 3].sum()) / weight if weight else math.nan
+        low, high = _interval(self.moments, confidence)
+        errors = [_calibration_error(*of) for of in zip(self.bins, self.improper, strict=True)]
+        return Paired(
+            examples=int(self.moments[:, 0].sum()),
+            agreement=self.agreed / weight if weight else math.nan,
+            better=better,
+            worse=worse,
+            difference=difference,
+            low=low,
+            high=high,
+            confidence=confidence,
+            mcnemar_p=math.nan if math.isnan(difference) else mcnemar(better, worse),
+            ties=int(self.ties[0]),
+            other_ties=int(self.ties[1]),
+            calibration_error=errors[0],
+            other_calibration_error=errors[1],
+        )
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Returns the two-sided p-value of so many flips each way, if both ways were equally likely.
+
+    It is exact for up to 1,000 flips, else by the chi-square distribution with continuity correction.
+
+    >>> mcnemar(1, 1), mcnemar(0, 5)
+    (1.0, 0.0625)
+    """
+    flips = better + worse
+    if flips <= _EXACT_FLIPS:
+        tail = sum(math.comb(flips, k) for k in range(min(better, worse) + 1))
+        return min(1.0, 2 * tail / (1 << flips))
+    statistic = max(0, abs(better - worse) - 1) ** 2 / flips
+    return math.erfc(math.sqrt(statistic / 2))
+
+
+def _moments(
+    outcomes: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], difference: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    weighted = weights * difference
+    columns = [np.ones_like(weights), weights, weights**2, weighted, weights * weighted, weighted**2]
+    return np.stack([np.bincount(outcomes, column, minlength=3) for column in columns], axis=1)
+
+
+def _by_class(
+    labels: npt.NDArray[np.int64], agreeing: npt.NDArray[np.float64], outcomes: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.int64]:
+    columns = [np.ones(len(labels), bool), agreeing == 1, outcomes == _BETTER, outcomes == _WORSE]
+    return np.stack([np.bincount(labels[column], minlength=classes) for column in columns], axis=1)
+
+
+def _binned(
+    confidences: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Sums of weight, confidence and right decisions in bins of confidence; how many confidences are no probability."""
+    proper = (confidences >= 0) & (confidences <= 1)
+    each = np.broadcast_to(weights[:, None] / confidences.shape[1], confidences.shape)[proper]
+    bins = np.minimum((confidences[proper] * BINS).astype(np.int64), BINS - 1)
+    columns = [each, each * confidences[proper], each * right[proper]]
+    sums = np.stack([np.bincount(bins, column, minlength=BINS) for column in columns], axis=1)
+    return sums, int(proper.size - proper.sum())
+
+
+def _calibration_error(bins: npt.NDArray[np.float64], improper: int) -> float:
+    weight = float(bins[:, 0].sum())
+    return math.nan if improper or not weight else float(np.abs(bins[:, 1] - bins[:, 2]).sum()) / weight
+
+
+def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Bounds of the difference of the accuracies, by a bootstrap over examples.
+
+    To draw examples anew only tells how many of each outcome are drawn, and that is multinomial: with equal weights
+    and one decision for each example this is the bootstrap itself and not an approximation, at no cost per example, and
+    it depends on nothing but the sums. With weights, or several decisions, what the drawn examples of one outcome add
+    up to is drawn from the normal distribution with their mean and variance.
+
+    Half an example is added to each way to flip, as by Agresti and Min (https://doi.org/10.1002/sim.1941), or ten
+    examples without a flip would be taken for certainty.
+    """
+    count, weight = float(moments[:, 0].sum()), float(moments[:, 1].sum())
+    if not weight > 0 or np.isnan(moments).any():
+        return math.nan, math.nan
+    prior = np.zeros_like(moments)
+    for outcome, sign in ((_BETTER, 1.0), (_WORSE, -1.0)):
+        mean = weight / count
+        prior[outcome] = 0.5 * np.array([1.0, mean, mean**2, sign * mean, sign * mean**2, mean**2])
+    n, w, w2, wd, w2d, w2d2 = (moments + prior).T
+    centre = float(moments[:, 3].sum()) / weight
+    # Of u = w (d - centre), by outcome; an outcome that never happened is never drawn.
+    drawn = np.maximum(n, 0.5)
+    means = (wd - centre * w) / drawn
+    variances = np.maximum((w2d2 - 2 * centre * w2d + centre**2 * w2) / drawn - means**2, 0.0)
+    variances[variances < 1e-12 * (weight / count) ** 2] = 0.0  # rounding
+    random = np.random.default_rng(_SEED)
+    counts = random.multinomial(round(count), n / n.sum(), size=REPLICATES)
+    spread = np.sqrt(counts * variances) * random.standard_normal(counts.shape)
+    replicates = centre + (counts @ means + spread.sum(axis=1)) / weight
+    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

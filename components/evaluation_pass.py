@@ -1,0 +1,122 @@
+"""The Beam pass over the examples: all models on the same batches, TFMA's metrics, paired statistics."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis import constants
+from tfx import types
+from tfx.components.util import tfxio_utils
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components import model_artifact
+from components.evaluation.measurements import INTEGER, LAST_BLESSED
+from components.paired_evaluation import PairedPass
+from components.paired_predictions import (
+    EvaluatedModels,
+    only_features,
+    paired_predictions_extractor,
+    sliced_batches_extractor,
+)
+from components.quantization.interpreter import IntegerModel
+
+_BATCH_SIZE = 500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationPass:
+    """A pass.
+
+    Attributes:
+      config: TFMA's configuration, of the models that are there and no others.
+      models: What is run.
+      paths: Where the models are, by name.
+    """
+
+    config: tfma.EvalConfig
+    models: EvaluatedModels
+    paths: Mapping[str, str]
+
+    @classmethod
+    def of(cls, config: tfma.EvalConfig, artifacts: Mapping[str, types.Artifact]) -> "EvaluationPass":
+        """Prepares a pass.
+
+        Args:
+          config: As `components.eval_config` made it; models without an artifact are left out.
+          artifacts: Artifacts of the models by name.
+        """
+        there = tfma.EvalConfig()
+        there.CopyFrom(config)
+        del there.model_specs[:]
+        there.model_specs.extend(spec for spec in config.model_specs if spec.name in artifacts)
+        spec = there.model_specs[0]
+        integers = [name for name in (INTEGER, LAST_BLESSED) if name in artifacts]
+        return cls(
+            config=there,
+            models=EvaluatedModels(
+                saved_models={
+                    name: model_artifact.serving_path(artifact)
+                    for name, artifact in artifacts.items()
+                    if name not in integers
+                },
+                tflites={name: model_artifact.read_tflite(artifacts[name]) for name in integers},
+                label_keys=dict(spec.label_keys) or {"": spec.label_key},
+                weight_key=spec.example_weight_key,
+                kept=frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
+            ),
+            paths={name: model_artifact.serving_path(artifact) for name, artifact in artifacts.items()},
+        )
+
+    def read(self, pipeline: beam.Pipeline, examples: list[types.Artifact], split: str) -> Any:
+        """Reads a split as batches."""
+        factory = tfxio_utils.get_tfxio_factory_from_artifact(
+            examples=examples,
+            telemetry_descriptors=["QuantizedEvaluator"],
+            raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
+        )
+        batches = [
+            pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource(_BATCH_SIZE)
+            for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
+        ]
+        return batches | beam.Flatten()
+
+    def write(self, batches: Any, confidence: float, output_path: str) -> None:
+        """Evaluates batches, and writes what `paired_evaluation` describes."""
+        # Never loaded by TFMA, whose predictions are not used; it wants several models where there is a baseline.
+        shared = [
+            tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
+            for name, path in self.paths.items()
+        ]
+        paired = PairedPass(
+            models=self.models.names,
+            outputs=tuple(self.models.label_keys),
+            limits=self._limits(),
+            confidence=confidence,
+        )
+        usual: dict[str, Any] = {"eval_shared_model": shared, "eval_config": self.config}
+        _ = (
+            batches
+            | "OnlyFeatures" >> only_features(self.models.kept)
+            | tfma.ExtractEvaluateAndWriteResults(
+                **usual,
+                extractors=[
+                    tfma.extractors.FeaturesExtractor(self.config),
+                    paired_predictions_extractor(self.models),
+                    sliced_batches_extractor(self.config),
+                ],
+                evaluators=[*tfma.default_evaluators(**usual), paired.evaluator()],
+                writers=[*tfma.default_writers(output_path, **usual), paired.writer(output_path)],
+            )
+        )
+
+    def _limits(self) -> dict[tuple[str, str], tuple[float, float]]:
+        found = {name: IntegerModel(tflite).output_limits for name, tflite in self.models.tflites.items()}
+        single = "" in self.models.label_keys
+        return {
+            (model, "" if single else output): limits
+            for model, outputs in found.items()
+            for output, limits in outputs.items()
+        }

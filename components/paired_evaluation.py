@@ -1,0 +1,186 @@
+"""Paired statistics and degenerate outputs of a Beam pass, beside TFMA's metrics, and all of it read back.
+
+{output_path}/
+  metrics-*, validations-*, eval_config.json   TFMA's
+  paired.json                                  {"paired": [...], "outputs": [...]}, by model, output and slice
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import operator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis import constants
+from tensorflow_model_analysis.extractors import slice_key_extractor
+from tfx.dsl.io import fileio
+
+from components.batched_metrics import values_of
+from components.evaluation.degenerate import Limits, OutputSums
+from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements, Paired, Slice
+from components.evaluation.paired_statistics import Examples, PairedSums
+
+PAIRED_FILE = "paired.json"
+_KEY = "paired"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PairedPass:
+    """What is compared.
+
+    Attributes:
+      models: Names of all models.
+      outputs: Names of the outputs; ("",) for a model with one.
+      limits: Lowest and highest value of the outputs of integer models, by model and output, where they are known.
+      confidence: Of the intervals, 0 to 1.
+    """
+
+    models: tuple[str, ...]
+    outputs: tuple[str, ...]
+    limits: Mapping[tuple[str, str], Limits]
+    confidence: float
+
+    def evaluator(self) -> Any:
+        """Returns the TFMA evaluator that adds up the sums of batches."""
+        return tfma.evaluators.Evaluator(
+            stage_name="EvaluatePairs",
+            run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
+            ptransform=_Evaluate(self),
+        )
+
+    def writer(self, output_path: str) -> Any:
+        """Returns the TFMA writer of `PAIRED_FILE`."""
+        return tfma.writers.Writer(stage_name="WritePairs", ptransform=_Write(self, output_path))
+
+    def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, str, Slice], Any]]:
+        """Yields sums of a batch by kind, model, output and slice."""
+        element = tfma.metrics.StandardMetricInputs(extracts)
+        for key in extracts[constants.SLICE_KEY_TYPES_KEY]:
+            cut = tuple((feature, str(value)) for feature, value in key)
+            for output in self.outputs:
+                of = {model: values_of(element, model, output) for model in self.models}
+                labels, scores, weights = of[INTEGER]
+                for model in self.models:
+                    if model != INTEGER:
+                        examples = Examples(labels=labels, scores=scores, other_scores=of[model][1], weights=weights)
+                        yield ("paired", model, output, cut), PairedSums.of(examples)
+                    if not cut:
+                        sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], self.limits.get((model, output)))
+                        yield ("outputs", model, output, cut), sums
+
+    def document(self, found: Iterable[tuple[tuple[str, str, str, Slice], Any]]) -> str:
+        """Returns the content of `PAIRED_FILE`."""
+        paired, outputs = [], []
+        for (kind, model, output, cut), sums in sorted(found, key=lambda one: one[0]):
+            where = {"model": model, "output": output, "slice": cut}
+            if kind == "paired":
+                figures = dataclasses.asdict(sums.paired(self.confidence))
+                paired.append({**where, **figures, "by_class": _by_class(sums)})
+            else:
+                outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
+        # NaN is no JSON.
+        return json.dumps(_without_nan({"paired": paired, "outputs": outputs}), indent=1, allow_nan=False) + "\n"
+
+
+class _Evaluate(beam.PTransform):  # type: ignore[misc]
+    def __init__(self, paired_pass: PairedPass) -> None:
+        super().__init__()
+        self._pass = paired_pass
+
+    def expand(self, extracts: Any) -> Any:
+        return {_KEY: extracts | beam.FlatMap(self._pass.sums) | beam.CombinePerKey(_total)}
+
+
+class _Write(beam.PTransform):  # type: ignore[misc]
+    def __init__(self, paired_pass: PairedPass, output_path: str) -> None:
+        super().__init__()
+        self._pass = paired_pass
+        self._path = os.path.join(output_path, PAIRED_FILE)
+
+    def expand(self, evaluation: Any) -> Any:
+        return evaluation[_KEY] | beam.combiners.ToList() | beam.Map(self._pass.document) | beam.Map(self._write)
+
+    def _write(self, content: str) -> None:
+        fileio.makedirs(os.path.dirname(self._path))
+        with fileio.open(self._path, "w") as file:
+            file.write(content)
+
+
+def _total(sums: Iterable[Any]) -> Any:
+    """Adds up; of nothing, as Beam asks for at the start, nothing."""
+    given = [one for one in sums if one is not None]
+    return functools.reduce(operator.add, given) if given else None
+
+
+def _by_class(sums: PairedSums) -> list[dict[str, int]]:
+    names = ("examples", "agreeing", "better", "worse")
+    return [dict(zip(names, map(int, row), strict=True)) for row in sums.by_class]
+
+
+def _range(sums: OutputSums) -> dict[str, Any]:
+    return {
+        "examples": sums.examples,
+        "lowest": float(np.min(sums.lowest)),
+        "highest": float(np.max(sums.highest)),
+        "saturated": sums.saturated / sums.values if sums.values else None,
+        "not_numbers": sums.not_numbers,
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[str, float | str]) -> Measurements:
+    """Reads what a pass wrote.
+
+    Args:
+      output_path: Its directory.
+      models: Names of the models.
+      facts: What is known of the integer model as a file.
+    """
+    with fileio.open(os.path.join(output_path, PAIRED_FILE), "r") as file:
+        document = json.loads(file.read())
+    paired, examples = {}, {}
+    for record in document["paired"]:
+        cut = tuple((feature, value) for feature, value in record["slice"])
+        names = [field.name for field in dataclasses.fields(Paired)]
+        figures = {name: math.nan if record[name] is None else record[name] for name in names}
+        paired[record["model"], record["output"], cut] = Paired(**figures)
+        examples[cut] = record["examples"]
+    return Measurements(
+        metrics=_metrics(output_path, models),
+        examples=examples,
+        paired=paired,
+        degenerate={
+            (record["model"], record["output"]): tuple(record["degenerate"])
+            for record in document["outputs"]
+            if record["degenerate"]
+        },
+        facts=facts,
+    )
+
+
+def _metrics(output_path: str, models: Iterable[str]) -> dict[Cell, dict[str, float]]:
+    """Metrics that are single numbers, of every model, output and slice."""
+    metrics: dict[Cell, dict[str, float]] = {}
+    for model in models:
+        for key, outputs in tfma.load_eval_result(output_path, model_name=model).slicing_metrics:
+            cut = tuple((feature, str(value)) for feature, value in key)
+            for output, by_class in outputs.items():
+                metrics[Cell(model=model, output=output, slice=cut)] = {
+                    name: float(value["doubleValue"])
+                    for name, value in by_class.get("", {}).items()
+                    if "doubleValue" in value
+                }
+    return metrics

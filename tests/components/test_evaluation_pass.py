@@ -1,0 +1,365 @@
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from apache_beam.options.pipeline_options import PipelineOptions
+from tfx import types
+from tfx.types import standard_artifacts
+
+from components.eval_config import Task, eval_config
+from components.evaluation.gates import Gates
+from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
+from components.evaluation_pass import EvaluationPass
+from components.paired_evaluation import read_measurements
+from components.quantization.interpreter import IntegerModel
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"),  # TFMA's, of its own
+]
+_COUNT = 10_000
+_RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_SPEC = {
+    "x": tf.io.FixedLenFeature([4], tf.float32),
+    "kind": tf.io.FixedLenFeature([], tf.int64),
+    "length": tf.io.FixedLenFeature([], tf.float32),
+    "tags": tf.io.FixedLenFeature([3], tf.int64),
+    "country": tf.io.FixedLenFeature([], tf.string),
+    "weight": tf.io.FixedLenFeature([], tf.float32),
+}
+_LABELS = {"kind": "kind", "length": "length", "tags": "tags"}
+
+Outputs = dict[str, Any]
+
+
+def _outputs(x: tf.Tensor, shift: float) -> Outputs:
+    """A classifier of three classes, a length and three tags, all of four numbers."""
+    weights = tf.constant(np.random.default_rng(5).normal(size=(4, 3)) + shift, tf.float32)
+    return {
+        "kind": tf.nn.softmax(x @ weights),
+        "length": tf.reduce_sum(x[:, :2], axis=1, keepdims=True) + shift,
+        "tags": tf.sigmoid(x @ weights[::-1]),
+    }
+
+
+class _Model(tf.Module):
+    def __init__(self, names: tuple[str, ...], shift: float = 0.0) -> None:
+        super().__init__()
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def transform(examples: tf.Tensor) -> Outputs:
+            parsed = tf.io.parse_example(examples, _SPEC)
+            return {**parsed, **{name: parsed[name][:, None] for name in ("kind", "length", "country", "weight")}}
+
+        @tf.function
+        def dense(x: tf.Tensor) -> Outputs:
+            return {name: value for name, value in _outputs(x, shift).items() if name in names}
+
+        self.transform = transform
+        self.dense = dense
+
+    def save(self, directory: Path) -> types.Artifact:
+        dense = self.dense.get_concrete_function(x=tf.TensorSpec([None, 4], tf.float32, name="x"))
+        signatures = {"transform_features": self.transform, "serving_dense": dense}
+        tf.saved_model.save(self, str(directory / "Format-Serving"), signatures=signatures)
+        return _artifact(directory)
+
+    def save_tflite(self, directory: Path) -> types.Artifact:
+        dense = self.dense.get_concrete_function(x=tf.TensorSpec([1, 4], tf.float32, name="x"))
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([dense], self)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        samples = np.random.default_rng(6).normal(size=(200, 1, 4)).astype(np.float32)
+        converter.representative_dataset = lambda: ([sample] for sample in samples)
+        (directory / "Format-Serving").mkdir(parents=True)
+        (directory / "Format-Serving" / "tflite").write_bytes(converter.convert())
+        return _artifact(directory)
+
+
+def _artifact(directory: Path) -> types.Artifact:
+    artifact = standard_artifacts.Model()
+    artifact.uri = str(directory)
+    return artifact
+
+
+def _columns(count: int, **changes: Any) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(7)
+    x = random.normal(size=(count, 4)).astype(np.float32)
+    true = {name: value.numpy() for name, value in _outputs(x + random.normal(0, 0.3, x.shape), 0.0).items()}
+    columns = {
+        "x": x,
+        "kind": true["kind"].argmax(1),
+        "length": true["length"][:, 0],
+        "tags": (true["tags"] > 0.5).astype(np.int64),
+        "country": np.array([b"AT", b"BE", b"CH"])[random.integers(0, 3, count)],
+        "weight": random.uniform(0, 3, count).astype(np.float32),
+    }
+    return {**columns, **changes}
+
+
+def _write(columns: Mapping[str, np.ndarray], directory: Path) -> types.Artifact:
+    split = directory / "Split-eval"
+    split.mkdir(parents=True)
+    for shard in range(3):
+        with tf.io.TFRecordWriter(str(split / f"part-{shard}")) as writer:
+            for row in range(shard, len(columns["country"]), 3):
+                features = {name: _feature(np.ravel(values[row])) for name, values in columns.items()}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    artifact = standard_artifacts.Examples()
+    artifact.uri, artifact.split_names = str(directory), '["eval"]'
+    return artifact
+
+
+def _feature(values: np.ndarray) -> tf.train.Feature:
+    if values.dtype.kind == "f":
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    if values.dtype.kind == "i":
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values.tolist()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    path: str
+    measured: Measurements
+
+
+def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artifact, directory: Path) -> Found:
+    evaluation = EvaluationPass.of(
+        eval_config(task, Gates.of("example_count of kind >= 1" if len(task.labels) > 1 else "example_count >= 1")),
+        models,
+    )
+    path = str(directory / "evaluation")
+    with beam.Pipeline(options=PipelineOptions([_RUNNER])) as pipeline:
+        evaluation.write(evaluation.read(pipeline, [examples], "eval"), 0.95, path)
+    return Found(path=path, measured=read_measurements(path, models, {}))
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, np.ndarray]:
+    return _columns(_COUNT)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact]:
+    directory = tmp_path_factory.mktemp("models")
+    names = tuple(_LABELS)
+    return {
+        INTEGER: _Model(names).save_tflite(directory / "integer"),
+        FLOAT: _Model(names).save(directory / "float"),
+        FAKE_QUANT: _Model(names, 0.05).save(directory / "fake_quant"),
+        LAST_BLESSED: _Model(names, 0.1).save_tflite(directory / "last_blessed"),
+    }
+
+
+@pytest.fixture(scope="module")
+def found(
+    models: dict[str, types.Artifact], columns: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Found:
+    directory = tmp_path_factory.mktemp("several")
+    task = Task(
+        label_key=_LABELS,
+        metrics={
+            "kind/accuracy": "SparseCategoricalAccuracy",
+            "kind/loss": "SparseCategoricalCrossentropy",
+            "length/error": "MeanAbsoluteError",
+            "length/rmse": "RootMeanSquaredError",
+            "tags/auc": "AUC",
+        },
+        slices=[("country",), ("kind", "country")],
+        weight_key="weight",
+        models=tuple(models),
+    )
+    return _run(task, models, _write(columns, directory / "examples"), directory)
+
+
+@pytest.fixture(scope="module")
+def scores(models: dict[str, types.Artifact], columns: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The predictions of all models, one example at a time for the integer ones."""
+    made = {}
+    for name, artifact in models.items():
+        serving = Path(artifact.uri) / "Format-Serving"
+        if (serving / "tflite").exists():
+            model = IntegerModel((serving / "tflite").read_bytes())
+            rows = [model.predict({"x": row[None]}) for row in columns["x"]]
+            made[name] = {output: np.concatenate([row[output] for row in rows]) for output in rows[0]}
+        else:
+            dense = tf.saved_model.load(str(serving)).signatures["serving_dense"]
+            made[name] = {output: value.numpy() for output, value in dense(x=tf.constant(columns["x"])).items()}
+    return made
+
+
+def _slices(columns: dict[str, np.ndarray]) -> dict[Any, np.ndarray]:
+    country, kind = columns["country"].astype(str), columns["kind"].astype(str)
+    cuts: dict[Any, np.ndarray] = {(): np.ones(len(kind), bool)}
+    for one in np.unique(country):
+        cuts[(("country", one),)] = country == one
+        for other in np.unique(kind):
+            cuts[("country", one), ("kind", other)] = (country == one) & (kind == other)
+    return cuts
+
+
+def test_every_metric_of_every_model_output_and_slice_equals_numpy(
+    found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
+) -> None:
+    kind, length = columns["kind"], columns["length"]
+    for cut, rows in _slices(columns).items():
+        weights = columns["weight"][rows].astype(np.float64)
+        for name in (INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED):
+            of = scores[name]
+            right = of["kind"][rows].argmax(1) == kind[rows]
+            distance = np.abs(of["length"][rows, 0].astype(np.float64) - length[rows])
+            by_output = {one: found.measured.metrics[Cell(model=name, output=one, slice=cut)] for one in _LABELS}
+            assert by_output["kind"]["accuracy"] == pytest.approx(np.average(right, weights=weights), rel=1e-5)
+            assert by_output["length"]["error"] == pytest.approx(np.average(distance, weights=weights), rel=1e-5)
+            rmse = np.sqrt(np.average(distance**2, weights=weights))
+            assert by_output["length"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+            assert by_output["kind"]["example_count"] == rows.sum() == found.measured.examples[cut]
+            assert 0.5 < by_output["tags"]["auc"] <= 1
+
+
+def test_paired_statistics_of_every_model_output_and_slice_equal_numpy_to_nine_digits(
+    found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
+) -> None:
+    assert len(found.measured.paired) == 3 * 3 * 13
+    for cut, rows in _slices(columns).items():
+        weights, labels = columns["weight"][rows].astype(np.float64), columns["kind"][rows]
+        ours = scores[INTEGER]["kind"][rows].argmax(1)
+        for other in (FLOAT, FAKE_QUANT, LAST_BLESSED):
+            theirs = scores[other]["kind"][rows].argmax(1)
+            paired = found.measured.paired[other, "kind", cut]
+            assert paired.examples == rows.sum()
+            assert paired.agreement == pytest.approx(np.average(ours == theirs, weights=weights), abs=1e-9)
+            assert paired.better == np.sum((ours == labels) & (theirs != labels))
+            assert paired.worse == np.sum((ours != labels) & (theirs == labels))
+            difference = np.average((ours == labels) * 1.0 - (theirs == labels), weights=weights)
+            assert paired.difference == pytest.approx(difference, abs=1e-9)
+            assert paired.low <= difference <= paired.high
+            tags, other_tags = (scores[name]["tags"][rows] > 0.5 for name in (INTEGER, other))
+            agreement = np.average((tags == other_tags).mean(1), weights=weights)
+            assert found.measured.paired[other, "tags", cut].agreement == pytest.approx(agreement, abs=1e-9)
+            assert np.isnan(found.measured.paired[other, "length", cut].agreement)
+    of_float = found.measured.metrics[Cell(model=INTEGER, output="kind")]["agreement"]
+    assert of_float == pytest.approx(found.measured.paired[FLOAT, "kind", ()].agreement, abs=1e-9)
+    assert found.measured.degenerate == {}
+
+
+def test_results_are_those_of_tfma_itself_for_the_same_predictions(
+    found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
+) -> None:
+    """TFMA on a table of labels and predictions, for what numpy does not have in a line."""
+    import pandas as pd
+
+    few = slice(0, 2_000)
+    tags, predicted = columns["tags"][few].ravel(), scores[INTEGER]["tags"][few].ravel()
+    table = pd.DataFrame({"label": tags.astype(float), "prediction": predicted})
+    config = tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(label_key="label", prediction_key="prediction")],
+        metrics_specs=[tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="AUC")])],
+        slicing_specs=[tfma.SlicingSpec()],
+    )
+    auc = tfma.analyze_raw_data(table, config).get_metrics_for_slice()["auc"]["doubleValue"]
+    weighted = found.measured.metrics[Cell(model=INTEGER, output="tags")]["auc"]
+    assert weighted == pytest.approx(auc, abs=0.01)
+
+
+def test_tfma_reads_the_results_of_every_model(found: Found) -> None:
+    for name in (INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED):
+        result = tfma.load_eval_result(found.path, model_name=name)
+        assert len(result.slicing_metrics) == 13
+        assert result.get_metrics_for_slice((("country", "AT"),), output_name="kind")["accuracy"]["doubleValue"] > 0.5
+    document = json.loads((Path(found.path) / "paired.json").read_text())
+    (of_all,) = [
+        one for one in document["paired"] if (one["model"], one["output"], one["slice"]) == ("float", "kind", [])
+    ]
+    assert sum(one["examples"] for one in of_all["by_class"]) == _COUNT
+    assert sum(one["better"] for one in of_all["by_class"]) == of_all["better"]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact]:
+    directory = tmp_path_factory.mktemp("single")
+    return {
+        INTEGER: _Model(("kind",)).save_tflite(directory / "integer"),
+        FLOAT: _Model(("kind",)).save(directory / "float"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: made.pop("x"), "examples cannot be parsed by the model's transform: .*x"),
+        (lambda made: made.update(x=made["x"][:, :3]), "examples cannot be parsed by the model's transform: .*x"),
+        (lambda made: made.update(x=made["kind"]), "examples cannot be parsed by the model's transform: .*x"),
+        (lambda made: made["x"].__setitem__((5, 0), np.nan), "input 'x' has values that are not numbers in 1 of"),
+        (
+            lambda made: made["kind"].__setitem__(5, 7),
+            r"label 'kind': got 7, expected 0\.\.2, the classes of the model",
+        ),
+        (lambda made: made["weight"].__setitem__(5, -1), "weight 'weight': expected one finite number of 0 or more"),
+    ],
+)
+def test_pass_says_what_is_wrong_with_examples(
+    single: dict[str, types.Artifact],
+    tmp_path: Path,
+    change: Callable[[dict[str, np.ndarray]], Any],
+    message: str,
+) -> None:
+    made = _columns(30)
+    change(made)
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"}, weight_key="weight")
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        _run(task, single, _write(made, tmp_path / "examples"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("country", "label 'country': got object, expected numbers"),
+        ("nothing", "label 'nothing' is no transformed feature; there are country, kind"),
+        ("tags", "label 'tags': "),
+    ],
+)
+def test_pass_says_what_is_wrong_with_the_label_key(
+    single: dict[str, types.Artifact], tmp_path: Path, label: str, message: str
+) -> None:
+    made = _columns(30)
+    if label == "tags":
+        made["tags"][:] = 9
+    task = Task(label_key=label, metrics={"accuracy": "SparseCategoricalAccuracy"})
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        _run(task, single, _write(made, tmp_path / "examples"), tmp_path)
+
+
+def test_pass_finds_degenerate_outputs(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+    class Constant(_Model):
+        def __init__(self) -> None:
+            super().__init__(("kind",))
+            self.dense = tf.function(lambda x: {"kind": tf.nn.softmax(x @ tf.ones([4, 3]))})
+
+    models = {**single, INTEGER: Constant().save_tflite(tmp_path / "constant")}
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    found = _run(task, models, _write(_columns(60), tmp_path / "examples"), tmp_path)
+    assert found.measured.degenerate == {(INTEGER, ""): ("constant", "one class")}
+
+
+def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    found = _run(task, single, _write(_columns(0), tmp_path / "examples"), tmp_path)
+    assert found.measured.examples == {}
+
+
+def test_metrics_of_an_output_without_a_label_are_an_error() -> None:
+    task = Task(label_key={"kind": "kind"}, metrics={"size/error": "MeanAbsoluteError"})
+    with pytest.raises(ValueError, match="metrics of outputs size, which have no label_key"):
+        eval_config(task, Gates.of("agreement of kind >= 0.5"))
+    with pytest.raises(
+        ValueError, match="metric 'Accurracy' is neither one of TFMA's nor a metric or loss of tf_keras"
+    ):
+        eval_config(dataclasses.replace(task, metrics={"a": "Accurracy"}), Gates.of("agreement of kind >= 0.5"))

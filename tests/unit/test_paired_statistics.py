@@ -1,0 +1,176 @@
+import math
+from functools import reduce
+from operator import add
+
+import numpy as np
+import pytest
+
+from components.evaluation.decisions import decide, decisions_of_labels
+from components.evaluation.degenerate import OutputSums
+from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar
+
+_COUNT = 10_000
+
+
+def _examples(weighted: bool = False) -> Examples:
+    """Two classifiers of ten classes that differ a little, whose scores have few digits so that some are tied."""
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 10, (_COUNT, 1))
+    other = random.random((_COUNT, 10))
+    other[np.arange(_COUNT), labels[:, 0]] += 0.6
+    other /= other.sum(axis=1, keepdims=True)
+    scores = np.round(np.clip(other + random.normal(0, 0.02, other.shape), 0, 1) * 256) / 256
+    weights = random.uniform(0, 3, _COUNT) if weighted else np.ones(_COUNT)
+    return Examples(labels=labels, scores=scores.astype(np.float32), other_scores=other, weights=weights)
+
+
+def _calibration_error(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
+    error = 0.0
+    for low in range(15):
+        inside = np.floor(np.minimum(confidence * 15, 14)) == low
+        if inside.any():
+            gap = np.average(right[inside], weights=weights[inside]) - np.average(
+                confidence[inside], weights=weights[inside]
+            )
+            error += abs(gap) * weights[inside].sum() / weights.sum()
+    return error
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_of_parts_equal_a_plain_computation_over_all_examples_and_over_each_slice(weighted: bool) -> None:
+    examples = _examples(weighted)
+    slices = np.random.default_rng(2).integers(0, 4, _COUNT)
+    for chosen in (np.arange(_COUNT), *(np.flatnonzero(slices == value) for value in range(4))):
+        parts = np.array_split(np.random.default_rng(3).permutation(chosen), 37)
+        paired = reduce(add, [PairedSums.of(examples.rows(part)) for part in parts]).paired()
+        labels, weights = examples.labels[chosen, 0], examples.weights[chosen]
+        ours, theirs = examples.scores[chosen], examples.other_scores[chosen]
+        right, other_right = ours.argmax(1) == labels, theirs.argmax(1) == labels
+        assert paired.examples == len(chosen)
+        assert paired.agreement == pytest.approx(
+            np.average(ours.argmax(1) == theirs.argmax(1), weights=weights), abs=1e-9
+        )
+        assert paired.better == np.sum(right & ~other_right)
+        assert paired.worse == np.sum(~right & other_right)
+        difference = np.average(right, weights=weights) - np.average(other_right, weights=weights)
+        assert paired.difference == pytest.approx(difference, abs=1e-9)
+        assert paired.ties == np.sum(np.sort(ours, axis=1)[:, -1] == np.sort(ours, axis=1)[:, -2]) > 0
+        assert paired.other_ties == 0
+        assert paired.calibration_error == pytest.approx(_calibration_error(ours, labels, weights), abs=1e-9)
+        assert paired.other_calibration_error == pytest.approx(_calibration_error(theirs, labels, weights), abs=1e-9)
+        assert paired.mcnemar_p == mcnemar(paired.better, paired.worse)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_interval_equals_a_bootstrap_that_draws_every_example(weighted: bool) -> None:
+    examples = _examples(weighted)
+    paired = PairedSums.of(examples).paired()
+    labels = examples.labels[:, 0]
+    each = (examples.scores.argmax(1) == labels) * 1.0 - (examples.other_scores.argmax(1) == labels)
+    random = np.random.default_rng(4)
+    drawn = random.integers(0, _COUNT, (2_000, _COUNT))
+    means = (each * examples.weights)[drawn].sum(1) / examples.weights[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert paired.low == pytest.approx(low, abs=5e-4)
+    assert paired.high == pytest.approx(high, abs=5e-4)
+    assert paired.low < paired.difference < paired.high
+
+
+def test_statistics_are_the_same_in_whatever_order_and_parts_the_examples_come() -> None:
+    examples = _examples()
+    found = []
+    for seed, parts in ((1, 3), (2, 100), (3, 1)):
+        order = np.random.default_rng(seed).permutation(_COUNT)
+        found.append(reduce(add, [PairedSums.of(examples.rows(part)) for part in np.array_split(order, parts)]))
+    pairs = [sums.paired() for sums in found]
+    for name in ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p", "ties"):
+        assert len({getattr(paired, name) for paired in pairs}) == 1
+    np.testing.assert_array_equal(found[0].by_class, found[1].by_class)
+
+
+def test_interval_is_wide_when_a_few_examples_have_no_flip() -> None:
+    labels, scores = np.arange(10) % 2, np.eye(2)[np.arange(10) % 2]
+    paired = PairedSums.of(Examples(labels=labels, scores=scores, other_scores=scores, weights=np.ones(10))).paired()
+    assert (paired.better, paired.worse, paired.difference, paired.mcnemar_p) == (0, 0, 0.0, 1.0)
+    assert paired.low <= -0.1
+    assert paired.high >= 0.1
+
+
+def test_by_class_counts_flips_of_each_label() -> None:
+    scores = np.eye(3)[[0, 1, 2, 2]]
+    other = np.eye(3)[[0, 2, 2, 1]]
+    sums = PairedSums.of(Examples(labels=np.array([0, 1, 2, 1]), scores=scores, other_scores=other, weights=np.ones(4)))
+    assert sums.by_class.tolist() == [[1, 1, 0, 0], [2, 0, 1, 1], [1, 1, 0, 0]]
+
+
+def test_several_labels_of_an_example_count_by_their_share() -> None:
+    labels = np.array([[1, 0, 1, 0]])
+    scores, other = np.array([[0.9, 0.1, 0.8, 0.9]]), np.array([[0.9, 0.6, 0.2, 0.1]])
+    paired = PairedSums.of(Examples(labels=labels, scores=scores, other_scores=other, weights=np.ones(1))).paired()
+    assert paired.agreement == 0.25
+    assert (paired.better, paired.worse) == (1, 0)  # three of four right, against two
+    assert paired.difference == 0.25
+
+
+def test_values_have_no_classes_to_compare() -> None:
+    ones = np.ones((3, 1), np.float32)
+    paired = PairedSums.of(Examples(labels=ones, scores=ones, other_scores=ones, weights=np.ones(3))).paired()
+    assert paired.examples == 3
+    assert (paired.better, paired.worse) == (0, 0)
+    assert all(math.isnan(value) for value in (paired.agreement, paired.difference, paired.low, paired.mcnemar_p))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"), [(0, 0, 1.0), (3, 3, 1.0), (1, 9, 22 / 1024), (400, 601, 2.5e-10), (5_000, 5_400, 9e-5)]
+)
+def test_mcnemar_is_exact_for_few_flips_and_close_for_many(better: int, worse: int, p: float) -> None:
+    assert mcnemar(better, worse) == pytest.approx(p, rel=0.1)
+    assert mcnemar(worse, better) == mcnemar(better, worse)
+
+
+def test_labels_that_the_model_does_not_know_are_an_error_that_names_them() -> None:
+    with pytest.raises(ValueError, match=r"label: got -1, 3, expected 0\.\.2, the classes of the model"):
+        decisions_of_labels(np.array([[0], [3], [-1]]), np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="got 2 labels for an example, expected 1"):
+        decisions_of_labels(np.zeros((3, 2), int), np.zeros((3, 3)))
+
+
+def test_decide_takes_positions_of_a_map_one_by_one() -> None:
+    decided = decide(np.array([[[[0.2, 0.8], [0.7, 0.3]]]]), "classes")
+    assert decided.classes.tolist() == [[1, 0]]
+    assert decided.tied.tolist() == [False]
+
+
+_LABELS = np.array([0, 1, 2, 1])
+_GOOD = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        (_GOOD, ()),
+        (np.tile(_GOOD[:1], (4, 1)), ("constant", "one class")),
+        (np.array([[0.8, 0.1, 0.1], [0.7, 0.1, 0.1], [0.8, 0.1, 0.1], [0.8, 0.1, 0.1]]), ("one class",)),
+        (np.eye(3)[[2, 0, 1, 2]], ("saturated",)),
+        (np.eye(3)[[0, 1, 2, 1]], ()),  # sure, and right
+        (np.where(_GOOD == 0.7, np.nan, _GOOD), ("not a number",)),
+    ],
+)
+def test_degenerate_outputs_are_found_whatever_the_parts(scores: np.ndarray, found: tuple[str, ...]) -> None:
+    def sums(rows: slice) -> OutputSums:
+        return OutputSums.of(_LABELS[rows], scores[rows], _GOOD[rows], limits=(0.0, 1.0))
+
+    assert sums(slice(0, 4)).degenerate() == found
+    assert (sums(slice(0, 1)) + sums(slice(1, 4))).degenerate() == found
+
+
+def test_one_class_is_not_degenerate_when_the_examples_have_one() -> None:
+    scores = np.array([[0.8, 0.2], [0.7, 0.3]])
+    assert OutputSums.of(np.zeros(2, int), scores).degenerate() == ()
+
+
+def test_regression_is_degenerate_when_it_is_constant() -> None:
+    labels = np.array([[1.0], [2.0]], np.float32)
+    assert OutputSums.of(labels, np.full((2, 1), 3.0)).degenerate() == ("constant",)
+    assert OutputSums.of(labels, np.array([[1.0], [2.0]])).degenerate() == ()
