@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components.evaluation.gates import Gate
+from components.evaluation.gates import Gates
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantize_trainer import QuantizeTrainer
 
@@ -40,6 +40,10 @@ def test_constructor_puts_everything_that_decides_the_result_into_the_cache_key(
         ({"scheme": "float16", "profile": "cpu"}, "scheme 'float16' is not trained"),
         ({"scheme": "int16x8"}, "target 'edge_tpu' cannot run scheme 'int16x8'"),
         ({"training": TrainingParameters(strategy="auto")}, "stops at the first model that keeps the gates"),
+        (
+            {"training": TrainingParameters(strategy="auto"), "gates": Gates.of("model_bytes <= 1", "a[label=3] >= 1")},
+            "give at least one on a metric over all examples",
+        ),
     ],
 )
 def test_constructor_raises_when_an_argument_is_wrong(
@@ -117,7 +121,7 @@ def test_executor_climbs_the_ladder_from_the_weights_of_an_earlier_model_and_kee
     trainer: Callable[..., QuantizeTrainer], standard: Artifacts, trained: Artifacts, tmp_path: Path
 ) -> None:
     training = TrainingParameters(strategy="auto", float_epochs=1, float_learning_rate=1e-4)
-    component = trainer(training=training, gates=(Gate.parse("accuracy drop <= 0.05"),))
+    component = trainer(training=training, gates=Gates.of("accuracy drop <= 0.05", "accuracy[label=*] >= 1.5"))
     outputs = train(component, standard, tmp_path, warm_start_model=trained["model"])
     model, parent = outputs["model"][0], outputs["float_model"][0]
     assert model.get_string_custom_property("kind") == "ptq"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
 from components import quantized_evaluator
-from components.evaluation.gates import Gate
+from components.evaluation.gates import Gates, Override, today
 from components.example_files import read_split
 from components.quantization import convert
 from components.quantization.interpreter import IntegerModel
@@ -40,7 +41,7 @@ def _component(channel: Any, *gates: str, **changes: Any) -> QuantizedEvaluator:
         "baseline_model": _MODEL,
         "label_key": "label",
         "metrics": {"accuracy": "SparseCategoricalAccuracy"},
-        "gates": [Gate.parse(gate) for gate in gates],
+        "gates": Gates.of(*gates),
         "slices": [("label",)],
     }
     return QuantizedEvaluator(**{**arguments, **changes})
@@ -98,6 +99,12 @@ def test_evaluation_equals_a_plain_loop_over_the_same_examples(
         (("accuracy rise <= -0.5",), False),
         (("agreement >= 1.5", "accuracy >= 0.5"), False),
         (("accuracy >= 0.5", "accuracy <= 0.6"), False),
+        (
+            ("accuracy >= 0.5", "model_bytes <= 100000", "accuracy[label=3] drop <= 0.5", "agreement[label=3] >= 0.5"),
+            True,
+        ),
+        (("accuracy >= 0.5", "accuracy[label=3] >= 1.01"), False),
+        (("accuracy >= 0.5", "accuracy[label=3] drop <= -0.5"), False),
     ],
 )
 def test_blessing_says_for_every_gate_whether_it_holds(
@@ -116,14 +123,71 @@ def test_blessing_says_for_every_gate_whether_it_holds(
     verdict = json.loads((Path(blessing.uri) / "verdict.json").read_text())
     assert verdict["blessed"] == blessed
     assert len(verdict["reasons"]) == len(gates)
-    assert all(gate in reason for gate, reason in zip(gates, verdict["reasons"], strict=True))
-    fails = [reason.startswith("fails") for reason in verdict["reasons"]]
+    assert [reason["gate"] for reason in verdict["reasons"]] == list(gates)
+    texts = json.loads(blessing.get_string_custom_property("reasons"))
+    assert texts == [reason["text"] for reason in verdict["reasons"]]
+    assert all(gate in text for gate, text in zip(gates, texts, strict=True))
+    fails = [text.startswith("fails") for text in texts]
     # Only the last gate of each set is meant to fail, but for that of agreement, which is the first.
     expected = [False] * len(gates)
     if not blessed:
         expected[0 if "agreement" in gates[0] else -1] = True
     assert fails == expected
     assert tfma.load_validation_result(outputs["evaluation"][0].uri).validation_ok == blessed
+
+
+def test_every_slice_is_gated_when_the_value_is_a_star(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    outputs = _evaluate(_component(channel, "accuracy[label=*] >= 1.01"), standard, trained, integer_model, tmp_path)
+    verdict = json.loads((Path(outputs["blessing"][0].uri) / "verdict.json").read_text())
+    assert [reason["slice"] for reason in verdict["reasons"]] == [[["label", str(digit)]] for digit in range(10)]
+    counts = [reason["examples"] for reason in verdict["reasons"]]
+    assert sum(counts) == outputs["evaluation"][0].get_float_custom_property("integer_example_count")
+    assert {reason["code"] for reason in verdict["reasons"]} == {"value"}
+    assert not tfma.load_validation_result(outputs["evaluation"][0].uri).validation_ok
+
+
+def test_size_is_gated_by_the_bytes_of_the_file(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    size = (Path(integer_model.uri) / "Format-Serving" / "tflite").stat().st_size
+    component = _component(channel, f"model_bytes <= {size - 1}")
+    outputs = _evaluate(component, standard, trained, integer_model, tmp_path)
+    verdict = json.loads((Path(outputs["blessing"][0].uri) / "verdict.json").read_text())
+    assert (verdict["blessed"], verdict["reasons"][0]["got"]) == (False, size)
+
+
+@pytest.mark.parametrize("bless_ungated", [False, True])
+def test_evaluation_without_gates_says_so_loudly_and_blesses_only_when_it_is_told_to(
+    channel: Any,
+    standard: Artifacts,
+    trained: Artifacts,
+    integer_model: types.Artifact,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    bless_ungated: bool,
+) -> None:
+    component = _component(channel, gates=Gates(bless_ungated=bless_ungated))
+    blessing = _evaluate(component, standard, trained, integer_model, tmp_path)["blessing"][0]
+    assert blessing.get_int_custom_property("blessed") == int(bless_ungated)
+    code = "blessed_ungated" if bless_ungated else "nothing_gated"
+    assert blessing.get_string_custom_property("reason_codes") == code
+    assert "NOTHING WAS GATED" in blessing.get_string_custom_property("reasons")
+    assert [record.levelname for record in caplog.records if "NOTHING WAS GATED" in record.message] == ["WARNING"]
+
+
+def test_override_blesses_and_is_kept_with_the_blessing(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    override = Override(gate="accuracy >= 1.01", because="a demo on Friday", until=today())
+    component = _component(channel, gates=dataclasses.replace(Gates.of("accuracy >= 1.01"), overrides=(override,)))
+    blessing = _evaluate(component, standard, trained, integer_model, tmp_path)["blessing"][0]
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert blessing.get_string_custom_property("reason_codes") == "overridden"
+    assert json.loads(blessing.get_string_custom_property("overrides")) == [
+        {"gate": "accuracy >= 1.01", "because": "a demo on Friday", "until": today().isoformat()}
+    ]
 
 
 def test_evaluation_is_the_same_when_the_edges_are_floats(
@@ -169,8 +233,11 @@ def test_executor_refuses_a_compiled_model_of_another_parent(
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        ((), "no gates: a model without a bound to keep would always be blessed"),
         (("f1 >= 0.5",), "gates on metrics that are not computed: f1; there are accuracy, agreement, example_count"),
+        (("accuracy[image=1] >= 0.5",), "no slices by image; there are label"),
+        (("accuracy drop vs last_blessed <= 0.5",), "model 'last_blessed' is not evaluated"),
+        (("accuracy drop <= 0.5 at 95%",), "confidence intervals are not measured"),
+        (("arena_bytes <= 1",), "not computed: arena_bytes"),
     ],
 )
 def test_constructor_raises_when_the_gates_cannot_judge(channel: Any, gates: tuple[str, ...], message: str) -> None:

@@ -178,6 +178,21 @@ def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
     assert (summary.blessed, summary.pushed_to) == (False, "")
 
 
+def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(local_run: Run, tmp_path: Path) -> None:
+    strict = "accuracy >= 0.999"
+    override = ("--override-gate", "accuracy>=.999", "--because", "a demo on Friday", "--until", "2999-12-31")
+    root = shutil.copytree(local_run.root, tmp_path / "root")
+    run = run_digits(root, "--gate", strict, *override)
+    assert run.status == 0, run.output
+    assert f"Blessed, but: overridden until 2999-12-31 because a demo on Friday: fails: {strict}" in run.output
+    metadata = ["--metadata", str(root / "metadata.sqlite")]
+    shown = subprocess.run(
+        command("lineage", str(run.pushed[-1]), *metadata), capture_output=True, text=True, check=True
+    )
+    assert "reason_codes: holds, overridden" in shown.stdout
+    assert '"because": "a demo on Friday"' in shown.stdout
+
+
 def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: Path) -> None:
     metadata = ["--metadata", str(local_run.root / "metadata.sqlite")]
     device = tmp_path / "from_a_device.tflite"
@@ -236,6 +251,17 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
             *root,
         ): "unknown runner 'airflow': there are beam, kubeflow, local, vertex",
         ("run", "digits", "--gate", "f1 >= 0.5", *root): "gates on metrics that are not computed: f1",
+        ("run", "digits", "--gate", "accuracy[image=1] >= 0.5", *root): "no slices by image; there are label",
+        ("run", "digits", "--override-gate", "accuracy >= 0.97", *root): "needs all of --override-gate, --because",
+        (
+            *("run", "digits", "--override-gate", "accuracy >= 0.9", "--because", "x", "--until", "2999-12-31", *root),
+        ): "override of 'accuracy >= 0.9', which is no gate",
+        (
+            *("run", "digits", "--override-gate", "accuracy >= 0.97", "--because", "x", "--until", "2020-12-31", *root),
+        ): "override of 'accuracy >= 0.97' expired on 2020-12-31",
+        (
+            *("run", "digits", "--override-gate", "accuracy >= 0.97", "--because", "x", "--until", "tomorrow", *root),
+        ): "got 'tomorrow', expected a day such as 2026-12-31",
         (
             "run",
             "digits",
