@@ -5,6 +5,8 @@ Each model is built with random weights, quantized, given ranges, and converted 
 peak of the process above what it held before, with the model built. Both results then answer the same random inputs.
 """
 
+import ctypes
+import gc
 import json
 import statistics
 import subprocess
@@ -96,6 +98,8 @@ def _one(name: str, how: str) -> None:
     images = np.random.default_rng(1).random((4, pixels, pixels, 3), np.float32)
     calibrate(quantized, [{quantized.input_names[0]: images}])
     del model
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what training left is not at the disposal of the conversion
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
     started = time.perf_counter()

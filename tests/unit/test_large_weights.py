@@ -42,6 +42,7 @@ def _content(tflite: bytes) -> list[Any]:
     return [
         (
             op.code,
+            op.version,
             [
                 (tensor.shape, tensor.dtype, tensor.scale, tensor.zero_point, bytes(tensor.constant or b""))
                 for tensor in (graph.tensors[index] for index in (*op.inputs, *op.outputs))
@@ -79,6 +80,32 @@ def test_freeze_aside_gives_integers_and_scales_by_hand() -> None:
     assert weights.op == "FULLY_CONNECTED"
     assert weights.codes.tolist() == [[127, 0, -64], [-2, 64, 1]]  # 0.635 is 63.5 steps of 0.01, to even
     np.testing.assert_allclose(weights.scale, [0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups"),
+    # A divisor of both, that leaves two input channels for each group.
+    [(12, 8, 4), (8, 8, 4), (9, 9, 3), (4, 9, 1), (1, 8, 1), (2, 2, 1)],
+)
+def test_freeze_aside_lets_a_convolution_of_groups_stand_for_one_of_none(
+    channels: int, filters: int, groups: int
+) -> None:
+    model = tf_keras.Sequential([tf_keras.layers.Conv2D(filters, 3, input_shape=(8, 8, channels), use_bias=False)])
+    definition, (weights,) = large_weights.freeze_aside(
+        dense_function(_trained(model)).concrete, per_channel=True, large=1
+    )
+    assert (weights.groups, weights.codes.shape) == (groups, (filters, 3, 3, channels))
+    (rounding,) = [node for node in definition.node if node.name == weights.node]
+    (constant,) = [node for node in definition.node if node.name == rounding.input[0]]
+    shape = [axis.size for axis in constant.attr["value"].tensor.tensor_shape.dim]
+    assert shape == [3, 3, channels // groups, filters]
+
+
+def test_freeze_aside_leaves_groups_as_they_are_when_there_are_some() -> None:
+    kernel = tf.Variable(np.full((3, 3, 4, 8), 127.0, np.float32))
+    function = tf.function(lambda x: tf.nn.conv2d(x, kernel, 1, "SAME"), input_signature=[tf.TensorSpec((1, 8, 8, 8))])
+    _, (weights,) = large_weights.freeze_aside(function.get_concrete_function(), per_channel=True, large=1)
+    assert (weights.groups, weights.codes.shape) == (1, (8, 3, 3, 4))
 
 
 def test_freeze_aside_keeps_weights_in_the_graph_when_they_are_off_the_grid_or_zero() -> None:
@@ -129,9 +156,7 @@ def test_convert_puts_all_weights_through_the_graph_when_they_cannot_be_restored
 
 @pytest.mark.slow
 def test_conversion_takes_less_than_three_times_the_memory_of_25_million_parameters() -> None:
-    # TensorFlow 2.21's converter alone takes half as much again.
-    most = 3 if tf.__version__.startswith("2.16.") else 4
     command = [sys.executable, "-W", "ignore", "-m", "infra.bench.conversion", "--one", "ResNet50", "ours"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     assert found["float_mib"] > 97  # 25.6 million values of 4 bytes
-    assert found["peak_mib"] < most * found["float_mib"]
+    assert found["peak_mib"] < 3 * found["float_mib"]

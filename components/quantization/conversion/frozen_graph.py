@@ -4,7 +4,7 @@ TensorFlow's converter folds constants too, but keeps every step of that until i
 kernels of a model with 25 million parameters more than a gigabyte.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +20,8 @@ FAKE_QUANTIZATION_OPS = frozenset({int16_ranges.FAKE_QUANTIZATION, f"{int16_rang
 _READ = "ReadVariableOp"
 # Makes what no constant can hold.
 _LIST = "TensorList"
+# Constants computed at once. Each time takes milliseconds.
+_AT_ONCE = 8
 
 # Puts the value of a constant tensor into a GraphDef, under a name, for the nodes that take it; returns the name of the
 # node that they shall take.
@@ -122,7 +124,13 @@ def _boundary(nodes: Sequence[Any], dynamic: set[str], outputs: Iterable[str]) -
     return [name for name in dict.fromkeys(tensors) if _node(name) not in dynamic | constants]
 
 
-def _evaluated(definition: Any, captures: Mapping[str, Any], tensors: Sequence[str]) -> dict[str, Any]:
+def _evaluated(definition: Any, captures: Mapping[str, Any], tensors: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Constant tensors of a graph and their values, of which there are few at a time: together they are the model."""
+    for start in range(0, len(tensors), _AT_ONCE):
+        yield from _values(definition, captures, tensors[start : start + _AT_ONCE]).items()
+
+
+def _values(definition: Any, captures: Mapping[str, Any], tensors: Sequence[str]) -> dict[str, Any]:
     """The values of constant tensors of a graph, by name."""
     needed = _behind({_node(name) for name in tensors}, definition.node)
     constant = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
@@ -158,7 +166,6 @@ def _behind(names: set[str], nodes: Sequence[Any]) -> set[str]:
 def _folded(definition: Any, captures: Mapping[str, Any], inputs: set[str], outputs: Sequence[str], put: Put) -> Any:
     """The graph of what depends on inputs, and of constants for what that takes, none of them held twice."""
     dynamic = _dynamic_nodes(definition.node, inputs)
-    values = _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs))
     folded = graph_pb2.GraphDef(versions=definition.versions, library=definition.library)
     names: dict[str, str] = {}
     taken = {node.name for node in definition.node}
@@ -166,9 +173,9 @@ def _folded(definition: Any, captures: Mapping[str, Any], inputs: set[str], outp
     for node in definition.node:
         for name in node.input if node.name in dynamic else ():
             takers.setdefault(_tensor(name), []).append(node)
-    for tensor in list(values):
+    for tensor, value in _evaluated(definition, captures, _boundary(definition.node, dynamic, outputs)):
         place = put_constant if tensor in outputs else put
-        names[tensor] = place(folded, _constant_name(tensor, taken), values.pop(tensor), takers.get(tensor, ()))
+        names[tensor] = place(folded, _constant_name(tensor, taken), value, takers.get(tensor, ()))
     sources = {_node(name) for node in definition.node if node.name in dynamic for name in node.input}
     sources |= {_node(name) for name in outputs}
     for node in definition.node:

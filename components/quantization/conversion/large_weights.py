@@ -1,11 +1,13 @@
 """The large weights of a trained model, kept beside its graph while that is converted.
 
 TensorFlow's converter holds each constant six to eight times, as floats. Weights of training lie on the grid of their
-integers already: their scales are all that it needs to know. So a large constant of one repeated value goes through it
-in their place, fake-quantized with their scales, and the integers are put into the file that comes out.
+integers already: their scales are all that it needs to know. So a constant of one repeated value goes through it in
+their place, fake-quantized with their scales, and the integers are put into the file that comes out. That constant is
+as for a convolution in as many groups of channels as there can be, which is small; all else of the op is the same.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.frozen_graph import freeze, put_constant
+from components.quantization.conversion.rewrites import lower_version
 
 LARGE = 2**16  # values; below that it is not worth while
 _LARGEST_CODE = 127
@@ -41,12 +44,19 @@ class LargeWeights:
       op: Which op of TFLite computes with them.
       codes: The integers, int8, of shape (outputs, height, width, inputs) or (outputs, inputs).
       scale: float32, of shape (outputs,) or (1,).
+      groups: Of how many groups of channels the convolution is while another constant stands for the weights.
     """
 
     node: str
     op: str
     codes: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
+    groups: int = 1
+
+    @property
+    def stand_in(self) -> tuple[int, ...]:
+        """The shape of the constant that stands for them, its axes as those of the integers."""
+        return (*self.codes.shape[:-1], self.codes.shape[-1] // self.groups)
 
 
 def freeze_aside(concrete: Any, per_channel: bool, large: int = LARGE) -> tuple[Any, tuple[LargeWeights, ...]]:
@@ -58,13 +68,17 @@ def freeze_aside(concrete: Any, per_channel: bool, large: int = LARGE) -> tuple[
       large: From how many values on weights are large.
     """
     aside: list[LargeWeights] = []
+    channels = {op.name: op.inputs[0].shape[-1] for op in concrete.graph.get_operations() if op.type == "Conv2D"}
 
     def put(definition: Any, name: str, value: Any, takers: Sequence[Any]) -> str:
         found = _weights(f"{name}/weights", value, takers, per_channel) if value.shape.num_elements() >= large else None
         if found is None:
             return put_constant(definition, name, value, takers)
+        inputs = found.codes.shape[-1]
+        if channels.get(takers[0].name) == inputs:  # not of groups itself
+            found = dataclasses.replace(found, groups=_most_groups(inputs, found.codes.shape[0]))
         aside.append(found)
-        _put_stand_in(definition, name, value.shape, found)
+        _put_stand_in(definition, name, found)
         return found.node
 
     return freeze(concrete, put), tuple(aside)
@@ -95,6 +109,9 @@ def restored(tflite: bytes, weights: Sequence[LargeWeights]) -> bytes:
             users.append(1)
             model.buffers.append(schema.BufferT())
         model.buffers[tensor.buffer].data = one.codes.ravel().view(np.uint8)
+        tensor.shape = list(one.codes.shape)
+    if any(one.groups > 1 for one in weights):
+        lower_version(model, "CONV_2D")
     return flatbuffer.write_object(model)
 
 
@@ -125,11 +142,19 @@ def _weights(node: str, value: Any, takers: Sequence[Any], per_channel: bool) ->
     )
 
 
-def _put_stand_in(definition: Any, name: str, shape: Any, weights: LargeWeights) -> None:
+def _most_groups(inputs: int, outputs: int) -> int:
+    """Of how many groups a convolution can be; with one input channel in each it would be a depthwise one."""
+    common = math.gcd(inputs, outputs)
+    return next((groups for groups in range(common, 1, -1) if common % groups == 0 and inputs // groups > 1), 1)
+
+
+def _put_stand_in(definition: Any, name: str, weights: LargeWeights) -> None:
     largest = weights.scale * np.float32(_LARGEST_CODE)
     constant = definition.node.add(name=name, op="Const")
     constant.attr["dtype"].type = tf.float32.as_datatype_enum
     constant.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
+    axes = _AXES[next(op for op, code in _OPS.items() if code == weights.op)]
+    shape = tf.TensorShape([weights.stand_in[axes.index(axis)] for axis in range(len(axes))])
     constant.attr["value"].tensor.tensor_shape.CopyFrom(shape.as_proto())
     constant.attr["value"].tensor.float_val.append(float(largest.min()) / 2)  # one value for all
     per_channel = len(largest) > 1
@@ -160,7 +185,7 @@ def _agree(tensor: Any, weights: LargeWeights) -> bool:
     quantization = tensor.quantization
     return bool(
         tensor.type == schema.TensorType.INT8
-        and tuple(tensor.shape) == weights.codes.shape
+        and tuple(tensor.shape) == weights.stand_in
         and quantization is not None
         and np.array_equal(np.asarray(quantization.scale, np.float32), weights.scale)
         and not np.any(quantization.zeroPoint)

@@ -1,8 +1,10 @@
 """One conversion, step by step: freeze, convert by trained ranges or calibrate, rewrite for the target, prove."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -238,10 +240,14 @@ class ConversionRun:
             else:
                 found = freeze(self._function.concrete), ()
         self._definition, self._weights = found
+        if self._weights:
+            _hand_back_freed_memory()
 
     def _complete(self, tflite: bytes) -> bytes:
         """A file of trained ranges with the weights in it that were kept beside its graph."""
         weights, self._weights = self._weights, ()  # of no use from here on, and large
+        if weights:
+            _hand_back_freed_memory()
         try:
             return large_weights.restored(tflite, weights)
         except NotRestoredError as reason:
@@ -285,3 +291,11 @@ class ConversionRun:
         if found.offenders:
             raise audit.NotIntegerOnlyError(found)
         checks.require_edges_with_ranges(tflite, self._trained and self._scheme.activation_bits == 8)
+
+
+def _hand_back_freed_memory() -> None:
+    """Gives the system what is free: glibc keeps it, in pieces too small for what is needed next."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

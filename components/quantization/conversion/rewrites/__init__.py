@@ -20,6 +20,7 @@ from components.quantization import plugins
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.op_versions import minimum_runtime_of_all
 from components.quantization.conversion.profiles import ConversionProfile, load_profile
+from components.quantization.conversion.rewrites._content_versions import content_version
 from components.quantization.conversion.rewrites._editor import GraphEditor
 
 _REMOVED = "remove_unused_op_codes"
@@ -77,6 +78,26 @@ def rewrite(tflite: bytes, profile: str | ConversionProfile) -> Rewritten:
         return Rewritten(tflite=tflite)
     _correct_minimum_runtime(model)
     return Rewritten(tflite=flatbuffer.write_object(model), applied=tuple(applied))
+
+
+def lower_version(model: Any, code: str) -> None:
+    """Gives a builtin op the lowest version that knows all ops of its code in a model, where that is known.
+
+    Args:
+      model: A `ModelT`; it is changed.
+      code: The name of the op in the schema.
+    """
+    entry = next(one for one in model.operatorCodes if flatbuffer.builtin_name(one) == code)
+    needed = [
+        content_version(code, operator, graph.tensors)
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex] is entry
+    ]
+    known = [version for version in needed if version is not None]
+    if len(known) == len(needed):
+        entry.version = max(known)
+        _correct_minimum_runtime(model)
 
 
 def _replace_ops(editor: GraphEditor, profile: ConversionProfile) -> Iterator[AppliedRewrite]:
