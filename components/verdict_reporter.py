@@ -44,13 +44,16 @@ class RecorderExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Reads what the evaluator and the Pusher said of their artifacts."""
-        blessing = artifact_utils.get_single_instance(input_dict["blessing"])
+        """Reads what the evaluator, the validator and the Pusher said of their artifacts."""
+        blessings = [artifact_utils.get_single_instance(input_dict[key]) for key in ("blessing", "infra_blessing")]
+        of_gates, of_smoke_test = (json.loads(one.get_string_custom_property("reasons") or "[]") for one in blessings)
         pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
         is_pushed = pushed.get_int_custom_property("pushed") == 1
         verdict = {
-            "blessed": blessing.get_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1,
-            "reasons": json.loads(blessing.get_string_custom_property("reasons") or "[]"),
+            "blessed": all(
+                one.get_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1 for one in blessings
+            ),
+            "reasons": [*of_gates, *(reason for reason in of_smoke_test if not reason.startswith("holds: "))],
             "pushed_to": pushed.get_string_custom_property("pushed_destination") if is_pushed else "",
         }
         _write(_file(exec_properties, "verdict.json"), verdict)
@@ -103,6 +106,7 @@ class VerdictRecorderSpec(component_spec.ComponentSpec):
     }
     INPUTS = {
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
     }
     OUTPUTS: dict[str, component_spec.ChannelParameter] = {}
@@ -114,17 +118,29 @@ class VerdictRecorder(base_component.BaseComponent):
     SPEC_CLASS = VerdictRecorderSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(RecorderExecutor)
 
-    def __init__(self, *, blessing: types.BaseChannel, pushed_model: types.BaseChannel, reports_uri: str) -> None:
+    def __init__(
+        self,
+        *,
+        blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
+        pushed_model: types.BaseChannel,
+        reports_uri: str,
+    ) -> None:
         """Declares the component.
 
         Args:
           blessing: The evaluator's.
+          infra_blessing: The validator's.
           pushed_model: The Pusher's.
           reports_uri: Directory of the reports of all runs.
         """
         super().__init__(
             VerdictRecorderSpec(
-                blessing=blessing, pushed_model=pushed_model, reports_uri=reports_uri, run_id=RUN_ID_PLACEHOLDER
+                blessing=blessing,
+                infra_blessing=infra_blessing,
+                pushed_model=pushed_model,
+                reports_uri=reports_uri,
+                run_id=RUN_ID_PLACEHOLDER,
             )
         )
 

@@ -45,6 +45,8 @@ class PipelineConfig:
       metrics: Class names of TFMA or Keras metrics by the names that gates use.
       gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
+      file_bytes: Largest size of the pushed file; None for any.
+      arena_bytes: Largest arena of the model with TFLite's own kernels; None for any.
       beam_pipeline_args: Arguments of the Beam pipelines inside components.
       deployment: How its containers run, on a service.
     """
@@ -68,6 +70,8 @@ class PipelineConfig:
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
+    file_bytes: int | None = None
+    arena_bytes: int | None = None
     # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
     # need none: without one TFX packs itself into a source distribution for each component.
     beam_pipeline_args: tuple[str, ...] = (
@@ -98,6 +102,9 @@ class PipelineConfig:
             wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
         if self.attribution_examples < 0:
             wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
+        for budget in ("file_bytes", "arena_bytes"):
+            if getattr(self, budget) is not None and getattr(self, budget) < 1:
+                wrong.append(f"{budget}={getattr(self, budget)} (at least 1, or None for any)")
         if "://" in self.conversion_cache_dir:
             wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
         if not self.metrics:

@@ -1,4 +1,4 @@
-"""The pipeline: ten components in a row, and before the trainer perhaps a Resolver."""
+"""The pipeline: eleven components in a row, and before the trainer perhaps a Resolver."""
 
 import os
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 from tfx.types import standard_artifacts
 
+from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
@@ -89,7 +90,7 @@ def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
 
 
 def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> list[base_node.BaseNode]:
-    """Returns the components that train, convert, compile, evaluate and push, on those of `data_components`.
+    """Returns the components that train, convert, compile, evaluate, validate and push, on those of `data_components`.
 
     With a warm start, the Resolver of the last blessed model is the first of them.
     """
@@ -139,14 +140,22 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         gates=config.gates,
         slices=config.slices,
     )
+    validator = EdgeInfraValidator(
+        model=converter.outputs["tflite_model"],
+        compiled_model=compiler.outputs["compiled_model"],
+        profile=config.target,
+        file_bytes=config.file_bytes,
+        arena_bytes=config.arena_bytes,
+    )
     destination = pusher_pb2.PushDestination.Filesystem(base_directory=config.push_uri)
     pusher = standard.Pusher(
         model=compiler.outputs["compiled_model"],
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=validator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(filesystem=destination),
         custom_executor_spec=executor_spec.ExecutorClassSpec(VersionedPush),
     )
-    return [*resolvers, trainer, converter, compiler, evaluator, pusher]
+    return [*resolvers, trainer, converter, compiler, evaluator, validator, pusher]
 
 
 def _last_blessed() -> resolver.Resolver:

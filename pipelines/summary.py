@@ -11,7 +11,7 @@ from tfx.dsl.io import fileio
 
 from components.model_artifact import TFLITE_FILE
 from pipelines.config import PipelineConfig
-from pipelines.metadata import ArtifactRecord, MetadataStore
+from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataStore
 
 _RUNG_NAMES = {"ptq": "PTQ", "selective": "selective QAT", "qat": "QAT", "mixed": "mixed QAT"}
 
@@ -35,8 +35,8 @@ class RunSummary:
       rung: How the model became one of integers: "ptq", "selective", "qat" or "mixed".
       rungs: What each rung of strategy "auto" cost and brought, one a line; empty with other strategies.
       warm_start: How many layers began with weights of the last blessed model; empty without a warm start.
-      blessed: Whether all gates hold.
-      reasons: The gates with their figures.
+      blessed: Whether all gates hold, and the model passed its smoke test.
+      reasons: The gates with their figures, then what the smoke test found.
       pushed_to: The pushed file; empty if none was pushed.
       metric: Name of the metric that the accuracies are.
       components: Number of components that ran or were cached.
@@ -72,13 +72,16 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
       ValueError: If that run did not end with every component.
     """
     executions = reader.last_run(config.name)
-    outputs = {key: artifacts[0] for execution in executions for key, artifacts in execution.outputs.items()}
+    outputs = {_name(execution, key): of[0] for execution in executions for key, of in execution.outputs.items()}
     needed = {"float_model", "model", "tflite_model", "compiled_model", "evaluation", "blessing", "pushed_model"}
+    needed.add("infra_blessing")
     missing = sorted(needed - set(outputs))
     if missing:
         raise ValueError(f"the last run of {config.name} has no {', '.join(missing)}; run it again")
     metric = next(iter(config.metrics))
-    compiled, blessing, pushed = outputs["compiled_model"], outputs["blessing"], outputs["pushed_model"]
+    compiled, pushed = outputs["compiled_model"], outputs["pushed_model"]
+    blessings = outputs["blessing"], outputs["infra_blessing"]
+    of_gates, of_smoke_test = (json.loads(str(blessing.properties["reasons"])) for blessing in blessings)
     destination = str(pushed.properties.get("pushed_destination", ""))
     return RunSummary(
         float_accuracy=_number(outputs["evaluation"], f"float_{metric}"),
@@ -95,13 +98,18 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         rung=str(outputs["model"].properties.get("kind", "")),
         rungs=_rungs(outputs["model"], metric),
         warm_start=_warm_start(outputs["float_model"]),
-        blessed=blessing.properties["blessed"] == 1,
-        reasons=tuple(json.loads(str(blessing.properties["reasons"]))),
+        blessed=all(blessing.properties["blessed"] == 1 for blessing in blessings),
+        reasons=(*of_gates, *(reason for reason in of_smoke_test if not reason.startswith("holds: "))),
         pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
         metric=metric,
         components=len(executions),
         cached=tuple(execution.component for execution in executions if execution.cached),
     )
+
+
+def _name(execution: ExecutionRecord, key: str) -> str:
+    """The key of an output; the evaluator and the validator both have a blessing, as the stock ones do."""
+    return "infra_blessing" if (execution.component, key) == ("EdgeInfraValidator", "blessing") else key
 
 
 def _number(artifact: ArtifactRecord, name: str) -> float:

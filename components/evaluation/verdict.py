@@ -22,6 +22,15 @@ Code = Literal[
     "incompatible_baseline",
     "overridden",
     "override_expired",
+    "incomplete",
+    "unreadable",
+    "audit",
+    "refused",
+    "crashed",
+    "golden",
+    "kernels",
+    "nondeterministic",
+    "budget",
 ]
 CODES: dict[Code, str] = {
     "holds": "the bound is kept",
@@ -39,6 +48,15 @@ CODES: dict[Code, str] = {
     "incompatible_baseline": "the last blessed model has other inputs, outputs or labels",
     "overridden": "the gate is not kept, and an override lets the model pass",
     "override_expired": "the gate is not kept, and its override counts no longer",
+    "incomplete": "the model has no contract or golden vectors, or they are of another file",
+    "unreadable": "the file is no TFLite model",
+    "audit": "the file breaks a rule of the audit",
+    "refused": "an interpreter refuses the model",
+    "crashed": "the process that ran the model crashed, or did not end in time",
+    "golden": "the reference kernels give other integers than when the model was converted",
+    "kernels": "kernels differ by more than was allowed",
+    "nondeterministic": "the model gave other bits when it ran again",
+    "budget": "the file or its arena is larger than was allowed",
 }
 """What each code of a reason means."""
 PASSING: frozenset[Code] = frozenset({"holds", "blessed_ungated", "no_baseline", "overridden"})
@@ -51,7 +69,7 @@ class Reason:
 
     Attributes:
       code: One of `CODES`.
-      gate: The gate, as it is written; "" where there is none.
+      gate: The gate, as it is written, or the check; "" where there is neither.
       got: What was held against the limit: a value, drop or rise, or a name; None if there is none, or no number.
       limit: The gate's bound, or its names; None where there is none.
       slice: The examples; () for all.

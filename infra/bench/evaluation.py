@@ -63,8 +63,8 @@ def main(shared: Path, rounds: int, only: tuple[str, ...]) -> None:
         found["of_bare_loop"] = best["ours"]["seconds"] / best["bare"]["seconds"]
         found["two_processes"] = best["ours"]["seconds"] / best["ours_2"]["seconds"]
         click.echo(
-            f"\n{found['times_stock']:.1f} times as fast as stock TFMA, {found['of_bare_loop']:.2f} times as long as the"
-            f" bare loop, {found['two_processes']:.2f} times as fast with 2 processes"
+            f"\n{found['times_stock']:.1f} times as fast as stock TFMA, {found['of_bare_loop']:.2f} times as long as"
+            f" the bare loop, {found['two_processes']:.2f} times as fast with 2 processes"
         )
     click.echo(results.write_result("evaluation", found))
 
@@ -81,7 +81,7 @@ def _in_a_process(how: str, shared: Path, directory: Path) -> dict[str, float]:
         str(shared),
         str(directory),
     ]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
 

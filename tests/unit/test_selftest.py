@@ -175,9 +175,9 @@ def test_selftest_names_what_it_tried_when_there_is_no_such_interpreter(serving)
 def test_selftest_measures_floats_in_their_own_steps():
     expected = np.float32([1.0, -2.0])
 
-    assert selftest._steps(np.float32([1.0, np.nextafter(np.float32(-2), np.float32(-3))]), expected) == 1.0
-    assert selftest._steps(np.float32([np.nan, -2.0]), expected) == float("inf")
-    assert selftest._steps(np.int8([1, 2]), np.uint8([1, 2])) == float("inf")
+    assert selftest.steps_apart(np.float32([1.0, np.nextafter(np.float32(-2), np.float32(-3))]), expected) == 1.0
+    assert selftest.steps_apart(np.float32([np.nan, -2.0]), expected) == float("inf")
+    assert selftest.steps_apart(np.int8([1, 2]), np.uint8([1, 2])) == float("inf")
 
 
 def test_selftest_and_schema_are_of_one_version():

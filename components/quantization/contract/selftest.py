@@ -212,9 +212,9 @@ def _check_outputs(model: Any, contract: dict[str, Any], vectors: dict[str, Any]
     ]
     if lacking:
         return [Check("golden vectors", False, "lack {}".format(", ".join(lacking)))]
-    made = _run(model, contract, vectors)
+    made = run_vectors(model, contract, vectors)
     steps = {
-        kernels: {e["name"]: _steps(made[e["name"]], vectors["{}/{}".format(kernels, e["name"])]) for e in outputs}
+        kernels: {e["name"]: steps_apart(made[e["name"]], vectors["{}/{}".format(kernels, e["name"])]) for e in outputs}
         for kernels in _KERNELS
     }
     nearest = min(_KERNELS, key=lambda kernels: max(steps[kernels].values()))
@@ -234,7 +234,8 @@ def _check_outputs(model: Any, contract: dict[str, Any], vectors: dict[str, Any]
     ]
 
 
-def _run(model: Any, contract: dict[str, Any], vectors: dict[str, Any]) -> dict[str, Any]:
+def run_vectors(model: Any, contract: dict[str, Any], vectors: dict[str, Any]) -> dict[str, Any]:
+    """Returns the outputs by name that a loaded model gives for golden inputs, one example at a time."""
     rows: dict[str, list[Any]] = {entry["name"]: [] for entry in contract["outputs"]}
     inputs = {entry["tensor_index"]: vectors["input/{}".format(entry["name"])] for entry in contract["inputs"]}
     for row in range(len(next(iter(inputs.values())))):
@@ -248,7 +249,8 @@ def _run(model: Any, contract: dict[str, Any], vectors: dict[str, Any]) -> dict[
     return {name: np.concatenate(values) for name, values in rows.items()}
 
 
-def _steps(made: Any, expected: Any) -> float:
+def steps_apart(made: Any, expected: Any) -> float:
+    """Returns the largest difference of an output in steps of its integers, infinite if shapes or types differ."""
     if made.shape != expected.shape or made.dtype != expected.dtype:
         return float("inf")
     difference = np.abs(made.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)

@@ -1,0 +1,123 @@
+"""EdgeInfraValidator: whether an integer TFLite model runs where it will be served -> InfraBlessing."""
+
+import json
+import logging
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
+
+from components import model_artifact
+from components.evaluation.smoke import Smoke, smoke_test
+from components.evaluation.smoke_process import Limits
+from components.evaluation.verdict import Verdict
+from components.quantization import toolchain
+from components.quantization.conversion.profiles import load_profile
+
+VERDICT_FILE = "verdict.json"
+# As the stock InfraValidator has them, in tfx/components/infra_validator/executor.py.
+_BLESSED_FILE = "INFRA_BLESSED"
+_NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
+_BLESSED_KEY = "blessed"
+_LOGGER = logging.getLogger(__name__)
+
+
+class Executor(base_executor.BaseExecutor):
+    """Runs the model in processes of its own, which may crash without harm."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Tests the model, then writes the blessing as the stock InfraValidator does, with reasons."""
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        smoke = Smoke.from_json(exec_properties["smoke"])
+        compiled = None
+        if input_dict.get("compiled_model"):
+            compiled = model_artifact.read_tflite(artifact_utils.get_single_instance(input_dict["compiled_model"]))
+        with model_artifact.local_serving(model) as serving:
+            verdict = smoke_test(serving, smoke, compiled)
+        _bless(blessing, verdict)
+
+
+def _bless(blessing: types.Artifact, verdict: Verdict) -> None:
+    with model_artifact.staged_output(blessing) as directory:
+        (directory / (_BLESSED_FILE if verdict.blessed else _NOT_BLESSED_FILE)).touch()
+        (directory / VERDICT_FILE).write_text(verdict.to_json())
+    blessing.set_int_custom_property(_BLESSED_KEY, int(verdict.blessed))
+    blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
+    blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
+    for reason in verdict.reasons:
+        if reason.refuses:
+            _LOGGER.warning("%s", reason.text)
+
+
+class EdgeInfraValidatorSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of EdgeInfraValidator."""
+
+    PARAMETERS = {
+        "smoke": component_spec.ExecutionParameter(type=str),
+        "toolchain": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "compiled_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {"blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing)}
+
+
+class EdgeInfraValidator(base_component.BaseComponent):
+    """Tests an integer TFLite model in processes of its own, before it is pushed.
+
+    It must load in a fresh process with the default, the optimized and the reference kernels, give its golden outputs,
+    the same bits each time and in each process, and stay within budgets. Output `blessing`: an InfraBlessing that the
+    stock Pusher honours, with reasons, in verdict.json as components/evaluation/verdict.py has them.
+    """
+
+    SPEC_CLASS = EdgeInfraValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        model: types.BaseChannel,
+        compiled_model: types.BaseChannel | None = None,
+        profile: str = "edge_tpu",
+        file_bytes: int | None = None,
+        arena_bytes: int | None = None,
+        max_lsb: float | None = None,
+        timeout_s: float = 60.0,
+        memory_bytes: int = 2**31,
+    ) -> None:
+        """Declares the component.
+
+        Args:
+          model: An integer TFLite model, as TFLiteIntConverter made it.
+          compiled_model: What was compiled of it. No CPU runs that: it is read, and its size held against the budget.
+          profile: Name of the target whose rules the file must keep.
+          file_bytes: Largest size of each file; None for any.
+          arena_bytes: Largest arena, of activations, scratch and states, with TFLite's own kernels; None for any.
+          max_lsb: Largest difference from the golden outputs with kernels that depend on the CPU, in steps; None for
+            any. With the reference kernels any difference refuses the model.
+          timeout_s: After so many seconds a run is ended.
+          memory_bytes: What a run may take of address space, beyond that of its process before it loads the model.
+
+        Raises:
+          ValueError: If there is no such profile, or a budget is not more than 0.
+        """
+        load_profile(profile)
+        limits = Limits(seconds=timeout_s, memory_bytes=memory_bytes)
+        smoke = Smoke(profile=profile, file_bytes=file_bytes, arena_bytes=arena_bytes, max_lsb=max_lsb, limits=limits)
+        super().__init__(
+            EdgeInfraValidatorSpec(
+                model=model,
+                compiled_model=compiled_model,
+                smoke=smoke.to_json(),
+                toolchain=toolchain.versions_json(),
+                blessing=channel_utils.as_channel([standard_artifacts.InfraBlessing()]),
+            )
+        )

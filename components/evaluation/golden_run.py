@@ -1,0 +1,69 @@
+"""One run of a model on its golden vectors, with each set of kernels; for a process of its own, see `smoke_process`."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.quantization.contract import CONTRACT_FILE, TFLITE_FILE, VECTORS_FILE
+from components.quantization.contract.golden import KERNELS as GOLDEN_KERNELS
+from components.quantization.contract.selftest import run_vectors, steps_apart
+from components.quantization.conversion import flatbuffer
+from components.quantization.kernels import KERNELS, described, load
+
+
+def golden_run(directory: Path) -> dict[str, Any]:
+    """Returns the attributes of `smoke_process.ModelRun`, as JSON types.
+
+    Raises:
+      ValueError: If the interpreter refuses the model.
+    """
+    tflite = (directory / TFLITE_FILE).read_bytes()
+    found: dict[str, Any] = {"kernels": {}, "arena_bytes": _arena_bytes(tflite)}
+    if not (directory / VECTORS_FILE).exists():
+        return found
+    contract = json.loads((directory / CONTRACT_FILE).read_text())
+    with np.load(directory / VECTORS_FILE, allow_pickle=False) as file:
+        vectors = {key: file[key] for key in file.files}
+    for kernels in KERNELS:
+        interpreter = load(tflite, kernels)
+        first, second = (run_vectors(interpreter, contract, vectors) for _ in range(2))
+        found["kernels"][kernels] = {
+            "kernels": described(kernels, interpreter),
+            "repeats": all(first[name].tobytes() == second[name].tobytes() for name in first),
+            "digest": hashlib.sha256(b"".join(first[name].tobytes() for name in sorted(first))).hexdigest(),
+            "steps": {
+                golden: {name: steps_apart(made, vectors[f"{golden}/{name}"]) for name, made in first.items()}
+                for golden in GOLDEN_KERNELS
+            },
+        }
+    return found
+
+
+def _arena_bytes(tflite: bytes) -> int:
+    """What the interpreter planned: from the first byte of a computed tensor to the last, and its states.
+
+    The interpreter lays out all tensors of the main subgraph that it computes, and the scratch of its kernels, in one
+    piece of memory; it does not say how large that is, but where each tensor lies.
+    """
+    interpreter = load(tflite, "optimized")
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    known = {tensor.index: tensor for tensor in graph.tensors}
+    ends, states = [], 0
+    for detail in interpreter.get_tensor_details():
+        index = int(detail["index"])
+        tensor = known.get(index)  # the scratch of kernels is in no file
+        if tensor is not None and tensor.constant is not None:
+            continue
+        try:
+            values = interpreter.tensor(index)()
+        except ValueError:  # never computed, as inputs of an op that are not given
+            continue
+        if tensor is not None and tensor.is_variable:
+            states += values.nbytes
+        elif values.nbytes:
+            start = values.ctypes.data
+            ends.append((start, start + values.nbytes))
+    return states + (max(end for _, end in ends) - min(start for start, _ in ends) if ends else 0)

@@ -1,0 +1,287 @@
+"""The smoke test blesses what runs as it did when it was converted, and survives what does not."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+
+from components.evaluation import smoke_process
+from components.evaluation.smoke import Smoke, arena_bytes, smoke_test, smoke_tests
+from components.evaluation.smoke_process import KernelRun, Limits, ModelRun
+from components.evaluation.verdict import Verdict
+from components.quantization import audit
+from components.quantization.contract.device_files import write_device_files
+from components.quantization.contract.golden import golden_vectors
+from components.quantization.conversion import flatbuffer
+from infra import fuzz_audit
+
+from contract_cases import contract_of, image_model, pixels, scaled
+
+_SMOKE = Smoke(profile="cpu")
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as it is pushed."""
+    directory = tmp_path_factory.mktemp("serving")
+    built = contract_of(image_model(), scaled, {"pixels": pixels()})
+    vectors = golden_vectors(image_model(), built.contract, built.inputs, built.sources)
+    write_device_files(directory, image_model(), built.contract, vectors)
+    return directory
+
+
+@pytest.fixture
+def copied(serving: Path, tmp_path: Path) -> Path:
+    """A copy of it, to spoil."""
+    return Path(shutil.copytree(serving, tmp_path / "serving"))
+
+
+def _spoil(directory: Path, tflite: bytes) -> None:
+    """Another file, of which the contract claims to be."""
+    (directory / "tflite").write_bytes(tflite)
+    contract = json.loads((directory / "io_contract.json").read_text())
+    contract["tflite_sha256"] = hashlib.sha256(tflite).hexdigest()
+    (directory / "io_contract.json").write_text(json.dumps(contract))
+
+
+def _failed(verdict: Verdict) -> list[tuple[str, str]]:
+    return [(reason.gate, reason.code) for reason in verdict.reasons if reason.refuses]
+
+
+def _changed(change: Any) -> bytes:
+    model = flatbuffer.read_object(image_model())
+    change(model)
+    return flatbuffer.write_object(model)
+
+
+def test_smoke_test_blesses_a_model_and_says_what_was_measured(serving: Path) -> None:
+    verdict = smoke_test(serving, Smoke(profile="cpu", file_bytes=10**6, arena_bytes=10**6, max_lsb=255))
+    assert verdict.blessed, verdict.texts
+    checks = ["file", "default kernels", "optimized kernels", "reference kernels", "arena"]
+    assert [reason.gate for reason in verdict.reasons] == checks
+    by_check = {reason.gate: reason for reason in verdict.reasons}
+    assert (by_check["file"].got, by_check["file"].limit) == ((serving / "tflite").stat().st_size, 10**6)
+    assert (by_check["reference kernels"].got, by_check["reference kernels"].limit) == (0, 0)
+    assert "XNNPACK" in by_check["default kernels"].text
+    assert len(verdict.texts) == len(checks)
+
+
+def test_arena_holds_the_largest_op_and_no_more_than_all_tensors(serving: Path) -> None:
+    graph = flatbuffer.read_subgraphs((serving / "tflite").read_bytes())[0]
+    size = {t.index: int(np.prod(t.shape)) for t in graph.tensors if t.constant is None}  # of one byte each
+    largest = max(sum(size.get(index, 0) for index in {*op.inputs, *op.outputs}) for op in graph.ops)
+    # TFLite aligns tensors to 64 bytes; its kernels take scratch for columns of the image, 3 x 3 x 3 for each pixel.
+    assert largest <= arena_bytes(serving) <= sum(size.values()) + 64 * len(graph.tensors) + 36 * 27 + 4096
+
+
+def test_smoke_test_refuses_what_is_over_budget(serving: Path) -> None:
+    size, arena = (serving / "tflite").stat().st_size, arena_bytes(serving)
+    verdict = smoke_test(serving, Smoke(profile="cpu", file_bytes=size - 1, arena_bytes=arena - 1))
+    assert _failed(verdict) == [("file", "budget"), ("arena", "budget")]
+    assert smoke_test(serving, Smoke(profile="cpu", file_bytes=size, arena_bytes=arena)).blessed
+
+
+def _without_vectors(directory: Path) -> None:
+    (directory / "golden_vectors.npz").unlink()
+
+
+def _another_file(directory: Path) -> None:
+    (directory / "tflite").write_bytes(_changed(lambda model: setattr(model, "description", b"another")))
+
+
+def _no_json(directory: Path) -> None:
+    (directory / "io_contract.json").write_text("{")
+
+
+def _cut(directory: Path) -> None:
+    _spoil(directory, image_model()[:1000])
+
+
+def _nan_scale(directory: Path) -> None:
+    def change(model: Any) -> None:
+        model.subgraphs[0].tensors[0].quantization.scale = [float("nan")]
+
+    _spoil(directory, _changed(change))
+
+
+def _unknown_op(directory: Path) -> None:
+    def change(model: Any) -> None:
+        model.operatorCodes[0].builtinCode, model.operatorCodes[0].deprecatedBuiltinCode = 5000, 127
+
+    _spoil(directory, _changed(change))
+
+
+def _other_weights(directory: Path) -> None:
+    def change(model: Any) -> None:
+        largest = max((buffer for buffer in model.buffers if buffer.data is not None), key=lambda one: len(one.data))
+        largest.data = np.roll(largest.data, 1)
+
+    _spoil(directory, _changed(change))
+
+
+def _broken_vectors(directory: Path) -> None:
+    (directory / "golden_vectors.npz").write_bytes(b"PK no zip")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (_without_vectors, "incomplete"),
+        (_another_file, "incomplete"),
+        (_no_json, "incomplete"),
+        (_cut, "unreadable"),
+        (_nan_scale, "audit"),
+        (_unknown_op, "audit"),
+        (_other_weights, "golden"),
+        (_broken_vectors, "refused"),
+    ],
+)
+def test_smoke_test_refuses_what_was_spoilt(copied: Path, spoil: Any, code: str) -> None:
+    spoil(copied)
+    verdict = smoke_test(copied, _SMOKE)
+    assert not verdict.blessed
+    assert code in [code for _, code in _failed(verdict)]
+
+
+def test_smoke_test_of_a_compiled_file_reads_it_and_says_that_it_was_not_run(serving: Path) -> None:
+    def change(model: Any) -> None:
+        model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = (
+            schema.BuiltinOperator.CUSTOM
+        )
+        model.operatorCodes[0].customCode = b"edgetpu-custom-op"
+
+    compiled = _changed(change)
+    smoke = Smoke(profile="cpu", file_bytes=len(compiled) + 10**4)
+    texts = smoke_test(serving, smoke, compiled).texts
+    assert texts[-1].startswith("holds: compiled file: ")
+    assert texts[-1].endswith("bytes; read, not run: no CPU runs it")
+    small = Smoke(profile="cpu", file_bytes=(serving / "tflite").stat().st_size)
+    assert _failed(smoke_test(serving, small, compiled + bytes(10**4))) == [("compiled file", "budget")]
+    assert _failed(smoke_test(serving, _SMOKE, b"no model")) == [("compiled file", "unreadable")]
+
+
+def _run_with(**changes: Any) -> ModelRun:
+    one = {"kernels": "k", "repeats": True, "digest": "a", "steps": {"reference": {"y": 0.0}, "default": {"y": 2.0}}}
+    return ModelRun(kernels={name: KernelRun(**{**one, **changes}) for name in ("default", "reference")}, arena_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("runs", "failed"),
+    [
+        ((_run_with(), _run_with()), []),
+        ((_run_with(repeats=False), _run_with()), ["nondeterministic"] * 2),
+        ((_run_with(), _run_with(digest="b")), ["nondeterministic"] * 2),
+        # The default kernels may equal either golden output, the reference kernels only their own.
+        ((_run_with(steps={"reference": {"y": 3.0}, "default": {"y": 1.0}}),) * 2, ["golden"]),
+        ((_run_with(steps={"reference": {"y": 3.0}, "default": {"y": 2.0}}),) * 2, ["kernels", "golden"]),
+        ((_run_with(), ModelRun(ended="was ended by SIGSEGV")), ["crashed"]),
+        ((ModelRun(refused="no"), _run_with()), ["refused"]),
+    ],
+)
+def test_smoke_test_judges_runs(
+    serving: Path, monkeypatch: pytest.MonkeyPatch, runs: tuple[ModelRun, ...], failed: list[str]
+) -> None:
+    monkeypatch.setattr("components.evaluation.smoke.run", lambda directories, limits: list(runs))
+    verdict = smoke_test(serving, Smoke(profile="cpu", max_lsb=1))
+    assert [code for _, code in _failed(verdict)] == failed
+
+
+def _abort(directory: Path) -> dict[str, Any]:
+    os.abort()
+
+
+def _exit(directory: Path) -> dict[str, Any]:
+    os._exit(7)
+
+
+def _never_end(directory: Path) -> dict[str, Any]:
+    while True:
+        time.sleep(0.1)
+
+
+def _take_memory(directory: Path) -> dict[str, Any]:
+    return {"arena_bytes": len(bytearray(2**40))}
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (_abort, {"ended": "was ended by SIGABRT"}),
+        (_exit, {"ended": "ended with 7"}),
+        (_never_end, {"ended": "did not end within 0.5 s"}),
+        (_take_memory, {"refused": "MemoryError"}),
+    ],
+)
+def test_whatever_ends_a_run_is_what_is_found(tmp_path: Path, function: Any, found: dict[str, Any]) -> None:
+    started = time.monotonic()
+    assert smoke_process.forked(function, tmp_path, Limits(seconds=0.5), tmp_path) == found
+    assert time.monotonic() - started < 10
+
+
+def test_run_raises_when_the_process_that_forks_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="the process that runs models ended with 1"):
+        smoke_process.run([tmp_path], Limits())
+
+
+@pytest.mark.parametrize("wrong", [{"file_bytes": 0}, {"arena_bytes": -1}, {"max_lsb": -1}])
+def test_smoke_raises_when_nothing_can_keep_to_it(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Smoke(profile="cpu", **wrong)
+
+
+def _constants_changed(random_: random.Random) -> bytes:
+    def change(model: Any) -> None:
+        constants = [buffer for buffer in model.buffers if buffer.data is not None and len(buffer.data) > 8]
+        for _ in range(random_.randint(1, 4)):
+            buffer = random_.choice(constants)
+            buffer.data = np.array(buffer.data)
+            buffer.data[random_.randrange(len(buffer.data))] ^= 1 << random_.randrange(8)
+
+    return _changed(change)
+
+
+def _bits_changed(random_: random.Random) -> bytes:
+    content = bytearray(image_model())
+    for _ in range(random_.randint(1, 3)):
+        content[random_.randrange(len(content))] ^= 1 << random_.randrange(8)
+    return bytes(content)
+
+
+@pytest.mark.slow
+def test_none_of_a_hundred_mutated_files_is_blessed_wrongly_and_none_takes_the_process_down(
+    serving: Path, tmp_path: Path
+) -> None:
+    random_ = random.Random(1)
+    made = [fuzz_audit.mutated(random_, [image_model()]) for _ in range(34)]
+    made += [_bits_changed(random_) for _ in range(33)] + [_constants_changed(random_) for _ in range(33)]
+    directories = [Path(shutil.copytree(serving, tmp_path / f"{number}")) for number in range(len(made))]
+    for directory, content in zip(directories, made, strict=True):
+        _spoil(directory, content)
+    verdicts = smoke_tests(directories, Smoke(profile="cpu", limits=Limits(seconds=20)))
+    assert len(verdicts) == 100
+    blessed = [made for made, verdict in zip(made, verdicts, strict=True) if verdict.blessed]
+    codes = {code for verdict in verdicts for _, code in _failed(verdict)}
+    assert {"unreadable", "audit", "golden"} <= codes
+    assert 5 < len(blessed) < 60  # some bits are of names, or of no example
+    vectors = dict(np.load(serving / "golden_vectors.npz"))
+    for content in blessed:
+        assert not audit(content, "cpu").offenders
+        interpreter = tf.lite.Interpreter(
+            model_content=content, experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF
+        )
+        interpreter.allocate_tensors()
+        for image, expected in zip(vectors["input/image"], vectors["reference/scores"], strict=True):
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+            interpreter.invoke()
+            assert np.array_equal(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0], expected)
