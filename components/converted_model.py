@@ -76,6 +76,7 @@ class ConvertedModel:
             facts: dict[str, model_artifact.Fact] = {
                 **self._facts(tflite, audit),
                 "parent_sha256": parent,
+                "task": source.get_string_custom_property("task"),
                 "float_model_uri": source.get_string_custom_property("float_model_uri"),
                 **{
                     f"parent_{name}": value

@@ -88,7 +88,8 @@ class Executor(base_executor.BaseExecutor):
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
             shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
             trained_models.write_reports(trained, staged["model_run"])
-            trained_models.export_models(trained, parameters, transform, serving_features, staged, outputs)
+            task = exec_properties["module"]
+            trained_models.export_models(trained, parameters, task, transform, serving_features, staged, outputs)
         if checkpoints is not None:
             remove_checkpoints(checkpoints)
             with contextlib.suppress(OSError):

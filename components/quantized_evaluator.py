@@ -16,8 +16,9 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import proto_utils
 
 from components import model_artifact
+from components.candidate_facts import candidate_facts
 from components.eval_config import Task, eval_config
-from components.evaluation.baseline import incompatibilities
+from components.evaluation.baseline import foreign, incompatibilities
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
@@ -25,6 +26,7 @@ from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
+from components.targets import require_target
 
 VERDICT_FILE = "verdict.json"
 MODEL_KEYS = {
@@ -34,6 +36,8 @@ MODEL_KEYS = {
     LAST_BLESSED: "last_blessed_model",
 }
 _PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
+# Who made a model, of which task, for which target: TFX writes the first.
+_ORIGINS = ("pipeline_name", "task", "profile")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -65,18 +69,22 @@ class Executor(evaluator_executor.Executor):
             config, {name: model for name, model in models.items() if name != LAST_BLESSED or not incompatible}
         )
         gates = Gates.from_json(exec_properties["gates"])
-        size = float(len(model_artifact.read_tflite(models[INTEGER])))
+        with model_artifact.local_serving(models[INTEGER]) as serving:
+            facts = candidate_facts(serving, exec_properties["target"], gates.metrics)
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
                 evaluation_pass.write(batches, gates.confidence, str(directory))
-            measured = read_measurements(str(directory), evaluation_pass.models.names, {"model_bytes": size})
+            measured = read_measurements(str(directory), evaluation_pass.models.names, facts)
             if not measured.examples.get(()):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
                 )
             measured = dataclasses.replace(measured, incompatible=incompatible)
             verdict = judge(gates, measured, today())
+        for name, value in facts.items():
+            if isinstance(value, str):
+                evaluation.set_string_custom_property(name, value)
         for name, value in _properties(measured).items():
             evaluation.set_float_custom_property(name, value)
         _bless(blessing, verdict, gates, models)
@@ -86,8 +94,10 @@ def _incompatible(models: Mapping[str, types.Artifact]) -> tuple[str, ...]:
     """How the last blessed model differs from the integer model in inputs, outputs and labels."""
     if LAST_BLESSED not in models:
         return ()
-    contracts = [model_artifact.read_contract(models[name]) for name in (INTEGER, LAST_BLESSED)]
-    return incompatibilities(*contracts)
+    ours, other = models[INTEGER], models[LAST_BLESSED]
+    contracts = [model_artifact.read_contract(model) for model in (ours, other)]
+    origins = [{key: model.get_string_custom_property(key) for key in _ORIGINS} for model in (ours, other)]
+    return (*foreign(*origins), *incompatibilities(*contracts))
 
 
 def _properties(measured: Measurements) -> dict[str, float]:
@@ -102,6 +112,7 @@ def _properties(measured: Measurements) -> dict[str, float]:
         if not cut:
             where = "_".join(filter(None, (output, "vs", model)))
             found |= {f"{where}_{name}": float(getattr(paired, name)) for name in _PAIRED_PROPERTIES}
+    found |= {name: value for name, value in measured.facts.items() if isinstance(value, float)}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -143,6 +154,7 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "eval_config": component_spec.ExecutionParameter(type=str),
         "gates": component_spec.ExecutionParameter(type=str),
         "split": component_spec.ExecutionParameter(type=str),
+        "target": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -184,6 +196,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         fake_quant_model: types.BaseChannel | None = None,
         last_blessed_model: types.BaseChannel | None = None,
         compiled_model: types.BaseChannel | None = None,
+        target: str = "edge_tpu",
         split: str = "eval",
     ) -> None:
         """Declares the component.
@@ -200,11 +213,14 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           fake_quant_model: The model with fake quantization that the integer model was made from, to be compared too.
           last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet.
           compiled_model: What will be pushed; must have been made from `model`.
+          target: Name of the target, by whose rules gates are held against the share of the work that it takes.
           split: The split to evaluate on.
 
         Raises:
-          ValueError: If a gate is on something that is not measured, or an override has expired.
+          ValueError: If a gate is on something that is not measured, an override has expired, or there is no such
+            target.
         """
+        require_target(target)
         further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}
         task = Task(
             label_key=label_key,
@@ -224,6 +240,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
                 gates=gates.to_json(),
                 split=split,
+                target=target,
                 toolchain=toolchain.versions_json(),
                 evaluation=channel_utils.as_channel([standard_artifacts.ModelEvaluation()]),
                 blessing=channel_utils.as_channel([standard_artifacts.ModelBlessing()]),

@@ -17,6 +17,7 @@ from components.quantization.qat.training import TrainedModels
 def export_models(
     trained: TrainedModels,
     parameters: TrainingParameters,
+    task: str,
     transform: tft.TFTransformOutput,
     serving_features: frozenset[str],
     staged: dict[str, Path],
@@ -27,6 +28,7 @@ def export_models(
     Args:
       trained: The models.
       parameters: What they were trained with.
+      task: Dotted path of the module that describes the task.
       transform: The graph that made the examples; it becomes part of the models.
       serving_features: Names of the raw features that are there at serving time.
       staged: Directories of the outputs by key.
@@ -35,6 +37,7 @@ def export_models(
     settings: dict[str, model_artifact.Fact] = {
         "scheme": trained.scheme.to_json(),
         "training": parameters.to_json(),
+        "task": task,
         **toolchain.version_facts(),
     }
     transform_layer = transform.transform_features_layer()

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from components import targets
-from components.evaluation.gates import Gates, Override, evaluated, parse_day, today
+from components.evaluation.gates import Gates, Measurable, Override, parse_day, today
+from components.evaluation.measurements import FAKE_QUANT, FLOAT, LAST_BLESSED
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
@@ -45,6 +46,7 @@ class PipelineConfig:
       metrics: Class names of TFMA or Keras metrics by the names that gates use.
       gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
+      weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       file_bytes: Largest size of the pushed file; None for any.
       arena_bytes: Largest arena of the model with TFLite's own kernels; None for any.
       beam_pipeline_args: Arguments of the Beam pipelines inside components.
@@ -70,6 +72,7 @@ class PipelineConfig:
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
+    weight_key: str = ""
     file_bytes: int | None = None
     arena_bytes: int | None = None
     # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
@@ -113,7 +116,10 @@ class PipelineConfig:
             wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
-        evaluated(tuple(self.metrics), self.slices).require(self.gates, today())
+        measured = Measurable(
+            metrics=tuple(self.metrics), slices=self.slices, models=(FLOAT, FAKE_QUANT, LAST_BLESSED), paired=True
+        )
+        measured.require(self.gates, today())
 
     @property
     def examples_uri(self) -> str:

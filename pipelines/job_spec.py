@@ -49,9 +49,10 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from pipelines.pipeline import pipeline_components
 
     components = pipeline_components(config)
-    evaluator, pusher = components[-2:]
+    evaluator, validator, pusher = components[-3:]
     recorder = VerdictRecorder(
         blessing=evaluator.outputs["blessing"],
+        infra_blessing=validator.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
         reports_uri=config.reports_uri,
     )

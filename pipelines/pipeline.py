@@ -16,6 +16,7 @@ from tfx.types import standard_artifacts
 
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
+from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
@@ -55,11 +56,12 @@ def pipeline_components(config: PipelineConfig) -> list[base_node.BaseNode]:
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
     named = {config.label_key, *(key for keys in config.slices for key in keys)}
+    named |= {config.weight_key} - {""}
     unknown = sorted(named - set(spec))
     if unknown:
         raise ValueError(
-            f"config {config.name!r}: label_key or slices name {', '.join(unknown)}, no feature of the task; there are"
-            f" {', '.join(spec)}"
+            f"config {config.name!r}: label_key, weight_key or slices name {', '.join(unknown)}, no feature of the"
+            f" task; there are {', '.join(spec)}"
         )
 
 
@@ -92,7 +94,7 @@ def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
 def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> list[base_node.BaseNode]:
     """Returns the components that train, convert, compile, evaluate, validate and push, on those of `data_components`.
 
-    With a warm start, the Resolver of the last blessed model is the first of them.
+    With a warm start, or a gate against it, the Resolver of the last blessed model is the first of them.
     """
     example_gen, _, schema_gen, _, transform = data
     schema = schema_gen.outputs["schema"]
@@ -100,7 +102,9 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
     }
-    resolvers = [_last_blessed()] if config.warm_start else []
+    compared = config.gates.models
+    resolvers = [_last_blessed()] if config.warm_start or LAST_BLESSED in compared else []
+    last_blessed = resolvers[0].outputs["model"] if resolvers else None
     trainer = QuantizeTrainer(
         **transformed,
         schema=schema,
@@ -111,7 +115,7 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         profile=config.target,
         io_dtype=config.io_dtype,
         gates=config.gates,
-        warm_start_model=resolvers[0].outputs["model"] if resolvers else None,
+        warm_start_model=last_blessed if config.warm_start else None,
     )
     converter = TFLiteIntConverter(
         **transformed,
@@ -139,6 +143,10 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         metrics=config.metrics,
         gates=config.gates,
         slices=config.slices,
+        weight_key=config.weight_key,
+        target=config.target,
+        fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
+        last_blessed_model=last_blessed if LAST_BLESSED in compared else None,
     )
     validator = EdgeInfraValidator(
         model=converter.outputs["tflite_model"],

@@ -1,5 +1,7 @@
 """Whether the last blessed model is one that an integer model can be held against."""
 
+from collections.abc import Mapping
+
 from components.quantization.contract.schema import Contract, Edge, Input, Output
 
 
@@ -22,6 +24,20 @@ def incompatibilities(contract: str, baseline: str) -> tuple[str, ...]:
     except ValueError as error:
         return (f"its contract cannot be read: {error}",)
     return (*_differences("input", ours.inputs, theirs.inputs), *_differences("output", ours.outputs, theirs.outputs))
+
+
+def foreign(ours: Mapping[str, str], baseline: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns how the last blessed model is another pipeline's, task's or target's, one sentence each.
+
+    Args:
+      ours: What made the integer model, by what it is called; "" where that is not known.
+      baseline: The same of the last blessed model.
+    """
+    return tuple(
+        f"it is of {key} {baseline[key]}, not {ours[key]}"
+        for key in ours
+        if ours[key] and baseline.get(key) and ours[key] != baseline[key]
+    )
 
 
 def _differences(kind: str, ours: tuple[Edge, ...], theirs: tuple[Edge, ...]) -> list[str]:

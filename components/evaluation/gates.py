@@ -185,7 +185,7 @@ class Measurable:
     models: tuple[str, ...] = (FLOAT,)
     outputs: tuple[str, ...] | None = ("",)
     paired: bool = False
-    facts: tuple[str, ...] = ("model_bytes",)
+    facts: tuple[str, ...] = tuple(FACTS)
 
     def require(self, gates: Gates, day: datetime.date) -> None:
         """Checks that every gate can be judged, and every override counts on a day.
@@ -224,8 +224,3 @@ class Measurable:
         if gate.confidence and not self.paired:
             lacks.append("confidence intervals are not measured")
         return lacks
-
-
-def evaluated(metrics: Sequence[str], slices: Sequence[Sequence[str]]) -> Measurable:
-    """Returns what QuantizedEvaluator measures, given the names of metrics and the features of slices."""
-    return Measurable(metrics=tuple(metrics), slices=tuple(tuple(group) for group in slices), paired=True)

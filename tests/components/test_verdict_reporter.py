@@ -14,15 +14,23 @@ from components.verdict_reporter import RecorderExecutor, ReporterExecutor
 _REASONS = ["fails: accuracy >= 0.999 (accuracy is 0.9887)"]
 
 
-def _record(directory: Path, *, blessed: bool) -> None:
+def _record(directory: Path, *, blessed: bool, runs: bool = True) -> None:
     blessing, pushed = standard_artifacts.ModelBlessing(), standard_artifacts.PushedModel()
     blessing.set_int_custom_property("blessed", int(blessed))
     blessing.set_string_custom_property("reasons", json.dumps(_REASONS))
-    pushed.set_int_custom_property("pushed", int(blessed))
-    if blessed:
+    pushed.set_int_custom_property("pushed", int(blessed and runs))
+    if blessed and runs:
         pushed.set_string_custom_property("pushed_destination", "gs://bucket/pushed/7")
+    infra_blessing = standard_artifacts.InfraBlessing()
+    infra_blessing.set_int_custom_property("blessed", int(runs))
+    smoke = [
+        "holds: file: 9 bytes",
+        *([] if runs else ["fails: run: the process that ran the model was ended by SIGSEGV"]),
+    ]
+    infra_blessing.set_string_custom_property("reasons", json.dumps(smoke))
     properties = {"reports_uri": str(directory), "run_id": "run-7"}
-    RecorderExecutor().Do({"blessing": [blessing], "pushed_model": [pushed]}, {}, properties)
+    given = {"blessing": [blessing], "infra_blessing": [infra_blessing], "pushed_model": [pushed]}
+    RecorderExecutor().Do(given, {}, properties)
 
 
 def _report(directory: Path, status: dict[str, Any], run_id: str = "run-7") -> dict[str, Any]:
@@ -47,6 +55,13 @@ def test_reporter_tells_the_verdict_when_the_run_ends_well(tmp_path: Path, caplo
     }
     assert report == expected
     assert "run run-7 SUCCEEDED; blessed, pushed to gs://bucket/pushed/7; fails: accuracy" in caplog.text
+
+
+def test_reporter_tells_what_the_smoke_test_found_when_the_model_does_not_run(tmp_path: Path) -> None:
+    _record(tmp_path, blessed=True, runs=False)
+    report = _report(tmp_path, {"state": "SUCCEEDED"})
+    found = "fails: run: the process that ran the model was ended by SIGSEGV"
+    assert report["verdict"] == {"blessed": False, "reasons": [*_REASONS, found], "pushed_to": ""}
 
 
 def test_reporter_tells_the_reasons_when_the_model_is_not_blessed(

@@ -4,7 +4,7 @@ import datetime
 import pytest
 
 from components.evaluation.gate import Gate
-from components.evaluation.gates import Gates, Measurable, Override, evaluated
+from components.evaluation.gates import Gates, Measurable, Override
 
 _DAY = datetime.date(2026, 12, 31)
 
@@ -204,7 +204,7 @@ def test_before_evaluation_keeps_what_a_training_loop_can_measure() -> None:
     ],
 )
 def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, message: str) -> None:
-    measurable = evaluated(("a",), (("country",), ("country", "city")))
+    measurable = Measurable(metrics=("a",), slices=(("country",), ("country", "city")), facts=("model_bytes",))
     with pytest.raises(ValueError, match=message):
         measurable.require(Gates.of(text), _DAY)
 
@@ -226,12 +226,12 @@ def test_require_takes_gates_on_all_that_is_measured() -> None:
 
 def test_require_raises_when_a_metric_has_the_name_of_another_figure() -> None:
     with pytest.raises(ValueError, match="metrics named agreement, ties: these are names of other figures"):
-        evaluated(("a", "agreement", "ties"), ()).require(Gates.of("a >= 1"), _DAY)
+        Measurable(metrics=("a", "agreement", "ties")).require(Gates.of("a >= 1"), _DAY)
 
 
 def test_require_raises_only_after_the_last_day_of_an_override() -> None:
     override = Override(gate="a >= 1", because="x", until=_DAY)
     gates = dataclasses.replace(Gates.of("a >= 1"), overrides=(override,))
-    evaluated(("a",), ()).require(gates, _DAY)
+    Measurable(metrics=("a",)).require(gates, _DAY)
     with pytest.raises(ValueError, match="override of 'a >= 1' expired on 2026-12-31; remove or renew it"):
-        evaluated(("a",), ()).require(gates, _DAY + datetime.timedelta(days=1))
+        Measurable(metrics=("a",)).require(gates, _DAY + datetime.timedelta(days=1))
