@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluation.baseline import incompatibilities
+from components.evaluation.baseline import foreign, incompatibilities
 from components.quantization.contract.schema import Contract, Input, Output, Preparation, Verification
 
 
@@ -99,3 +99,14 @@ def test_incompatibilities_say_that_the_baseline_cannot_be_read_but_raise_for_th
     assert difference.startswith("its contract cannot be read: io_contract.json: got schema_version 0")
     with pytest.raises(ValueError, match="got schema_version 0"):
         incompatibilities(old, _OURS.to_json())
+
+
+def test_foreign_names_what_the_last_blessed_model_is_of_another() -> None:
+    ours = {"pipeline_name": "digits", "task": "tasks.digits", "profile": "edge_tpu"}
+    assert foreign(ours, ours) == ()
+    assert foreign(ours, {**ours, "profile": "cpu"}) == ("it is of profile cpu, not edge_tpu",)
+    assert foreign(ours, {"pipeline_name": "letters", "task": "", "profile": "cpu"}) == (
+        "it is of pipeline_name letters, not digits",
+        "it is of profile cpu, not edge_tpu",
+    )
+    assert foreign({**ours, "pipeline_name": ""}, {**ours, "pipeline_name": "letters"}) == ()

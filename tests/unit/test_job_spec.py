@@ -85,7 +85,7 @@ def test_compile_job_makes_what_the_service_takes(compiled: tuple[str, dict[str,
 def test_compile_job_puts_settings_on_every_container(compiled: tuple[str, dict[str, Any]]) -> None:
     runner, job = compiled
     containers = containers_of(job)
-    assert len(containers) == 12
+    assert len(containers) == 13
     assert {spec["image"] for name, spec in containers.items() if name != "EdgeTPUCompiler"} == {_IMAGE}
     assert containers["EdgeTPUCompiler"]["image"] == f"{_IMAGE}-edgetpu"
     trainer = containers.pop("QuantizeTrainer")["resources"]
@@ -132,7 +132,7 @@ def test_compile_job_carries_nothing_of_the_environment(monkeypatch: pytest.Monk
         ({"root": "gs://bucket/{{$.inputs}}"}, "is not in object storage"),
         ({"push_dir": "gs://key:secret@bucket/x"}, "push_dir carries credentials"),
         ({"examples_dir": "/data"}, "examples '/data' is not in object storage"),
-        ({"label_key": "{{$.pipeline_job_name}}"}, "label_key or slices name {{"),
+        ({"label_key": "{{$.pipeline_job_name}}"}, "label_key, weight_key or slices name {{"),
         ({"beam_pipeline_args": ("--x={{$.inputs.parameters['y']}}",)}, "marks placeholders of the service"),
         ({"deployment": Deployment()}, "no image; set deployment.image or pass --image"),
         (
@@ -278,7 +278,7 @@ def test_compile_writes_the_job(tmp_path: Path, runner: str, name: str) -> None:
     command = [sys.executable, "-m", "pipelines", "compile", "digits", "--runner", runner, "-o", str(output), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert f"12 containers for {runner}, root gs://bucket/digits" in result.stdout
+    assert f"13 containers for {runner}, root gs://bucket/digits" in result.stdout
     assert result.stderr == ""
     assert "accuracy >= 0.5" in output.read_text()
     assert [path.name for path in output.parent.iterdir()] == [name]
