@@ -210,7 +210,8 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
             }
 
     def _keys(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> Sequence[Any]:
-        values = tuple((name, np.asarray(value).tobytes()) for name, value in (*transformed.items(), *raw.items()))
+        # Not their bytes: those of strings are addresses.
+        values = tuple((name, *np.asarray(value).ravel()) for name, value in (*transformed.items(), *raw.items()))
         if values not in self._seen:
             self._seen[values] = list(
                 dict.fromkeys(slicer_lib.get_slices_for_features_dicts([transformed], raw, self._specs))

@@ -236,8 +236,7 @@ def test_executor_refuses_a_compiled_model_of_another_parent(
         (("f1 >= 0.5",), "gates on metrics that are not computed: f1; there are accuracy, agreement, example_count"),
         (("accuracy[image=1] >= 0.5",), "no slices by image; there are label"),
         (("accuracy drop vs last_blessed <= 0.5",), "model 'last_blessed' is not evaluated"),
-        (("accuracy drop <= 0.5 at 95%",), "confidence intervals are not measured"),
-        (("arena_bytes <= 1",), "not computed: arena_bytes"),
+        (("accuracy of scores >= 0.5",), "no output 'scores'; there are one, which needs no name"),
     ],
 )
 def test_constructor_raises_when_the_gates_cannot_judge(channel: Any, gates: tuple[str, ...], message: str) -> None:
