@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
+from evaluated_models import EvaluatedModel, example_columns, write_examples
 from tfx import types
-from tfx.types import standard_artifacts
 
 from components.eval_config import Task, eval_config
 from components.evaluation.gates import Gates
@@ -26,102 +26,7 @@ pytestmark = [
 ]
 _COUNT = 10_000
 _RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_SPEC = {
-    "x": tf.io.FixedLenFeature([4], tf.float32),
-    "kind": tf.io.FixedLenFeature([], tf.int64),
-    "length": tf.io.FixedLenFeature([], tf.float32),
-    "tags": tf.io.FixedLenFeature([3], tf.int64),
-    "country": tf.io.FixedLenFeature([], tf.string),
-    "weight": tf.io.FixedLenFeature([], tf.float32),
-}
 _LABELS = {"kind": "kind", "length": "length", "tags": "tags"}
-
-Outputs = dict[str, Any]
-
-
-def _outputs(x: tf.Tensor, shift: float) -> Outputs:
-    """A classifier of three classes, a length and three tags, all of four numbers."""
-    weights = tf.constant(np.random.default_rng(5).normal(size=(4, 3)) + shift, tf.float32)
-    return {
-        "kind": tf.nn.softmax(x @ weights),
-        "length": tf.reduce_sum(x[:, :2], axis=1, keepdims=True) + shift,
-        "tags": tf.sigmoid(x @ weights[::-1]),
-    }
-
-
-class _Model(tf.Module):
-    def __init__(self, names: tuple[str, ...], shift: float = 0.0) -> None:
-        super().__init__()
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def transform(examples: tf.Tensor) -> Outputs:
-            parsed = tf.io.parse_example(examples, _SPEC)
-            return {**parsed, **{name: parsed[name][:, None] for name in ("kind", "length", "country", "weight")}}
-
-        @tf.function
-        def dense(x: tf.Tensor) -> Outputs:
-            return {name: value for name, value in _outputs(x, shift).items() if name in names}
-
-        self.transform = transform
-        self.dense = dense
-
-    def save(self, directory: Path) -> types.Artifact:
-        dense = self.dense.get_concrete_function(x=tf.TensorSpec([None, 4], tf.float32, name="x"))
-        signatures = {"transform_features": self.transform, "serving_dense": dense}
-        tf.saved_model.save(self, str(directory / "Format-Serving"), signatures=signatures)
-        return _artifact(directory)
-
-    def save_tflite(self, directory: Path) -> types.Artifact:
-        dense = self.dense.get_concrete_function(x=tf.TensorSpec([1, 4], tf.float32, name="x"))
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([dense], self)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        samples = np.random.default_rng(6).normal(size=(200, 1, 4)).astype(np.float32)
-        converter.representative_dataset = lambda: ([sample] for sample in samples)
-        (directory / "Format-Serving").mkdir(parents=True)
-        (directory / "Format-Serving" / "tflite").write_bytes(converter.convert())
-        return _artifact(directory)
-
-
-def _artifact(directory: Path) -> types.Artifact:
-    artifact = standard_artifacts.Model()
-    artifact.uri = str(directory)
-    return artifact
-
-
-def _columns(count: int, **changes: Any) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(7)
-    x = random.normal(size=(count, 4)).astype(np.float32)
-    true = {name: value.numpy() for name, value in _outputs(x + random.normal(0, 0.3, x.shape), 0.0).items()}
-    columns = {
-        "x": x,
-        "kind": true["kind"].argmax(1),
-        "length": true["length"][:, 0],
-        "tags": (true["tags"] > 0.5).astype(np.int64),
-        "country": np.array([b"AT", b"BE", b"CH"])[random.integers(0, 3, count)],
-        "weight": random.uniform(0, 3, count).astype(np.float32),
-    }
-    return {**columns, **changes}
-
-
-def _write(columns: Mapping[str, np.ndarray], directory: Path) -> types.Artifact:
-    split = directory / "Split-eval"
-    split.mkdir(parents=True)
-    for shard in range(3):
-        with tf.io.TFRecordWriter(str(split / f"part-{shard}")) as writer:
-            for row in range(shard, len(columns["country"]), 3):
-                features = {name: _feature(np.ravel(values[row])) for name, values in columns.items()}
-                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-    artifact = standard_artifacts.Examples()
-    artifact.uri, artifact.split_names = str(directory), '["eval"]'
-    return artifact
-
-
-def _feature(values: np.ndarray) -> tf.train.Feature:
-    if values.dtype.kind == "f":
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-    if values.dtype.kind == "i":
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values.tolist()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +48,7 @@ def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artif
 
 @pytest.fixture(scope="module")
 def columns() -> dict[str, np.ndarray]:
-    return _columns(_COUNT)
+    return example_columns(_COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +56,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact
     directory = tmp_path_factory.mktemp("models")
     names = tuple(_LABELS)
     return {
-        INTEGER: _Model(names).save_tflite(directory / "integer"),
-        FLOAT: _Model(names).save(directory / "float"),
-        FAKE_QUANT: _Model(names, 0.05).save(directory / "fake_quant"),
-        LAST_BLESSED: _Model(names, 0.1).save_tflite(directory / "last_blessed"),
+        INTEGER: EvaluatedModel(names).save_tflite(directory / "integer"),
+        FLOAT: EvaluatedModel(names).save(directory / "float"),
+        FAKE_QUANT: EvaluatedModel(names, 0.05).save(directory / "fake_quant"),
+        LAST_BLESSED: EvaluatedModel(names, 0.1).save_tflite(directory / "last_blessed"),
     }
 
 
@@ -176,7 +81,7 @@ def found(
         weight_key="weight",
         models=tuple(models),
     )
-    return _run(task, models, _write(columns, directory / "examples"), directory)
+    return _run(task, models, write_examples(columns, directory / "examples"), directory)
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +191,8 @@ def test_tfma_reads_the_results_of_every_model(found: Found) -> None:
 def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact]:
     directory = tmp_path_factory.mktemp("single")
     return {
-        INTEGER: _Model(("kind",)).save_tflite(directory / "integer"),
-        FLOAT: _Model(("kind",)).save(directory / "float"),
+        INTEGER: EvaluatedModel(("kind",)).save_tflite(directory / "integer"),
+        FLOAT: EvaluatedModel(("kind",)).save(directory / "float"),
     }
 
 
@@ -311,11 +216,11 @@ def test_pass_says_what_is_wrong_with_examples(
     change: Callable[[dict[str, np.ndarray]], Any],
     message: str,
 ) -> None:
-    made = _columns(30)
+    made = example_columns(30)
     change(made)
     task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"}, weight_key="weight")
     with pytest.raises((ValueError, RuntimeError), match=message):
-        _run(task, single, _write(made, tmp_path / "examples"), tmp_path)
+        _run(task, single, write_examples(made, tmp_path / "examples"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -329,29 +234,29 @@ def test_pass_says_what_is_wrong_with_examples(
 def test_pass_says_what_is_wrong_with_the_label_key(
     single: dict[str, types.Artifact], tmp_path: Path, label: str, message: str
 ) -> None:
-    made = _columns(30)
+    made = example_columns(30)
     if label == "tags":
         made["tags"][:] = 9
     task = Task(label_key=label, metrics={"accuracy": "SparseCategoricalAccuracy"})
     with pytest.raises((ValueError, RuntimeError), match=message):
-        _run(task, single, _write(made, tmp_path / "examples"), tmp_path)
+        _run(task, single, write_examples(made, tmp_path / "examples"), tmp_path)
 
 
 def test_pass_finds_degenerate_outputs(single: dict[str, types.Artifact], tmp_path: Path) -> None:
-    class Constant(_Model):
+    class Constant(EvaluatedModel):
         def __init__(self) -> None:
             super().__init__(("kind",))
             self.dense = tf.function(lambda x: {"kind": tf.nn.softmax(x @ tf.ones([4, 3]))})
 
     models = {**single, INTEGER: Constant().save_tflite(tmp_path / "constant")}
     task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
-    found = _run(task, models, _write(_columns(60), tmp_path / "examples"), tmp_path)
+    found = _run(task, models, write_examples(example_columns(60), tmp_path / "examples"), tmp_path)
     assert found.measured.degenerate == {(INTEGER, ""): ("constant", "one class")}
 
 
 def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:
     task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
-    found = _run(task, single, _write(_columns(0), tmp_path / "examples"), tmp_path)
+    found = _run(task, single, write_examples(example_columns(0), tmp_path / "examples"), tmp_path)
     assert found.measured.examples == {}
 
 

@@ -33,6 +33,7 @@ _COMPONENTS = [
     "TFLiteIntConverter",
     "EdgeTPUCompiler",
     "QuantizedEvaluator",
+    "EdgeInfraValidator",
     "Pusher",
 ]
 
@@ -163,7 +164,7 @@ def test_beam_runner_pushes_the_same_model(local_run: Run, tmp_path: Path) -> No
 def test_second_run_comes_from_the_cache_and_says_so(local_run: Run) -> None:
     run = run_digits(local_run.root)
     assert run.status == 0, run.output
-    assert "From TFX's cache: 10 of 10 components" in run.output
+    assert "From TFX's cache: 11 of 11 components" in run.output
     assert run.output.count("from cache") == len(_COMPONENTS)
     assert len(run.pushed) == 1
 
@@ -193,6 +194,16 @@ def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(local_
     assert '"because": "a demo on Friday"' in shown.stdout
 
 
+def test_model_is_held_against_the_last_blessed_one_when_there_is_one(tmp_path: Path) -> None:
+    gate = "accuracy drop vs last_blessed <= 0.05"
+    first, second = (run_digits(tmp_path, "--gate", gate) for _ in range(2))
+    assert (first.status, second.status) == (0, 0), first.output + second.output
+    assert f"Blessed, but: skipped: {gate} (there is no last blessed model yet)" in first.output
+    assert f"holds: {gate} (accuracy is" in second.output
+    codes = [local_properties(run, "QuantizedEvaluator", "blessing")["reason_codes"] for run in (first, second)]
+    assert codes == ["holds, no_baseline", "holds"]
+
+
 def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: Path) -> None:
     metadata = ["--metadata", str(local_run.root / "metadata.sqlite")]
     device = tmp_path / "from_a_device.tflite"
@@ -200,7 +211,7 @@ def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: P
     result = subprocess.run(command("lineage", str(device), *metadata), capture_output=True, text=True, check=True)
     assert hashlib.sha256(device.read_bytes()).hexdigest() in result.stdout
     order = ["PushedModel", "made by", *reversed([c for c in _COMPONENTS if c not in ("ExampleValidator", "Pusher")])]
-    order = [name for name in order if name != "QuantizedEvaluator"]
+    order = [name for name in order if name not in ("QuantizedEvaluator", "EdgeInfraValidator")]
     positions = [result.stdout.index(f"by {name}" if name in _COMPONENTS else name) for name in order]
     assert positions == sorted(positions)
     assert "reasons: holds: accuracy >= 0.97 (accuracy is 0.9" in result.stdout

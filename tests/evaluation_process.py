@@ -1,0 +1,80 @@
+"""Evaluations in processes of their own that are killed at random, and what is there after one that is not.
+
+Run as a program with a directory that holds `request.json`: artifacts by key, exec_properties, and how often to kill.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tfx.types import standard_artifacts
+
+from components import quantized_evaluator
+from pipelines.configs import load_config
+
+_KINDS = {
+    "examples": standard_artifacts.Examples,
+    "evaluation": standard_artifacts.ModelEvaluation,
+    "blessing": standard_artifacts.ModelBlessing,
+}
+
+
+def _artifact(key: str, uri: str) -> Any:
+    artifact = _KINDS.get(key, standard_artifacts.Model)()
+    artifact.uri = uri
+    if key == "examples":
+        artifact.split_names = '["eval"]'
+    return artifact
+
+
+def _evaluate(request: dict[str, Any], outputs: Path) -> None:
+    context = quantized_evaluator.Executor.Context(
+        beam_pipeline_args=list(load_config("digits").beam_pipeline_args), tmp_dir=str(outputs / "tmp"), unique_id="1"
+    )
+    inputs = {key: [_artifact(key, uri)] for key, uri in request["inputs"].items()}
+    made = {key: [_artifact(key, str(outputs / key))] for key in ("evaluation", "blessing")}
+    quantized_evaluator.Executor(context).Do(inputs, made, request["exec_properties"])
+
+
+def _in_a_fork(request: dict[str, Any], outputs: Path, seconds: float) -> tuple[bool, float]:
+    """Whether an evaluation ended by itself, and how long it ran."""
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _evaluate(request, outputs)
+            status = 0
+        finally:
+            os._exit(status)
+    while time.monotonic() < started + seconds:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert status == 0, f"an evaluation ended with {status}"
+            return True, time.monotonic() - started
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False, seconds
+
+
+def main(directory: Path) -> None:
+    """Prints, as JSON, what was killed, and how many evaluations ended before they could be."""
+    request = json.loads((directory / "request.json").read_text())
+    ended, seconds = _in_a_fork(request, directory / "clean", 600)
+    assert ended
+    random_ = random.Random(3)
+    # The last tenth, in which results are written, gets half of the kills.
+    moments = [random_.uniform(0, 1) if number % 2 else random_.uniform(0.9, 1) for number in range(request["kills"])]
+    found = [_in_a_fork(request, directory / "killed", moment * seconds)[0] for moment in moments]
+    assert _in_a_fork(request, directory / "killed", 600)[0]
+    print(json.dumps({"killed": found.count(False), "ended": found.count(True)}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
