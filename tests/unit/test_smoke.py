@@ -1,5 +1,6 @@
 """The smoke test blesses what runs as it did when it was converted, and survives what does not."""
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -197,6 +198,7 @@ def test_smoke_test_judges_runs(
 
 
 def _abort(directory: Path) -> dict[str, Any]:
+    faulthandler.disable()  # pytest's, which would tell all of it
     os.abort()
 
 

@@ -21,7 +21,7 @@ _READ = "ReadVariableOp"
 # Makes what no constant can hold.
 _LIST = "TensorList"
 # Constants computed at once. Each time takes milliseconds.
-_AT_ONCE = 8
+_AT_ONCE = 4
 
 # Puts the value of a constant tensor into a GraphDef, under a name, for the nodes that take it; returns the name of the
 # node that they shall take.

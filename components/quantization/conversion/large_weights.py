@@ -59,6 +59,11 @@ class LargeWeights:
         return (*self.codes.shape[:-1], self.codes.shape[-1] // self.groups)
 
 
+def may_be_large(concrete: Any) -> bool:
+    """Returns whether a concrete function has variables so large that they may be kept apart."""
+    return any((variable.shape.num_elements() or 0) >= LARGE for variable in concrete.variables)
+
+
 def freeze_aside(concrete: Any, per_channel: bool, large: int = LARGE) -> tuple[Any, tuple[LargeWeights, ...]]:
     """Freezes a function, as `freeze`, but keeps the large weights of its convolutions and Dense layers apart.
 

@@ -236,6 +236,8 @@ class ConversionRun:
         """Freezes the function, and perhaps keeps its large weights beside the graph."""
         with self._timed("freeze"):
             if aside and not converter.has_fused_functions(self._function.concrete):
+                if large_weights.may_be_large(self._function.concrete):
+                    _hand_back_freed_memory()
                 found = freeze_aside(self._function.concrete, self._options.per_channel)
             else:
                 found = freeze(self._function.concrete), ()
