@@ -181,7 +181,7 @@ def _binned(
     each = np.broadcast_to(weights[:, None] / confidences.shape[1], confidences.shape)[proper]
     bins = np.minimum((confidences[proper] * BINS).astype(np.int64), BINS - 1)
     columns = [each, each * confidences[proper], each * right[proper]]
-    sums = np.stack([np.bincount(bins, column, minlength=BINS) for column in columns], axis=1)
+    sums: npt.NDArray[np.float64] = np.stack([np.bincount(bins, column, minlength=BINS) for column in columns], axis=1)
     return sums, int(proper.size - proper.sum())
 
 
