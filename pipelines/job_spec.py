@@ -49,7 +49,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from pipelines.pipeline import pipeline_components
 
     components = pipeline_components(config)
-    evaluator, validator, pusher = components[-3:]
+    validator, evaluator, pusher = components[-3:]
     recorder = VerdictRecorder(
         blessing=evaluator.outputs["blessing"],
         infra_blessing=validator.outputs["blessing"],

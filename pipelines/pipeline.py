@@ -92,7 +92,7 @@ def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
 
 
 def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> list[base_node.BaseNode]:
-    """Returns the components that train, convert, compile, evaluate, validate and push, on those of `data_components`.
+    """Returns the components that train, convert, compile, validate, evaluate and push, on those of `data_components`.
 
     With a warm start, or a gate against it, the Resolver of the last blessed model is the first of them.
     """
@@ -163,7 +163,7 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         push_destination=pusher_pb2.PushDestination(filesystem=destination),
         custom_executor_spec=executor_spec.ExecutorClassSpec(VersionedPush),
     )
-    return [*resolvers, trainer, converter, compiler, evaluator, validator, pusher]
+    return [*resolvers, trainer, converter, compiler, validator, evaluator, pusher]
 
 
 def _last_blessed() -> resolver.Resolver:

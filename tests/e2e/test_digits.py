@@ -32,8 +32,8 @@ _COMPONENTS = [
     "QuantizeTrainer",
     "TFLiteIntConverter",
     "EdgeTPUCompiler",
-    "QuantizedEvaluator",
     "EdgeInfraValidator",
+    "QuantizedEvaluator",
     "Pusher",
 ]
 
