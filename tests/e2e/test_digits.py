@@ -179,14 +179,13 @@ def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
     assert (summary.blessed, summary.pushed_to) == (False, "")
 
 
-def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(local_run: Run, tmp_path: Path) -> None:
+def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(tmp_path: Path) -> None:
     strict = "accuracy >= 0.999"
     override = ("--override-gate", "accuracy>=.999", "--because", "a demo on Friday", "--until", "2999-12-31")
-    root = shutil.copytree(local_run.root, tmp_path / "root")
-    run = run_digits(root, "--gate", strict, *override)
+    run = run_digits(tmp_path, "--gate", strict, *override)
     assert run.status == 0, run.output
     assert f"Blessed, but: overridden until 2999-12-31 because a demo on Friday: fails: {strict}" in run.output
-    metadata = ["--metadata", str(root / "metadata.sqlite")]
+    metadata = ["--metadata", str(tmp_path / "metadata.sqlite")]
     shown = subprocess.run(
         command("lineage", str(run.pushed[-1]), *metadata), capture_output=True, text=True, check=True
     )
