@@ -46,6 +46,7 @@ class PipelineConfig:
       metrics: Class names of TFMA or Keras metrics by the names that gates use.
       gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
+      also_compared: Models that the integer one is compared with though no gate asks: "fake_quant", "last_blessed".
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       file_bytes: Largest size of the pushed file; None for any.
       arena_bytes: Largest arena of the model with TFLite's own kernels; None for any.
@@ -72,6 +73,7 @@ class PipelineConfig:
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
+    also_compared: tuple[str, ...] = ()
     weight_key: str = ""
     file_bytes: int | None = None
     arena_bytes: int | None = None
@@ -114,12 +116,24 @@ class PipelineConfig:
             wrong.append("metrics is empty (the first is the one that a run shows)")
         if any(isinstance(slice_keys, str) for slice_keys in self.slices):
             wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
+        if set(self.also_compared) - {FAKE_QUANT, LAST_BLESSED}:
+            wrong.append(f"also_compared={self.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
         measured = Measurable(
             metrics=tuple(self.metrics), slices=self.slices, models=(FLOAT, FAKE_QUANT, LAST_BLESSED), paired=True
         )
         measured.require(self.gates, today())
+
+    @property
+    def compared_models(self) -> frozenset[str]:
+        """Names of the models that the integer model is compared with."""
+        return self.gates.models | frozenset(self.also_compared)
+
+    @property
+    def needs_last_blessed(self) -> bool:
+        """Whether the pipeline looks for the last blessed model."""
+        return self.warm_start or LAST_BLESSED in self.compared_models
 
     @property
     def examples_uri(self) -> str:

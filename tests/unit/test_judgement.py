@@ -299,6 +299,19 @@ def test_incompatible_baseline_refuses_until_it_is_overridden() -> None:
     assert judge(Gates.of("accuracy >= 0.5"), changed, _DAY).blessed  # nothing asks for that model
 
 
+def test_baseline_of_another_pipeline_refuses_whatever_else_differs_until_it_is_overridden() -> None:
+    changed = _measured(
+        foreign=("it is of target cpu, not edge_tpu",),
+        incompatible=("input 'image' is new",),
+        **_without_baseline(_measured()),
+    )
+    text = "accuracy drop vs last_blessed <= 0"
+    verdict = judge(Gates.of(text, "accuracy >= 0.5"), changed, _DAY)
+    assert (verdict.blessed, verdict.codes) == (False, ("foreign_baseline", "holds"))
+    assert "it is of target cpu, not edge_tpu" in verdict.texts[0]
+    assert judge(_overriding(text, "accuracy >= 0.5"), changed, _DAY).codes == ("holds", "overridden")
+
+
 def _overriding(text: str, *others: str) -> Gates:
     override = Override(gate=text, because="the new labels are needed", until=_DAY)
     return dataclasses.replace(Gates.of(text, *others), overrides=(override,))
