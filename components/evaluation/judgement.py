@@ -5,7 +5,7 @@ import datetime
 import math
 from collections.abc import Iterator
 
-from components.evaluation.gate import ANY_VALUE, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
+from components.evaluation.gate import ANY_VALUE, COUNTED, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
 from components.evaluation.verdict import Code, Reason, Verdict
@@ -122,6 +122,8 @@ def _figure(gate: Gate, measured: Measurements, model: str, cut: Slice) -> float
     paired = measured.paired.get((gate.against, gate.output, cut))
     if paired is None:
         return None
+    if gate.metric in COUNTED and math.isnan(paired.difference):
+        return math.nan  # of values there are no flips and ties to count, not none
     prefix = "" if model == INTEGER else "other_"
     return float(getattr(paired, prefix + gate.metric))
 

@@ -229,6 +229,15 @@ def test_judge_refuses_when_a_fact_or_how_it_was_measured_is_not_known(text: str
     assert not verdict.blessed
 
 
+@pytest.mark.parametrize("text", ["worse <= 9", "better >= 0", "ties <= 9", "ties rise <= 9", "agreement >= 0"])
+def test_judge_refuses_gates_on_classes_when_the_model_gives_values(text: str) -> None:
+    """0 of what cannot be counted is no reason to bless."""
+    nothing = dict.fromkeys(("better", "worse", "ties", "other_ties"), 0)
+    paired = dataclasses.replace(_PAIRED, agreement=_NAN, difference=_NAN, low=_NAN, high=_NAN, **nothing)
+    measured = Measurements(metrics={Cell(model=INTEGER): {}}, examples={(): 9}, paired={(FLOAT, "", ()): paired})
+    assert judge(Gates.of(text), measured, _DAY).codes == ("not_a_number",)
+
+
 def test_first_cpu_op_is_none_when_all_ops_are_on_the_target() -> None:
     verdict = judge(Gates.of("first_cpu_op in none"), _measured(facts={"first_cpu_op": ""}), _DAY)
     assert verdict.blessed
