@@ -17,11 +17,12 @@ from tfx.utils import proto_utils
 
 from components import model_artifact
 from components.candidate_facts import candidate_facts
-from components.eval_config import Task, eval_config
+from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
+from components.evaluation.task import Task
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
 from components.last_blessed import ORIGIN_KEY

@@ -57,8 +57,8 @@ def pipeline_components(config: PipelineConfig, on_service: bool = False) -> lis
 
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
-    named = {config.label_key, *(key for keys in config.slices for key in keys)}
-    named |= {config.weight_key} - {""}
+    evaluation = config.evaluation
+    named = {*evaluation.labels.values(), *(key for keys in config.slices for key in keys), config.weight_key} - {""}
     unknown = sorted(named - set(spec))
     if unknown:
         raise ValueError(
@@ -113,6 +113,7 @@ def model_components(
         schema=schema,
         module=tasks.task_path(config.task),
         label_key=config.label_key,
+        weight_key=config.weight_key,
         scheme=config.scheme,
         training=config.training,
         profile=config.target,
@@ -132,7 +133,7 @@ def model_components(
         io_dtype=config.io_dtype,
         representative_examples=config.representative_examples,
         seed=config.training.seed,
-        label_key=config.label_key,
+        label_key=config.label_key if isinstance(config.label_key, str) else "",
         attribution_examples=config.attribution_examples,
         cache_dir=os.path.abspath(config.conversion_cache) if config.conversion_cache else "",
         pipeline=config.name,

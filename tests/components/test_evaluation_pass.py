@@ -13,9 +13,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from evaluated_models import EvaluatedModel, example_columns, write_examples
 from tfx import types
 
-from components.eval_config import Task, eval_config
+from components.eval_config import eval_config
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
+from components.evaluation.task import Task
 from components.evaluation_pass import EvaluationPass
 from components.paired_evaluation import read_measurements
 from components.quantization.interpreter import IntegerModel
