@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import pytest
+from conftest import REPOSITORY
 
 from components.evaluation.gates import Gates, Override
 from components.evaluation.judgement import judge
@@ -383,3 +384,9 @@ def test_judge_takes_plain_metrics_of_a_training_loop() -> None:
 def test_every_code_is_explained_and_only_four_pass() -> None:
     assert tuple(CODES) == get_args(Code)
     assert {"holds", "overridden", "no_baseline", "blessed_ungated"} == PASSING
+
+
+def test_readme_has_every_code() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    for code, meaning in CODES.items():
+        assert f"| `{code}` | {'passes' if code in PASSING else 'refuses'} | {meaning} |" in readme

@@ -1,6 +1,8 @@
 """How the components are connected."""
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 from tfx.dsl.compiler import compiler
@@ -34,6 +36,39 @@ def test_models_are_compared_without_a_gate_when_the_config_says_so(config: Pipe
     assert {"fake_quant_model", "last_blessed_model"} <= set(components["QuantizedEvaluator"].inputs)
     with pytest.raises(ValueError, match="also_compared=.*float.*some of 'fake_quant', 'last_blessed'"):
         dataclasses.replace(config, also_compared=("float",))
+
+
+def test_several_outputs_and_weights_reach_trainer_and_evaluator(config: PipelineConfig) -> None:
+    several = dataclasses.replace(
+        config,
+        label_key={"digit": "label", "brightness": "image"},
+        weight_key="label",
+        metrics={"digit/accuracy": "SparseCategoricalAccuracy", "brightness/error": "MeanAbsoluteError"},
+        gates=Gates.of("accuracy of digit drop <= 0.01", "error of brightness <= 2"),
+    )
+    components = {component.id: component for component in pipeline_components(several)}
+    assert components["QuantizeTrainer"].exec_properties["training_only"] == '["image", "label"]'
+    evaluation = json.loads(components["QuantizedEvaluator"].exec_properties["eval_config"])
+    assert evaluation["model_specs"][0]["label_keys"] == {"digit": "label", "brightness": "image"}
+    assert evaluation["model_specs"][0]["example_weight_key"] == "label"
+    assert [spec["output_names"] for spec in evaluation["metrics_specs"]] == [["digit"], ["brightness"]]
+    assert several.evaluation.headline == ("digit", "accuracy")
+    assert config.evaluation.headline == ("", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gates": Gates.of("accuracy >= 0.9")}, "gate 'accuracy >= 0.9': no output ''; there are digit"),
+        ({"metrics": {"size/error": "MeanAbsoluteError"}}, "metrics of outputs size, which have no label_key"),
+        ({"gates": Gates.of("agreement of digit >= 0.9"), "weight_key": "price"}, "weight_key or slices name price"),
+    ],
+)
+def test_outputs_and_weights_that_are_not_there_are_refused_when_the_pipeline_is_built(
+    config: PipelineConfig, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline_components(dataclasses.replace(config, label_key={"digit": "label"}, **changes))
 
 
 def _gated(config: PipelineConfig) -> PipelineConfig:
