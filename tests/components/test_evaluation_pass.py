@@ -39,7 +39,7 @@ class Found:
 
 def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artifact, directory: Path) -> Found:
     evaluation = EvaluationPass.of(
-        eval_config(task, Gates.of("example_count of kind >= 1" if len(task.labels) > 1 else "example_count >= 1")),
+        eval_config(task, Gates.of("example_count >= 1" if "" in task.labels else "example_count of kind >= 1")),
         models,
     )
     path = str(directory / "evaluation")
