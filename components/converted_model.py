@@ -41,6 +41,7 @@ class ConvertedModel:
       features: Some examples, as the model takes them.
       attribution: Where accuracy went; None if that was not measured.
       coverage: How the sample that ranges were calibrated with stands for its split, as JSON; "" if training gave all.
+      pipeline: Name of the pipeline; "" for none.
     """
 
     made: Conversion
@@ -50,6 +51,7 @@ class ConvertedModel:
     features: Mapping[str, npt.NDArray[Any]]
     attribution: Attribution | None
     coverage: str
+    pipeline: str
 
     def publish(self, source: types.Artifact, output: types.Artifact, run_id: str) -> None:
         """Writes the artifact.
@@ -76,6 +78,7 @@ class ConvertedModel:
             facts: dict[str, model_artifact.Fact] = {
                 **self._facts(tflite, audit),
                 "parent_sha256": parent,
+                "pipeline": self.pipeline,
                 "task": source.get_string_custom_property("task"),
                 "float_model_uri": source.get_string_custom_property("float_model_uri"),
                 **{

@@ -1,60 +1,17 @@
 """TFMA's configuration for an integer model and those that it is held against."""
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import batched_metrics, prediction_agreement
 from components.evaluation.gate import ANY_VALUE, FACTS, PAIRED, Gate, sorted_slice
-from components.evaluation.gates import Gates, Measurable, today
-from components.evaluation.measurements import FLOAT, INTEGER, Slice
+from components.evaluation.gates import Gates
+from components.evaluation.measurements import FLOAT, Slice
+from components.evaluation.task import Task
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What the models are asked, and how well is measured.
-
-    Attributes:
-      label_key: The transformed feature that is the label; of a model with several outputs, by output.
-      metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
-        always there. With several outputs a metric is of all of them, or, as "output/name", of one.
-      slices: Features, or groups of features, by which the metrics are sliced.
-      weight_key: The transformed feature that is the weight of an example; "" for equal weights.
-      models: Names of the models, the integer one first and its float parent second.
-    """
-
-    label_key: str | Mapping[str, str]
-    metrics: Mapping[str, str]
-    slices: Sequence[Sequence[str]] = ()
-    weight_key: str = ""
-    models: tuple[str, ...] = (INTEGER, FLOAT)
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """The feature that is the label of each output, that of an only one under ""."""
-        return {"": self.label_key} if isinstance(self.label_key, str) else self.label_key
-
-    def metrics_of(self, output: str) -> dict[str, str]:
-        """Class names of the metrics of an output."""
-        names = {name: name.rpartition("/") for name in self.metrics}
-        return {parts[2]: self.metrics[name] for name, parts in names.items() if parts[0] in ("", output)}
-
-    def require(self, gates: Gates) -> None:
-        """Raises ValueError if a gate is on something that is not measured, or a metric of no output."""
-        wrong = sorted({name.rpartition("/")[0] for name in self.metrics} - {"", *self.labels})
-        if wrong:
-            raise ValueError(f"metrics of outputs {', '.join(wrong)}, which have no label_key; give it by output")
-        Measurable(
-            metrics=tuple(dict.fromkeys(name for output in self.labels for name in self.metrics_of(output))),
-            slices=tuple(tuple(group) for group in self.slices),
-            models=tuple(name for name in self.models if name != INTEGER),
-            outputs=tuple(self.labels),
-            paired=True,
-        ).require(gates, today())
 
 
 def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:

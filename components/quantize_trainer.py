@@ -55,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
         # Workers that train together must find each other before anything else runs in TensorFlow.
         strategy = make_strategy(parameters.distribution, parameters.batch_size)
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
-        serving_features = _serving_features(input_dict, transform, exec_properties["label_key"])
+        serving_features = _serving_features(input_dict, transform, json.loads(exec_properties["training_only"]))
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tfx-qat-")))
             datasets = [
@@ -158,17 +158,21 @@ def _ladder_options(exec_properties: dict[str, Any]) -> LadderOptions | None:
 
 
 def _serving_features(
-    input_dict: dict[str, list[types.Artifact]], transform: tft.TFTransformOutput, label_key: str
+    input_dict: dict[str, list[types.Artifact]], transform: tft.TFTransformOutput, training_only: list[str]
 ) -> frozenset[str]:
-    """All raw features but the label and those that the schema keeps out of serving."""
+    """All raw features but labels and weights, and those that the schema keeps out of serving."""
     raw = frozenset(transform.raw_feature_spec())
-    if label_key not in raw:
-        raise ValueError(f"label_key {label_key!r} is no raw feature; there are {', '.join(sorted(raw))}")
+    unknown = sorted(set(training_only) - raw)
+    if unknown:
+        raise ValueError(
+            f"label_key or weight_key {', '.join(map(repr, unknown))} is no raw feature; there are"
+            f" {', '.join(sorted(raw))}"
+        )
     schema = io_utils.SchemaReader().read(
         io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
     )
     absent = {feature.name for feature in schema.feature if _SERVING_ENVIRONMENT in feature.not_in_environment}
-    return raw - absent - {label_key}
+    return raw - absent - set(training_only)
 
 
 class QuantizeTrainerSpec(component_spec.ComponentSpec):
@@ -182,7 +186,7 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
         "profile": component_spec.ExecutionParameter(type=str),
         "io_dtype": component_spec.ExecutionParameter(type=str),
         "gates": component_spec.ExecutionParameter(type=str),
-        "label_key": component_spec.ExecutionParameter(type=str),
+        "training_only": component_spec.ExecutionParameter(type=str),
         "train_split": component_spec.ExecutionParameter(type=str),
         "eval_split": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
@@ -220,7 +224,8 @@ class QuantizeTrainer(base_component.BaseComponent):
         transform_graph: types.BaseChannel,
         schema: types.BaseChannel,
         module: str,
-        label_key: str,
+        label_key: str | Mapping[str, str],
+        weight_key: str = "",
         scheme: str | QuantizationScheme = "full_int8",
         training: TrainingParameters | None = None,
         profile: str = "edge_tpu",
@@ -240,7 +245,8 @@ class QuantizeTrainer(base_component.BaseComponent):
           schema: Schema of the raw examples.
           module: Dotted path of an installed module that defines `build_model(hyperparameters)` and `input_fn`, as
             described in pipelines/tasks/__init__.py.
-          label_key: The raw feature that is the label; it is not needed for serving.
+          label_key: The raw feature that is the label, by output if there are several; it is not needed for serving.
+          weight_key: The raw feature that is the weight of an example, which is not needed either; "" for none.
           scheme: A quantization scheme or its name.
           training: Epochs, rates and so on.
           profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
@@ -266,6 +272,7 @@ class QuantizeTrainer(base_component.BaseComponent):
         io_dtypes.require(io_dtype, scheme)
         if not scheme.trained:
             raise ValueError(f"scheme {scheme.name!r} is not trained; TFLiteIntConverter applies it to a float model")
+        labels = [label_key] if isinstance(label_key, str) else label_key.values()
         to_stop_at = gates.before_evaluation() if gates and training.strategy == "auto" else Gates()
         if training.strategy == "auto" and not to_stop_at.bounds:
             raise ValueError(
@@ -287,7 +294,7 @@ class QuantizeTrainer(base_component.BaseComponent):
                 profile=profile,
                 io_dtype=io_dtypes.as_text(io_dtype),
                 gates=to_stop_at.to_json(),
-                label_key=label_key,
+                training_only=json.dumps(sorted({*labels, weight_key} - {""})),
                 train_split=train_split,
                 eval_split=eval_split,
                 toolchain=toolchain.versions_json(),

@@ -17,13 +17,15 @@ from tfx.utils import proto_utils
 
 from components import model_artifact
 from components.candidate_facts import candidate_facts
-from components.eval_config import Task, eval_config
-from components.evaluation.baseline import foreign, incompatibilities
+from components.eval_config import eval_config
+from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
+from components.evaluation.task import Task
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
+from components.last_blessed import ORIGIN_KEY
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.targets import require_target
@@ -36,8 +38,6 @@ MODEL_KEYS = {
     LAST_BLESSED: "last_blessed_model",
 }
 _PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
-# Who made a model, of which task, for which target: TFX writes the first.
-_ORIGINS = ("pipeline_name", "task", "profile")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -63,10 +63,11 @@ class Executor(evaluator_executor.Executor):
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
-        incompatible = _incompatible(models)
+        other_origin, incompatible = _differences(models)
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        left_out = {LAST_BLESSED} if other_origin or incompatible else set()
         evaluation_pass = EvaluationPass.of(
-            config, {name: model for name, model in models.items() if name != LAST_BLESSED or not incompatible}
+            config, {name: model for name, model in models.items() if name not in left_out}
         )
         gates = Gates.from_json(exec_properties["gates"])
         with model_artifact.local_serving(models[INTEGER]) as serving:
@@ -80,7 +81,7 @@ class Executor(evaluator_executor.Executor):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
                 )
-            measured = dataclasses.replace(measured, incompatible=incompatible)
+            measured = dataclasses.replace(measured, foreign=other_origin, incompatible=incompatible)
             verdict = judge(gates, measured, today())
         for name, value in facts.items():
             if isinstance(value, str):
@@ -90,14 +91,19 @@ class Executor(evaluator_executor.Executor):
         _bless(blessing, verdict, gates, models)
 
 
-def _incompatible(models: Mapping[str, types.Artifact]) -> tuple[str, ...]:
-    """How the last blessed model differs from the integer model in inputs, outputs and labels."""
+def _origin(model: types.Artifact) -> Origin:
+    """What TFLiteIntConverter recorded of an integer model."""
+    facts = (model.get_string_custom_property(name) for name in ("pipeline", "task", "profile"))
+    return Origin(**dict(zip(("pipeline", "task", "target"), facts, strict=True)))
+
+
+def _differences(models: Mapping[str, types.Artifact]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How the last blessed model differs from the integer one in its origin, and in inputs, outputs and labels."""
     if LAST_BLESSED not in models:
-        return ()
+        return (), ()
     ours, other = models[INTEGER], models[LAST_BLESSED]
     contracts = [model_artifact.read_contract(model) for model in (ours, other)]
-    origins = [{key: model.get_string_custom_property(key) for key in _ORIGINS} for model in (ours, other)]
-    return (*foreign(*origins), *incompatibilities(*contracts))
+    return foreign(_origin(ours), _origin(other)), incompatibilities(*contracts)
 
 
 def _properties(measured: Measurements) -> dict[str, float]:
@@ -139,6 +145,7 @@ def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Map
     blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
     blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
     blessing.set_string_custom_property("overrides", gates.overrides_json())
+    blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
     for reason in verdict.reasons:
         if not reason.gate:
             _LOGGER.warning("%s", reason.text)
@@ -211,7 +218,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           slices: Features, or groups of features, by which the metrics are sliced.
           weight_key: The transformed feature that is the weight of an example; "" for equal weights.
           fake_quant_model: The model with fake quantization that the integer model was made from, to be compared too.
-          last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet.
+          last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet. One
+            of another pipeline, task or target is not compared, and refused by each gate against it.
           compiled_model: What will be pushed; must have been made from `model`.
           target: Name of the target, by whose rules gates are held against the share of the work that it takes.
           split: The split to evaluate on.

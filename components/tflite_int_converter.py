@@ -64,6 +64,7 @@ class Executor(base_executor.BaseExecutor):
             features=batches[0],
             attribution=found,
             coverage=covered,
+            pipeline=exec_properties["pipeline"],
         )
         run_id = (self._context and self._context.pipeline_run_id) or ""
         model.publish(source, artifact_utils.get_single_instance(output_dict["tflite_model"]), run_id)
@@ -112,6 +113,7 @@ class TFLiteIntConverterSpec(component_spec.ComponentSpec):
         "label_key": component_spec.ExecutionParameter(type=str),
         "attribution_examples": component_spec.ExecutionParameter(type=int),
         "cache_dir": component_spec.ExecutionParameter(type=str),
+        "pipeline": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -163,6 +165,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
         label_key: str = "",
         attribution_examples: int = 200,
         cache_dir: str = "",
+        pipeline: str = "",
     ) -> None:
         """Declares the component.
 
@@ -196,6 +199,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
             of kernels run them, the slow reference kernels 32 at most.
           cache_dir: Local directory in which conversions are kept by the hash of all that decides them, so that a retry
             does not convert again; "" for none.
+          pipeline: Name of the pipeline, which stays with the model: QuantizedEvaluator holds it only against a last
+            blessed model of the same one; "" for none.
 
         Raises:
           ValueError: If an argument is wrong or scheme and profile do not fit.
@@ -239,6 +244,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
                 label_key=label_key,
                 attribution_examples=attribution_examples,
                 cache_dir=cache_dir,
+                pipeline=pipeline,
                 toolchain=toolchain.versions_json(),
                 tflite_model=channel_utils.as_channel([standard_artifacts.Model()]),
             )

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 
 from components import targets
-from components.evaluation.gates import Gates, Measurable, Override, parse_day, today
-from components.evaluation.measurements import FAKE_QUANT, FLOAT, LAST_BLESSED
+from components.evaluation.gates import Gates, Override, parse_day
+from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
+from components.evaluation.task import Task
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
@@ -26,7 +27,7 @@ class PipelineConfig:
     Attributes:
       name: Name of the pipeline: lowercase letters, digits and "-", a letter first, at most 63.
       task: Name of a task in pipelines/tasks, or the dotted path of a module like those.
-      label_key: The raw and transformed feature that is the label.
+      label_key: The raw and transformed feature that is the label; of a model with several outputs, by output.
       root: Directory under which everything is kept, unless told otherwise below.
       examples_dir: Directory of raw TFRecord files of tf.Examples; "" for `examples` under the root, where a task that
         can write its own examples puts them.
@@ -43,9 +44,10 @@ class PipelineConfig:
       when_missing: Without the target's compiler: "analyze" or "fail".
       training: Strategy, epochs, rates, seed and so on.
       warm_start: Whether float training begins with the weights of the last blessed model.
-      metrics: Class names of TFMA or Keras metrics by the names that gates use.
+      metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
       gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
+      also_compared: Models that the integer one is compared with though no gate asks: "fake_quant", "last_blessed".
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       file_bytes: Largest size of the pushed file; None for any.
       arena_bytes: Largest arena of the model with TFLite's own kernels; None for any.
@@ -55,7 +57,7 @@ class PipelineConfig:
 
     name: str
     task: str
-    label_key: str
+    label_key: str | Mapping[str, str]
     root: str
     examples_dir: str = ""
     push_dir: str = ""
@@ -72,6 +74,7 @@ class PipelineConfig:
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
+    also_compared: tuple[str, ...] = ()
     weight_key: str = ""
     file_bytes: int | None = None
     arena_bytes: int | None = None
@@ -114,12 +117,32 @@ class PipelineConfig:
             wrong.append("metrics is empty (the first is the one that a run shows)")
         if any(isinstance(slice_keys, str) for slice_keys in self.slices):
             wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
+        if set(self.also_compared) - {FAKE_QUANT, LAST_BLESSED}:
+            wrong.append(f"also_compared={self.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
-        measured = Measurable(
-            metrics=tuple(self.metrics), slices=self.slices, models=(FLOAT, FAKE_QUANT, LAST_BLESSED), paired=True
+        self.evaluation.require(self.gates)
+
+    @property
+    def evaluation(self) -> Task:
+        """What is measured."""
+        return Task(
+            label_key=self.label_key,
+            metrics=self.metrics,
+            slices=self.slices,
+            weight_key=self.weight_key,
+            models=(INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED),
         )
-        measured.require(self.gates, today())
+
+    @property
+    def compared_models(self) -> frozenset[str]:
+        """Names of the models that the integer model is compared with."""
+        return self.gates.models | frozenset(self.also_compared)
+
+    @property
+    def needs_last_blessed(self) -> bool:
+        """Whether the pipeline looks for the last blessed model."""
+        return self.warm_start or LAST_BLESSED in self.compared_models
 
     @property
     def examples_uri(self) -> str:

@@ -46,9 +46,10 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from tfx.orchestration.pipeline import Pipeline
 
     from components.verdict_reporter import RunReporter, VerdictRecorder
+    from pipelines.last_blessed import narrow_queries
     from pipelines.pipeline import pipeline_components
 
-    components = pipeline_components(config)
+    components = pipeline_components(config, on_service=True)
     validator, evaluator, pusher = components[-3:]
     recorder = VerdictRecorder(
         blessing=evaluator.outputs["blessing"],
@@ -79,6 +80,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
     if deployment.service_account:
         job["serviceAccount"] = deployment.service_account
+    narrow_queries(job, config)
     _deploy(config, job, runner, uncached=recorder.id)
     _check_placeholders(job)
     return job

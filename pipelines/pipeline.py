@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from tfx import components as standard
 from tfx import types
 from tfx.dsl.components.base import base_node, executor_spec
-from tfx.dsl.components.common import resolver
-from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
-from tfx.types import standard_artifacts
 
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
@@ -25,6 +22,7 @@ from components.tflite_int_converter import TFLiteIntConverter
 from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
 from pipelines.config import PipelineConfig
+from pipelines.last_blessed import last_blessed
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -43,20 +41,24 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     )
 
 
-def pipeline_components(config: PipelineConfig) -> list[base_node.BaseNode]:
+def pipeline_components(config: PipelineConfig, on_service: bool = False) -> list[base_node.BaseNode]:
     """Returns all components of a config's pipeline, the Pusher last.
+
+    Args:
+      config: The config.
+      on_service: Whether they will be compiled for a service, whose Resolver is another.
 
     Raises:
       ValueError: As `create_pipeline`.
     """
     _check_features(config, tasks.load_task(config.task).RAW_FEATURE_SPEC)
     data = data_components(config)
-    return [*data, *model_components(config, data)]
+    return [*data, *model_components(config, data, on_service)]
 
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
-    named = {config.label_key, *(key for keys in config.slices for key in keys)}
-    named |= {config.weight_key} - {""}
+    evaluation = config.evaluation
+    named = {*evaluation.labels.values(), *(key for keys in config.slices for key in keys), config.weight_key} - {""}
     unknown = sorted(named - set(spec))
     if unknown:
         raise ValueError(
@@ -91,10 +93,12 @@ def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
     return [example_gen, statistics_gen, schema_gen, validator, transform]
 
 
-def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> list[base_node.BaseNode]:
+def model_components(
+    config: PipelineConfig, data: list[base_node.BaseNode], on_service: bool = False
+) -> list[base_node.BaseNode]:
     """Returns the components that train, convert, compile, validate, evaluate and push, on those of `data_components`.
 
-    With a warm start, or a gate against it, the Resolver of the last blessed model is the first of them.
+    With a warm start, or where it is evaluated, the Resolver of the last blessed model is the first of them.
     """
     example_gen, _, schema_gen, _, transform = data
     schema = schema_gen.outputs["schema"]
@@ -102,20 +106,20 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
     }
-    compared = config.gates.models
-    resolvers = [_last_blessed()] if config.warm_start or LAST_BLESSED in compared else []
-    last_blessed = resolvers[0].outputs["model"] if resolvers else None
+    resolvers = [last_blessed(config, on_service)] if config.needs_last_blessed else []
+    earlier_model = resolvers[0].outputs["model"] if resolvers else None
     trainer = QuantizeTrainer(
         **transformed,
         schema=schema,
         module=tasks.task_path(config.task),
         label_key=config.label_key,
+        weight_key=config.weight_key,
         scheme=config.scheme,
         training=config.training,
         profile=config.target,
         io_dtype=config.io_dtype,
         gates=config.gates,
-        warm_start_model=last_blessed if config.warm_start else None,
+        warm_start_model=earlier_model if config.warm_start else None,
     )
     converter = TFLiteIntConverter(
         **transformed,
@@ -129,9 +133,10 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         io_dtype=config.io_dtype,
         representative_examples=config.representative_examples,
         seed=config.training.seed,
-        label_key=config.label_key,
+        label_key=config.label_key if isinstance(config.label_key, str) else "",
         attribution_examples=config.attribution_examples,
         cache_dir=os.path.abspath(config.conversion_cache) if config.conversion_cache else "",
+        pipeline=config.name,
     )
     compiler = _compiler(config, converter.outputs["tflite_model"])
     evaluator = QuantizedEvaluator(
@@ -145,8 +150,8 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         slices=config.slices,
         weight_key=config.weight_key,
         target=config.target,
-        fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
-        last_blessed_model=last_blessed if LAST_BLESSED in compared else None,
+        fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in config.compared_models else None,
+        last_blessed_model=earlier_model if LAST_BLESSED in config.compared_models else None,
     )
     validator = EdgeInfraValidator(
         model=converter.outputs["tflite_model"],
@@ -164,14 +169,6 @@ def model_components(config: PipelineConfig, data: list[base_node.BaseNode]) -> 
         custom_executor_spec=executor_spec.ExecutorClassSpec(VersionedPush),
     )
     return [*resolvers, trainer, converter, compiler, validator, evaluator, pusher]
-
-
-def _last_blessed() -> resolver.Resolver:
-    return resolver.Resolver(
-        strategy_class=latest_blessed_model_strategy.LatestBlessedModelStrategy,
-        model=types.Channel(type=standard_artifacts.Model),
-        model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-    ).with_id("last_blessed")
 
 
 def _compiler(config: PipelineConfig, model: types.BaseChannel) -> TargetCompiler:

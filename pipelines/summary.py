@@ -10,6 +10,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 
 from components.model_artifact import TFLITE_FILE
+from components.quantization.agreement import AGREEMENT
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataStore
 
@@ -78,16 +79,17 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
     missing = sorted(needed - set(outputs))
     if missing:
         raise ValueError(f"the last run of {config.name} has no {', '.join(missing)}; run it again")
-    metric = next(iter(config.metrics))
+    output, metric = config.evaluation.headline
+    of_output = "_".join(filter(None, (output, metric)))
     compiled, pushed = outputs["compiled_model"], outputs["pushed_model"]
     blessings = outputs["blessing"], outputs["infra_blessing"]
     of_gates, of_smoke_test = (json.loads(str(blessing.properties["reasons"])) for blessing in blessings)
     destination = str(pushed.properties.get("pushed_destination", ""))
     return RunSummary(
-        float_accuracy=_number(outputs["evaluation"], f"float_{metric}"),
-        qat_accuracy=_number(outputs["model"], f"eval_{metric}"),
-        int8_accuracy=_number(outputs["evaluation"], f"integer_{metric}"),
-        agreement=_number(outputs["evaluation"], "integer_agreement"),
+        float_accuracy=_number(outputs["evaluation"], f"float_{of_output}"),
+        qat_accuracy=_number(outputs["model"], f"eval_{of_output}"),
+        int8_accuracy=_number(outputs["evaluation"], f"integer_{of_output}"),
+        agreement=_number(outputs["evaluation"], "_".join(filter(None, ("integer", output, AGREEMENT)))),
         float_bytes=int(_number(outputs["float_model"], "size_bytes")),
         int8_bytes=int(_number(outputs["tflite_model"], "size_bytes")),
         ops_on_target=int(_number(compiled, "ops_on_target")),
@@ -96,12 +98,12 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         compiled=bool(compiled.properties["compiled"]),
         compiler=str(compiled.properties["compiler"]),
         rung=str(outputs["model"].properties.get("kind", "")),
-        rungs=_rungs(outputs["model"], metric),
+        rungs=_rungs(outputs["model"], of_output),
         warm_start=_warm_start(outputs["float_model"]),
         blessed=all(blessing.properties["blessed"] == 1 for blessing in blessings),
         reasons=(*of_gates, *(reason for reason in of_smoke_test if not reason.startswith("holds: "))),
         pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
-        metric=metric,
+        metric=f"{metric} of {output}" if output else metric,
         components=len(executions),
         cached=tuple(execution.component for execution in executions if execution.cached),
     )

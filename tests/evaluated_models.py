@@ -9,6 +9,8 @@ import tensorflow as tf
 from tfx import types
 from tfx.types import standard_artifacts
 
+from components.quantization.contract.schema import Contract, Input, Output, Preparation, Verification
+
 _SPEC = {
     "x": tf.io.FixedLenFeature([4], tf.float32),
     "kind": tf.io.FixedLenFeature([], tf.int64),
@@ -107,3 +109,24 @@ def _feature(values: np.ndarray) -> tf.train.Feature:
     if values.dtype.kind == "i":
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values.tolist()))
+
+
+def integer_contract(labels: tuple[str, ...]) -> Contract:
+    """What the contract of a model with the one output "kind" says, as far as models are compared by it."""
+    edge = {"position": 0, "tensor_index": 0, "dtype": "int8", "scale": 0.0625, "zero_point": 0}
+    limits = {"real_min": -8.0, "real_max": 7.9375, "layout": "?"}
+    preparation = Preparation(
+        source="x",
+        source_dtype="float32",
+        source_shape=(1, 4),
+        raw_features=("x",),
+        kind="identity",
+        shift=0,
+        verified=Verification(method="exhaustive", count=256, mismatches=0),
+    )
+    return Contract(
+        tflite_sha256="0" * 64,
+        signature="serving_default",
+        inputs=(Input(name="x", shape=(1, 4), preparation=preparation, **edge, **limits),),
+        outputs=(Output(name="kind", shape=(1, 3), labels=labels, **edge, **limits),),
+    )

@@ -103,6 +103,8 @@ class PipelineService:
 
     def find(self, query: str, inputs: Mapping[str, list[Json]]) -> list[Json]:
         """Returns the newest live artifact that a resolver's filter matches, or none."""
+        if any(not inputs[match[1]] for match in _PLACEHOLDER.finditer(query)):
+            return []
         query = _PLACEHOLDER.sub(lambda match: str(inputs[match[1]][0]["metadata"][match[2]]), query)
         for artifact in reversed(self._artifacts):
             if all(self._matches(artifact, term) for term in query.split(" AND ")):

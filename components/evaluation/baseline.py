@@ -1,8 +1,31 @@
 """Whether the last blessed model is one that an integer model can be held against."""
 
-from collections.abc import Mapping
+import dataclasses
 
 from components.quantization.contract.schema import Contract, Edge, Input, Output
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a model is of. Models of other origins solve other problems, and are not what came before it.
+
+    Attributes:
+      pipeline: Name of the pipeline; "" where that is not known, as below.
+      task: Dotted path of the module that describes the task.
+      target: Name of the target.
+    """
+
+    pipeline: str
+    task: str
+    target: str
+
+    def __str__(self) -> str:
+        """The origin as one word, which a blessing carries and resolvers look for.
+
+        >>> str(Origin(pipeline="digits", task="tasks.digits", target="cpu"))
+        'digits/tasks.digits/cpu'
+        """
+        return "/".join((self.pipeline, self.task, self.target))
 
 
 def incompatibilities(contract: str, baseline: str) -> tuple[str, ...]:
@@ -26,17 +49,22 @@ def incompatibilities(contract: str, baseline: str) -> tuple[str, ...]:
     return (*_differences("input", ours.inputs, theirs.inputs), *_differences("output", ours.outputs, theirs.outputs))
 
 
-def foreign(ours: Mapping[str, str], baseline: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns how the last blessed model is another pipeline's, task's or target's, one sentence each.
+def foreign(ours: Origin, baseline: Origin) -> tuple[str, ...]:
+    """Returns how the last blessed model is of another origin, one sentence each; empty if it is not.
 
     Args:
-      ours: What made the integer model, by what it is called; "" where that is not known.
-      baseline: The same of the last blessed model.
+      ours: Origin of the integer model.
+      baseline: Origin of the last blessed model.
+
+    >>> ours = Origin(pipeline="digits", task="tasks.digits", target="cpu")
+    >>> foreign(ours, dataclasses.replace(ours, target="edge_tpu"))
+    ('it is of target edge_tpu, not cpu',)
     """
+    pairs = zip(dataclasses.asdict(ours).items(), dataclasses.astuple(baseline), strict=True)
     return tuple(
-        f"it is of {key} {baseline[key]}, not {ours[key]}"
-        for key in ours
-        if ours[key] and baseline.get(key) and ours[key] != baseline[key]
+        f"it is of {what} {theirs or '(not known)'}, not {mine or '(not known)'}"
+        for (what, mine), theirs in pairs
+        if mine != theirs
     )
 
 

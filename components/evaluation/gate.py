@@ -33,6 +33,8 @@ PAIRED: dict[str, tuple[Kind, ...]] = {
     "ties": ("at_most", "rise_at_most"),
     "calibration_error": ("at_most", "rise_at_most"),
 }
+COUNTED = ("better", "worse", "ties")
+"""Of the paired figures those that count examples by the class that is predicted."""
 # Of these a single value is already one against another model.
 _OF_TWO_MODELS = (AGREEMENT, "better", "worse")
 

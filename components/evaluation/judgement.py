@@ -5,7 +5,7 @@ import datetime
 import math
 from collections.abc import Iterator
 
-from components.evaluation.gate import ANY_VALUE, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
+from components.evaluation.gate import ANY_VALUE, COUNTED, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
 from components.evaluation.verdict import Code, Reason, Verdict
@@ -48,6 +48,8 @@ def _reasons(gate: Gate, measured: Measurements) -> Iterator[Reason]:
     """The reasons of one gate, one for each slice."""
     if gate.metric in FACTS:
         yield _of_fact(gate, measured)
+    elif gate.compares and gate.against == LAST_BLESSED and measured.foreign:
+        yield _fails(gate, "foreign_baseline", f"the last blessed model is none: {'; '.join(measured.foreign)}")
     elif gate.compares and gate.against == LAST_BLESSED and measured.incompatible:
         yield _fails(
             gate, "incompatible_baseline", f"the last blessed model differs: {'; '.join(measured.incompatible)}"
@@ -120,6 +122,8 @@ def _figure(gate: Gate, measured: Measurements, model: str, cut: Slice) -> float
     paired = measured.paired.get((gate.against, gate.output, cut))
     if paired is None:
         return None
+    if gate.metric in COUNTED and math.isnan(paired.difference):
+        return math.nan  # of values there are no flips and ties to count, not none
     prefix = "" if model == INTEGER else "other_"
     return float(getattr(paired, prefix + gate.metric))
 

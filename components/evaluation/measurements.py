@@ -72,6 +72,7 @@ class Measurements:
         a number".
       incompatible: How inputs, outputs and labels of the last blessed model differ from the integer model's, one
         sentence each; empty if they do not, or there is none. With it, nothing needs to be measured of that model.
+      foreign: How its pipeline, task or target is another; the same.
       facts: What is known of the model as a file and on its target: "model_bytes", "arena_bytes", "macs_on_target" (0
         to 1), "first_cpu_op" (name of the first operation off the target, "" if there is none), and, where it was
         measured, "latency_ms" with "latency_host", "latency_kernels" and "latency_threads".
@@ -82,6 +83,7 @@ class Measurements:
     paired: Mapping[tuple[str, str, Slice], Paired] = dataclasses.field(default_factory=dict)
     degenerate: Mapping[tuple[str, str], tuple[str, ...]] = dataclasses.field(default_factory=dict)
     incompatible: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     facts: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 

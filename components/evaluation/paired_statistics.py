@@ -18,6 +18,7 @@ REPLICATES = 10_000
 _SEED = 20_240_501
 # Up to so many flips the test is exact; beyond, the two agree to three digits.
 _EXACT_FLIPS = 1_000
+_ROUNDING = 1e-6  # by which probabilities in float32 miss 0 and 1
 _BETTER, _WORSE, _SAME = range(3)
 _MOMENTS = 6  # examples; sums of w, w^2, wd, w^2 d, w^2 d^2 with weight w and difference d
 
@@ -177,9 +178,9 @@ def _binned(
     confidences: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], int]:
     """Sums of weight, confidence and right decisions in bins of confidence; how many confidences are no probability."""
-    proper = (confidences >= 0) & (confidences <= 1)
+    proper = (confidences >= -_ROUNDING) & (confidences <= 1 + _ROUNDING)
     each = np.broadcast_to(weights[:, None] / confidences.shape[1], confidences.shape)[proper]
-    bins = np.minimum((confidences[proper] * BINS).astype(np.int64), BINS - 1)
+    bins = np.clip((confidences[proper] * BINS).astype(np.int64), 0, BINS - 1)
     columns = [each, each * confidences[proper], each * right[proper]]
     sums: npt.NDArray[np.float64] = np.stack([np.bincount(bins, column, minlength=BINS) for column in columns], axis=1)
     return sums, int(proper.size - proper.sum())

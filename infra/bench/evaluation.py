@@ -158,9 +158,10 @@ def _ours(directory: Path, workers: int) -> int:
     from apache_beam.options.pipeline_options import PipelineOptions
     from tfx.types import standard_artifacts
 
-    from components.eval_config import Task, eval_config
+    from components.eval_config import eval_config
     from components.evaluation.gates import Gates
     from components.evaluation.measurements import FLOAT, INTEGER
+    from components.evaluation.task import Task
     from components.evaluation_pass import EvaluationPass
     from components.paired_evaluation import read_measurements
 

@@ -11,11 +11,13 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
 from evaluated_models import EvaluatedModel, example_columns, write_examples
+from scipy.stats import binomtest
 from tfx import types
 
-from components.eval_config import Task, eval_config
+from components.eval_config import eval_config
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
+from components.evaluation.task import Task
 from components.evaluation_pass import EvaluationPass
 from components.paired_evaluation import read_measurements
 from components.quantization.interpreter import IntegerModel
@@ -37,7 +39,7 @@ class Found:
 
 def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artifact, directory: Path) -> Found:
     evaluation = EvaluationPass.of(
-        eval_config(task, Gates.of("example_count of kind >= 1" if len(task.labels) > 1 else "example_count >= 1")),
+        eval_config(task, Gates.of("example_count >= 1" if "" in task.labels else "example_count of kind >= 1")),
         models,
     )
     path = str(directory / "evaluation")
@@ -129,6 +131,20 @@ def test_every_metric_of_every_model_output_and_slice_equals_numpy(
             assert 0.5 < by_output["tags"]["auc"] <= 1
 
 
+def _calibration_error(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """By the definition, bin by bin: https://arxiv.org/abs/1706.04599."""
+    confidences, right = scores.max(axis=1), scores.argmax(axis=1) == labels
+    error = 0.0
+    for number in range(15):
+        within = (confidences >= number / 15) & ((confidences < (number + 1) / 15) | (number == 14))
+        if within.any():
+            gap = np.average(right[within], weights=weights[within]) - np.average(
+                confidences[within], weights=weights[within]
+            )
+            error += weights[within].sum() / weights.sum() * abs(gap)
+    return error
+
+
 def test_paired_statistics_of_every_model_output_and_slice_equal_numpy_to_nine_digits(
     found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
 ) -> None:
@@ -146,6 +162,15 @@ def test_paired_statistics_of_every_model_output_and_slice_equal_numpy_to_nine_d
             difference = np.average((ours == labels) * 1.0 - (theirs == labels), weights=weights)
             assert paired.difference == pytest.approx(difference, abs=1e-9)
             assert paired.low <= difference <= paired.high
+            p = binomtest(paired.better, paired.better + paired.worse).pvalue if paired.better + paired.worse else 1.0
+            assert paired.mcnemar_p == pytest.approx(p, abs=1e-9)
+            for name, error, ties in (
+                (INTEGER, paired.calibration_error, paired.ties),
+                (other, paired.other_calibration_error, paired.other_ties),
+            ):
+                of_kind = scores[name]["kind"][rows].astype(np.float64)
+                assert error == pytest.approx(_calibration_error(of_kind, labels, weights), abs=1e-9)
+                assert ties == np.sum((of_kind == of_kind.max(axis=1, keepdims=True)).sum(axis=1) > 1)
             tags, other_tags = (scores[name]["tags"][rows] > 0.5 for name in (INTEGER, other))
             agreement = np.average((tags == other_tags).mean(1), weights=weights)
             assert found.measured.paired[other, "tags", cut].agreement == pytest.approx(agreement, abs=1e-9)
@@ -268,3 +293,15 @@ def test_metrics_of_an_output_without_a_label_are_an_error() -> None:
         ValueError, match="metric 'Accurracy' is neither one of TFMA's nor a metric or loss of tf_keras"
     ):
         eval_config(dataclasses.replace(task, metrics={"a": "Accurracy"}), Gates.of("agreement of kind >= 0.5"))
+
+
+def test_only_output_may_have_its_label_by_name(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+    examples = write_examples(example_columns(60), tmp_path / "examples")
+    metrics = {"accuracy": "SparseCategoricalAccuracy"}
+    found = [
+        _run(Task(label_key=label_key, metrics=metrics), single, examples, tmp_path / str(number)).measured
+        for number, label_key in enumerate(("kind", {"kind": "kind"}))
+    ]
+    cells = [Cell(model=INTEGER), Cell(model=INTEGER, output="kind")]
+    assert found[0].metrics[cells[0]] == found[1].metrics[cells[1]]
+    assert found[0].paired[FLOAT, "", ()] == found[1].paired[FLOAT, "kind", ()]

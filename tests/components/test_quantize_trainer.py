@@ -139,7 +139,9 @@ def test_executor_climbs_the_ladder_from_the_weights_of_an_earlier_model_and_kee
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label_key": "digit"}, "label_key 'digit' is no raw feature; there are image, label"),
+        ({"label_key": "digit"}, "label_key or weight_key 'digit' is no raw feature; there are image, label"),
+        ({"label_key": {"a": "label", "b": "tag"}}, "label_key or weight_key 'tag' is no raw feature"),
+        ({"weight_key": "weight"}, "label_key or weight_key 'weight' is no raw feature"),
         ({"train_split": "training"}, "examples have no split 'training', only eval, train"),
     ],
 )

@@ -8,6 +8,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tfx import types
+from tfx.components import Evaluator, Pusher
+from tfx.components.evaluator import executor as evaluator_executor
+from tfx.components.pusher import executor as pusher_executor
+from tfx.proto import pusher_pb2
 from tfx.types import channel_utils, standard_artifacts
 
 from components import quantized_evaluator
@@ -217,6 +221,82 @@ def test_executor_raises_and_publishes_nothing_when_a_metric_is_not_one_number(
     with pytest.raises(ValueError, match="gates on metrics that are not single numbers: matrix"):
         _evaluate(component, standard, trained, integer_model, tmp_path)
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_executor_raises_and_publishes_nothing_when_the_split_is_empty_or_not_there(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    empty = standard_artifacts.Examples()
+    empty.uri, empty.split_names = str(tmp_path / "examples"), '["eval"]'
+    (tmp_path / "examples" / "Split-eval").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(tmp_path / "examples" / "Split-eval" / "part-0")):
+        pass
+    given = {**standard, "examples": [empty]}
+    with pytest.raises(ValueError, match="split 'eval' has no examples to evaluate; check the input of the ExampleGen"):
+        _evaluate(_component(channel, "accuracy >= 0"), given, trained, integer_model, tmp_path)
+    with pytest.raises(ValueError, match="test"):
+        _evaluate(_component(channel, "accuracy >= 0", split="test"), given, trained, integer_model, tmp_path)
+    assert not (tmp_path / "evaluation").exists()
+    assert not (tmp_path / "blessing").exists()
+
+
+@pytest.mark.parametrize(("gate", "blessed"), [("accuracy >= 0.5", True), ("accuracy >= 1.01", False)])
+def test_stock_pusher_honours_the_blessing(
+    channel: Any,
+    standard: Artifacts,
+    trained: Artifacts,
+    integer_model: types.Artifact,
+    tmp_path: Path,
+    gate: str,
+    blessed: bool,
+) -> None:
+    blessing = _evaluate(_component(channel, gate), standard, trained, integer_model, tmp_path)["blessing"]
+    pushed = new_models(tmp_path, "pushed_model", kind=standard_artifacts.PushedModel)
+    filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "destination"))
+    pusher = Pusher(
+        model=_MODEL,
+        model_blessing=channel_utils.as_channel(blessing),
+        push_destination=pusher_pb2.PushDestination(filesystem=filesystem),
+    )
+    inputs = {"model": [integer_model], "model_blessing": blessing}
+    pusher_executor.Executor().Do(inputs, pushed, pusher.exec_properties)
+    assert pushed["pushed_model"][0].get_int_custom_property("pushed") == int(blessed)
+    assert [path.name for path in (tmp_path / "destination").rglob("*") if path.is_file()] == ["tflite"] * blessed
+
+
+@pytest.mark.parametrize("kind", ["float", "integer"])
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")  # TFMA's, of its own
+def test_stock_evaluator_reads_our_models(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path, kind: str
+) -> None:
+    """The float model on raw examples; the integer one on transformed ones, since it transforms nothing itself."""
+    outputs = _evaluate(_component(channel, "accuracy >= 0.5"), standard, trained, integer_model, tmp_path)
+    spec = {
+        "float": tfma.ModelSpec(label_key="label", signature_name="serving_default"),
+        "integer": tfma.ModelSpec(label_key="label", model_type="tf_lite"),
+    }[kind]
+    threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": 0.5}))
+    metric = tfma.MetricConfig(
+        class_name="SparseCategoricalAccuracy", config='{"name": "accuracy"}', threshold=threshold
+    )
+    config = tfma.EvalConfig(
+        model_specs=[spec], metrics_specs=[tfma.MetricsSpec(metrics=[metric])], slicing_specs=[tfma.SlicingSpec()]
+    )
+    inputs = {
+        "examples": standard["examples" if kind == "float" else "transformed_examples"],
+        "model": trained["float_model"] if kind == "float" else [integer_model],
+    }
+    found = new_models(tmp_path / "stock", "evaluation", kind=standard_artifacts.ModelEvaluation)
+    found |= new_models(tmp_path / "stock", "blessing", kind=standard_artifacts.ModelBlessing)
+    component = Evaluator(examples=channel("examples"), model=_MODEL, eval_config=config)
+    context = evaluator_executor.Executor.Context(
+        beam_pipeline_args=list(load_config("digits").beam_pipeline_args), tmp_dir=str(tmp_path), unique_id="2"
+    )
+    evaluator_executor.Executor(context).Do(inputs, found, component.exec_properties)
+    assert found["blessing"][0].get_int_custom_property("blessed") == 1
+    stock = tfma.load_eval_result(found["evaluation"][0].uri).get_metrics_for_slice()["accuracy"]["doubleValue"]
+    ours = outputs["evaluation"][0].get_float_custom_property(f"{kind}_accuracy")
+    assert stock == pytest.approx(ours, abs=1e-6 if kind == "float" else 0.05)
 
 
 def test_executor_refuses_a_compiled_model_of_another_parent(

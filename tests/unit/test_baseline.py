@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluation.baseline import foreign, incompatibilities
+from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.quantization.contract.schema import Contract, Input, Output, Preparation, Verification
 
 
@@ -102,11 +102,13 @@ def test_incompatibilities_say_that_the_baseline_cannot_be_read_but_raise_for_th
 
 
 def test_foreign_names_what_the_last_blessed_model_is_of_another() -> None:
-    ours = {"pipeline_name": "digits", "task": "tasks.digits", "profile": "edge_tpu"}
+    ours = Origin(pipeline="digits", task="tasks.digits", target="edge_tpu")
+    assert str(ours) == "digits/tasks.digits/edge_tpu"
     assert foreign(ours, ours) == ()
-    assert foreign(ours, {**ours, "profile": "cpu"}) == ("it is of profile cpu, not edge_tpu",)
-    assert foreign(ours, {"pipeline_name": "letters", "task": "", "profile": "cpu"}) == (
-        "it is of pipeline_name letters, not digits",
-        "it is of profile cpu, not edge_tpu",
+    assert foreign(ours, dataclasses.replace(ours, target="cpu")) == ("it is of target cpu, not edge_tpu",)
+    assert foreign(ours, Origin(pipeline="letters", task="", target="edge_tpu")) == (
+        "it is of pipeline letters, not digits",
+        "it is of task (not known), not tasks.digits",
     )
-    assert foreign({**ours, "pipeline_name": ""}, {**ours, "pipeline_name": "letters"}) == ()
+    nothing_known = Origin(pipeline="", task="", target="cpu")
+    assert foreign(nothing_known, nothing_known) == ()

@@ -1,9 +1,12 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 import tf_keras
+from tensorflow_model_analysis.extractors.tflite_predict_extractor import TFLitePredictionDoFn
 
 from components.quantization import convert
 from components.quantization.interpreter import IntegerModel, quantize
@@ -74,6 +77,72 @@ def test_predict_equals_the_float_io_twin_bit_for_bit() -> None:
         twin.set_tensor(twin.get_input_details()[0]["index"], image[None])
         twin.invoke()
         np.testing.assert_array_equal(twin.get_tensor(twin.get_output_details()[0]["index"])[0], scores)
+
+
+def _edge_values(tflite: bytes, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Rows of 3 values on a step of the input's scale, between two, anywhere inside and beyond the range."""
+    interpreter = tf.lite.Interpreter(model_content=tflite)
+    scale, zero_point = interpreter.get_input_details()[0]["quantization"]
+    steps = rng.integers(-140, 140, (count, 3)) - zero_point
+    offsets = rng.choice([0.0, 0.5, -0.5, 0.4999], (count, 3))
+    anywhere = rng.uniform(-300, 300, (count, 3))
+    beyond = rng.choice([-1e6, 1e6, -129 - zero_point, 128 - zero_point], (count, 3))
+    values = np.where(
+        rng.random((count, 3)) < 0.5, steps + offsets, np.where(rng.random((count, 3)) < 0.7, anywhere, beyond)
+    )
+    return (values * np.float32(scale)).astype(np.float32)
+
+
+def _twins(seed: int) -> tuple[bytes, tf.lite.Interpreter, np.ndarray]:
+    """A random layer with int8 edges, the same with float edges in a bare interpreter, and inputs."""
+    rng = np.random.default_rng(seed)
+    tf_keras.utils.set_random_seed(seed)
+    model = models.dense(units=5)
+    low, high = sorted(rng.normal(0, 10.0 ** rng.integers(-2, 3), 2))
+    examples = [rng.uniform(low, high, (32, 3)).astype(np.float32)]
+    integers, floats = (
+        convert(model, representative_dataset=examples, profile="cpu", io_dtype=io_dtype)
+        for io_dtype in ("int8", "float32")
+    )
+    twin = tf.lite.Interpreter(model_content=floats)
+    twin.allocate_tensors()
+    return integers, twin, _edge_values(integers, rng, 200)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_predict_equals_the_float_twin_of_a_random_model_on_any_values(seed: int) -> None:
+    integers, twin, values = _twins(seed)
+    found = IntegerModel(integers).predict({"x": values})["y"]
+    np.testing.assert_array_equal(found, _by_twin(twin, values))
+
+
+def _by_twin(twin: tf.lite.Interpreter, values: np.ndarray) -> np.ndarray:
+    rows = []
+    for row in values:
+        twin.set_tensor(twin.get_input_details()[0]["index"], row[None])
+        twin.invoke()
+        rows.append(twin.get_tensor(twin.get_output_details()[0]["index"]))
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_stock_tfma_differs_from_the_float_twin(tmp_path: Path, beyond: bool) -> None:
+    """TFMA's own extractor truncates where the kernel rounds, and wraps where it clips."""
+    integers, twin, values = _twins(seed=1)
+    if not beyond:
+        scale, zero_point = tf.lite.Interpreter(model_content=integers).get_input_details()[0]["quantization"]
+        values = np.clip(values, (-128 - zero_point) * scale, (127 - zero_point) * scale)
+    (tmp_path / "tflite").write_bytes(integers)
+    config = tfma.EvalConfig(model_specs=[tfma.ModelSpec(model_type="tf_lite")])
+    shared = tfma.default_eval_shared_model(str(tmp_path), eval_config=config, include_default_metrics=False)
+    stock = TFLitePredictionDoFn(config, {"": shared})
+    stock.setup()
+    (extracts,) = stock._batch_reducible_process({"features": {"x": list(values)}})
+    found, expected = np.asarray(extracts["predictions"]), _by_twin(twin, values)
+    assert found.shape == expected.shape
+    changed = (found != expected).any(axis=1)
+    assert changed.mean() > 0.2
+    np.testing.assert_array_equal(IntegerModel(integers).predict({"x": values})["y"], expected)
 
 
 def test_predict_gives_one_row_per_example(integer_model: bytes) -> None:

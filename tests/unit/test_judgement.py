@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import pytest
+from conftest import REPOSITORY
 
 from components.evaluation.gates import Gates, Override
 from components.evaluation.judgement import judge
@@ -229,6 +230,15 @@ def test_judge_refuses_when_a_fact_or_how_it_was_measured_is_not_known(text: str
     assert not verdict.blessed
 
 
+@pytest.mark.parametrize("text", ["worse <= 9", "better >= 0", "ties <= 9", "ties rise <= 9", "agreement >= 0"])
+def test_judge_refuses_gates_on_classes_when_the_model_gives_values(text: str) -> None:
+    """0 of what cannot be counted is no reason to bless."""
+    nothing = dict.fromkeys(("better", "worse", "ties", "other_ties"), 0)
+    paired = dataclasses.replace(_PAIRED, agreement=_NAN, difference=_NAN, low=_NAN, high=_NAN, **nothing)
+    measured = Measurements(metrics={Cell(model=INTEGER): {}}, examples={(): 9}, paired={(FLOAT, "", ()): paired})
+    assert judge(Gates.of(text), measured, _DAY).codes == ("not_a_number",)
+
+
 def test_first_cpu_op_is_none_when_all_ops_are_on_the_target() -> None:
     verdict = judge(Gates.of("first_cpu_op in none"), _measured(facts={"first_cpu_op": ""}), _DAY)
     assert verdict.blessed
@@ -299,6 +309,19 @@ def test_incompatible_baseline_refuses_until_it_is_overridden() -> None:
     assert judge(Gates.of("accuracy >= 0.5"), changed, _DAY).blessed  # nothing asks for that model
 
 
+def test_baseline_of_another_pipeline_refuses_whatever_else_differs_until_it_is_overridden() -> None:
+    changed = _measured(
+        foreign=("it is of target cpu, not edge_tpu",),
+        incompatible=("input 'image' is new",),
+        **_without_baseline(_measured()),
+    )
+    text = "accuracy drop vs last_blessed <= 0"
+    verdict = judge(Gates.of(text, "accuracy >= 0.5"), changed, _DAY)
+    assert (verdict.blessed, verdict.codes) == (False, ("foreign_baseline", "holds"))
+    assert "it is of target cpu, not edge_tpu" in verdict.texts[0]
+    assert judge(_overriding(text, "accuracy >= 0.5"), changed, _DAY).codes == ("holds", "overridden")
+
+
 def _overriding(text: str, *others: str) -> Gates:
     override = Override(gate=text, because="the new labels are needed", until=_DAY)
     return dataclasses.replace(Gates.of(text, *others), overrides=(override,))
@@ -361,3 +384,9 @@ def test_judge_takes_plain_metrics_of_a_training_loop() -> None:
 def test_every_code_is_explained_and_only_four_pass() -> None:
     assert tuple(CODES) == get_args(Code)
     assert {"holds", "overridden", "no_baseline", "blessed_ungated"} == PASSING
+
+
+def test_readme_has_every_code() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    for code, meaning in CODES.items():
+        assert f"| `{code}` | {'passes' if code in PASSING else 'refuses'} | {meaning} |" in readme

@@ -174,3 +174,15 @@ def test_regression_is_degenerate_when_it_is_constant() -> None:
     labels = np.array([[1.0], [2.0]], np.float32)
     assert OutputSums.of(labels, np.full((2, 1), 3.0)).degenerate() == ("constant",)
     assert OutputSums.of(labels, np.array([[1.0], [2.0]])).degenerate() == ()
+
+
+@pytest.mark.parametrize(("highest", "is_probability"), [(1.0000001, True), (1.01, False)])
+def test_calibration_takes_probabilities_that_were_rounded_and_nothing_else(
+    highest: float, is_probability: bool
+) -> None:
+    scores = np.array([[highest, 0.0]])
+    paired = PairedSums.of(
+        Examples(labels=np.array([[0]]), scores=scores, other_scores=scores, weights=np.ones(1))
+    ).paired()
+    assert (paired.calibration_error == pytest.approx(0, abs=1e-6)) == is_probability
+    assert math.isnan(paired.calibration_error) != is_probability

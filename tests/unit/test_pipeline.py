@@ -1,6 +1,8 @@
 """How the components are connected."""
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 from tfx.dsl.compiler import compiler
@@ -10,6 +12,7 @@ from components.evaluation.gates import Gates
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.pipeline import create_pipeline, pipeline_components
+from pipelines.runners import kubeflow, vertex
 
 
 @pytest.fixture
@@ -27,17 +30,84 @@ def test_last_blessed_model_is_looked_for_when_a_gate_or_a_warm_start_needs_it(c
         assert ("warm_start_model" in trainer.inputs, "last_blessed_model" in evaluator.inputs) == inputs
 
 
-def test_last_blessed_model_is_one_of_the_same_pipeline(config: PipelineConfig) -> None:
-    """Two pipelines in one metadata store do not see each other's models: the query is limited to the pipeline."""
-    gated = dataclasses.replace(config, gates=Gates.of("accuracy drop vs last_blessed <= 0.01"))
+def test_models_are_compared_without_a_gate_when_the_config_says_so(config: PipelineConfig) -> None:
+    both = dataclasses.replace(config, also_compared=("fake_quant", "last_blessed"))
+    components = {component.id: component for component in pipeline_components(both)}
+    assert {"fake_quant_model", "last_blessed_model"} <= set(components["QuantizedEvaluator"].inputs)
+    with pytest.raises(ValueError, match="also_compared=.*float.*some of 'fake_quant', 'last_blessed'"):
+        dataclasses.replace(config, also_compared=("float",))
+
+
+def test_several_outputs_and_weights_reach_trainer_and_evaluator(config: PipelineConfig) -> None:
+    several = dataclasses.replace(
+        config,
+        label_key={"digit": "label", "brightness": "image"},
+        weight_key="label",
+        metrics={"digit/accuracy": "SparseCategoricalAccuracy", "brightness/error": "MeanAbsoluteError"},
+        gates=Gates.of("accuracy of digit drop <= 0.01", "error of brightness <= 2"),
+    )
+    components = {component.id: component for component in pipeline_components(several)}
+    assert components["QuantizeTrainer"].exec_properties["training_only"] == '["image", "label"]'
+    evaluation = json.loads(components["QuantizedEvaluator"].exec_properties["eval_config"])
+    assert evaluation["model_specs"][0]["label_keys"] == {"digit": "label", "brightness": "image"}
+    assert evaluation["model_specs"][0]["example_weight_key"] == "label"
+    assert [spec["output_names"] for spec in evaluation["metrics_specs"]] == [["digit"], ["brightness"]]
+    assert several.evaluation.headline == ("digit", "accuracy")
+    assert config.evaluation.headline == ("", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gates": Gates.of("accuracy >= 0.9")}, "gate 'accuracy >= 0.9': no output ''; there are digit"),
+        ({"metrics": {"size/error": "MeanAbsoluteError"}}, "metrics of outputs size, which have no label_key"),
+        ({"gates": Gates.of("agreement of digit >= 0.9"), "weight_key": "price"}, "weight_key or slices name price"),
+    ],
+)
+def test_outputs_and_weights_that_are_not_there_are_refused_when_the_pipeline_is_built(
+    config: PipelineConfig, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline_components(dataclasses.replace(config, label_key={"digit": "label"}, **changes))
+
+
+def _gated(config: PipelineConfig) -> PipelineConfig:
+    return dataclasses.replace(config, gates=Gates.of("accuracy drop vs last_blessed <= 0.01"))
+
+
+def test_last_blessed_model_is_one_of_the_same_pipeline_task_and_target(config: PipelineConfig) -> None:
     nodes = {
         node.pipeline_node.node_info.id: node.pipeline_node
-        for node in compiler.Compiler().compile(create_pipeline(gated)).nodes
+        for node in compiler.Compiler().compile(create_pipeline(_gated(config))).nodes
     }
-    for spec in nodes["last_blessed"].inputs.inputs.values():
+    inputs = nodes["last_blessed"].inputs
+    (graph,) = inputs.input_graphs.values()
+    (op,) = [node.op_node for node in graph.nodes.values() if node.HasField("op_node")]
+    assert op.op_type == "components.last_blessed.LastBlessedModelStrategy"
+    assert op.kwargs["origin"].value.field_value.string_value == "digits/pipelines.tasks.digits/edge_tpu"
+    for spec in inputs.inputs.values():
         for channel in spec.channels:
             queries = {(query.type.name, query.name.field_value.string_value) for query in channel.context_queries}
             assert queries == {("pipeline", "digits")}
+
+
+def test_vertex_looks_for_blessings_of_the_same_pipeline_task_and_target(config: PipelineConfig) -> None:
+    deployment = dataclasses.replace(config.deployment, image="image:1")
+    job = vertex.compile_job(dataclasses.replace(_gated(config), root="gs://bucket/digits", deployment=deployment))
+    resolvers = [
+        query["filter"]
+        for executor in job["pipelineSpec"]["deploymentSpec"]["executors"].values()
+        for query in executor.get("resolver", {}).get("outputArtifactQueries", {}).values()
+    ]
+    origin = 'metadata.origin.string_value="digits/pipelines.tasks.digits/edge_tpu"'
+    assert sorted(origin in query for query in resolvers) == [False, True]
+    assert all(origin in query or "current_model_id" in query for query in resolvers)
+
+
+def test_kubeflow_refuses_what_needs_a_resolver(config: PipelineConfig) -> None:
+    for needing in (_gated(config), dataclasses.replace(config, warm_start=True)):
+        with pytest.raises(ValueError, match="Kubeflow finds no last blessed model"):
+            kubeflow.compile_job(needing)
 
 
 def test_nothing_is_pushed_without_both_blessings(config: PipelineConfig) -> None:

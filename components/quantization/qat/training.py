@@ -200,5 +200,6 @@ def _try_conversion(
 
 def _try_gates(ladder: LadderOptions, session: TrainingSession, model: tf_keras.Model) -> None:
     """Lets the ladder judge what a model without training achieves: names of metrics are wrong now or never."""
-    metrics: Mapping[str, float] = dict.fromkeys((*session.metric_names(model), AGREEMENT, EXAMPLE_COUNT), math.nan)
+    unknown = dict.fromkeys((*session.metric_names(model), AGREEMENT), math.nan)
+    metrics: Mapping[str, float] = {**unknown, EXAMPLE_COUNT: 0}
     ladder.judge(metrics, metrics)

@@ -1,0 +1,146 @@
+"""The last blessed model on real ML Metadata: found, compared, refused, and never another pipeline's."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluated_models import EvaluatedModel, example_columns, integer_contract, write_examples
+from tfx import types
+from tfx.dsl.components.common import importer, resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import standard_artifacts
+
+from components.evaluation.gates import Gates
+from components.quantized_evaluator import QuantizedEvaluator
+from pipelines.config import PipelineConfig
+from pipelines.configs import load_config
+from pipelines.last_blessed import last_blessed
+from pipelines.metadata import MetadataStore
+from pipelines.runners import load_runner
+
+pytestmark = pytest.mark.slow
+_GATE = "accuracy drop vs last_blessed <= 0.05"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a run said, and against which model."""
+
+    codes: str
+    blessed: bool
+    baselines: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """One metadata store for several pipelines, with models that they evaluate."""
+
+    root: Path
+    config: PipelineConfig
+
+    def run(
+        self, pipeline: str, model: str, target: str = "cpu", find: Callable[..., resolver.Resolver] = last_blessed
+    ) -> Ran:
+        """Evaluates a model in a run of a pipeline."""
+        config = dataclasses.replace(self.config, name=pipeline, target=target)
+        origin = {"pipeline": pipeline, "task": "pipelines.tasks.digits", "profile": target}
+        nodes = {
+            "examples": _import(
+                "examples", self.root, standard_artifacts.Examples, properties={"split_names": '["eval"]'}
+            ),
+            "float": _import("float", self.root, standard_artifacts.Model),
+            "integer": _import(model, self.root, standard_artifacts.Model, custom_properties=origin),
+        }
+        outputs = {name: node.outputs["result"] for name, node in nodes.items()}
+        found = find(config, on_service=False)
+        evaluator = QuantizedEvaluator(
+            examples=outputs["examples"],
+            model=outputs["integer"],
+            baseline_model=outputs["float"],
+            last_blessed_model=found.outputs["model"],
+            label_key="kind",
+            metrics={"accuracy": "SparseCategoricalAccuracy"},
+            gates=Gates.of("accuracy >= 0.5", _GATE),
+            target=target,
+        )
+        path = str(self.root / "metadata.sqlite")
+        load_runner("local").run(
+            Pipeline(
+                pipeline_name=pipeline,
+                pipeline_root=str(self.root / pipeline),
+                components=[*nodes.values(), found, evaluator],
+                metadata_connection_config=metadata.sqlite_metadata_connection_config(path),
+                beam_pipeline_args=list(config.beam_pipeline_args),
+            )
+        )
+        reader = MetadataStore(path)
+        (execution,) = [one for one in reader.last_run(pipeline) if one.component == "QuantizedEvaluator"]
+        said = execution.outputs["blessing"][0].properties
+        given = reader.inputs(execution).get("last_blessed_model", [])
+        return Ran(
+            codes=str(said["reason_codes"]),
+            blessed=said["blessed"] == 1,
+            baselines=[Path(artifact.uri).name for artifact in given],
+        )
+
+
+def _import(name: str, root: Path, kind: type[types.Artifact], **properties: Mapping[str, Any]) -> importer.Importer:
+    node = importer.Importer(source_uri=str(root / name), artifact_type=kind, reimport=True, **properties)
+    return node.with_id(f"import_{name}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    EvaluatedModel(("kind",)).save(tmp_path / "float")
+    write_examples(example_columns(200), tmp_path / "examples")
+    for name, shift, labels in (
+        ("first", 0.0, ("a", "b", "c")),
+        ("second", 0.02, ("a", "b", "c")),
+        ("relabelled", 0.0, ("a", "b", "d")),
+    ):
+        EvaluatedModel(("kind",), shift).save_tflite(tmp_path / name)
+        (tmp_path / name / "Format-Serving" / "io_contract.json").write_text(integer_contract(labels).to_json())
+    return Store(tmp_path, load_config("digits"))
+
+
+def test_each_pipeline_is_held_against_its_own_last_blessed_model(store: Store) -> None:
+    first = Ran(codes="holds, no_baseline", blessed=True, baselines=[])
+    assert store.run("cats", "first") == first
+    assert store.run("dogs", "second") == first  # the same metadata store, and yet nothing was blessed before
+    held = Ran(codes="holds", blessed=True, baselines=["first"])
+    assert store.run("cats", "second") == held
+    assert store.run("dogs", "first") == dataclasses.replace(held, baselines=["second"])
+    assert store.run("cats", "first") == dataclasses.replace(held, baselines=["second"])
+    assert store.run("cats", "second", target="edge_tpu") == first  # no model of that target was blessed before
+    # The newest blessing of the target counts, not that of the other target.
+    assert store.run("cats", "second") == dataclasses.replace(held, baselines=["first"])
+
+
+def test_other_labels_refuse_and_the_refused_model_is_no_baseline(store: Store) -> None:
+    store.run("cats", "first")
+    refused = Ran(codes="holds, incompatible_baseline", blessed=False, baselines=["first"])
+    assert store.run("cats", "relabelled") == refused
+    assert store.run("cats", "relabelled") == refused
+
+
+def _stock(config: PipelineConfig, on_service: bool) -> resolver.Resolver:
+    return resolver.Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=types.Channel(type=standard_artifacts.Model),
+        model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("latest")
+
+
+def test_evaluator_refuses_a_baseline_of_another_target_that_another_resolver_found(store: Store) -> None:
+    """TFX's strategy reads our blessings, too, and does not look at targets."""
+    store.run("cats", "first")
+    refused = Ran(codes="foreign_baseline, holds", blessed=False, baselines=["first"])
+    assert store.run("cats", "second", target="edge_tpu", find=_stock) == refused
+    (verdict,) = (store.root / "cats" / "QuantizedEvaluator" / "blessing").glob("*/NOT_BLESSED")
+    reasons = json.loads((verdict.parent / "verdict.json").read_text())["reasons"]
+    assert "it is of target cpu, not edge_tpu" in reasons[1]["text"]
