@@ -3,9 +3,10 @@
 TFMA's own metrics take one example at a time, which costs more than to run a small model.
 """
 
+import functools
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -64,7 +65,7 @@ class PerExample(metric_types.Metric):
         super().__init__(_per_example_computations, name=name, of=of)
 
 
-def keys(
+def keys_of(
     name: str, model_names: Iterable[str] | None, output_names: Iterable[str] | None, example_weighted: bool
 ) -> list[metric_types.MetricKey]:
     """Returns the key of a metric for each model and output."""
@@ -86,16 +87,20 @@ def values_of(
     return labels, predictions, weights
 
 
+def computations(
+    combiner: Callable[[metric_types.MetricKey], beam.CombineFn], keys: Iterable[metric_types.MetricKey]
+) -> list[metric_types.MetricComputation]:
+    """Returns the computation of each key, over batches as they come."""
+    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=combiner(key)) for key in keys]
+
+
 def _count_computations(
     name: str,
     model_names: list[str] | None = None,
     output_names: list[str] | None = None,
     example_weighted: bool = False,
 ) -> list[metric_types.MetricComputation]:
-    return [
-        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_CountFn(key))
-        for key in keys(name, model_names, output_names, example_weighted)
-    ]
+    return computations(_CountFn, keys_of(name, model_names, output_names, example_weighted))
 
 
 class _CountFn(beam.CombineFn):  # type: ignore[misc]
@@ -131,10 +136,8 @@ def _keras_computations(
     output_names: list[str] | None = None,
     example_weighted: bool = False,
 ) -> list[metric_types.MetricComputation]:
-    return [
-        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_KerasFn(of, key))
-        for key in keys(name, model_names, output_names, example_weighted)
-    ]
+    keys = keys_of(name, model_names, output_names, example_weighted)
+    return computations(functools.partial(_KerasFn, of), keys)
 
 
 class _KerasState:
@@ -239,12 +242,13 @@ class _Unbatch(metric_types.Preprocessor):
     def process(self, extracts: Mapping[str, Any]) -> Iterator[Any]:
         names = (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
         for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
-            example = {name: _row(extracts[name], row) for name in names}
+            example = {name: picked(extracts[name], row) for name in names}
             example[constants.SLICE_KEY_TYPES_KEY] = extracts[constants.SLICE_KEY_TYPES_KEY]
             yield metric_types.StandardMetricInputs({**example, constants.FEATURES_KEY: {}})
 
 
-def _row(values: Any, row: int) -> Any:
-    if isinstance(values, dict):
-        return {name: _row(value, row) for name, value in values.items()}
-    return values[row]
+def picked(values: Any, rows: Any) -> Any:
+    """Returns a row, or some rows, of arrays that may be nested in dicts, by model and output."""
+    if isinstance(values, Mapping):
+        return {name: picked(value, rows) for name, value in values.items()}
+    return values[rows]

@@ -1,6 +1,5 @@
 """EdgeInfraValidator: whether an integer TFLite model runs where it will be served -> InfraBlessing."""
 
-import json
 import logging
 from typing import Any
 
@@ -9,17 +8,14 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 
 from components import model_artifact
+from components.blessing import publish_verdict
 from components.evaluation.smoke import Smoke, smoke_test
 from components.evaluation.smoke_process import Limits
-from components.evaluation.verdict import Verdict
 from components.quantization import toolchain
 from components.quantization.conversion.profiles import load_profile
 
-VERDICT_FILE = "verdict.json"
 # As the stock InfraValidator has them, in tfx/components/infra_validator/executor.py.
-_BLESSED_FILE = "INFRA_BLESSED"
-_NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
-_BLESSED_KEY = "blessed"
+_BLESSING_FILES = ("INFRA_BLESSED", "INFRA_NOT_BLESSED")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -41,19 +37,10 @@ class Executor(base_executor.BaseExecutor):
             compiled = model_artifact.read_tflite(artifact_utils.get_single_instance(input_dict["compiled_model"]))
         with model_artifact.local_serving(model) as serving:
             verdict = smoke_test(serving, smoke, compiled)
-        _bless(blessing, verdict)
-
-
-def _bless(blessing: types.Artifact, verdict: Verdict) -> None:
-    with model_artifact.staged_output(blessing) as directory:
-        (directory / (_BLESSED_FILE if verdict.blessed else _NOT_BLESSED_FILE)).touch()
-        (directory / VERDICT_FILE).write_text(verdict.to_json())
-    blessing.set_int_custom_property(_BLESSED_KEY, int(verdict.blessed))
-    blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
-    blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
-    for reason in verdict.reasons:
-        if reason.refuses:
-            _LOGGER.warning("%s", reason.text)
+        publish_verdict(blessing, verdict, _BLESSING_FILES)
+        for reason in verdict.reasons:
+            if reason.refuses:
+                _LOGGER.warning("%s", reason.text)
 
 
 class EdgeInfraValidatorSpec(component_spec.ComponentSpec):

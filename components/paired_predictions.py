@@ -19,6 +19,7 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.slicer import slicer_lib
 
+from components.batched_metrics import picked
 from components.evaluation.decisions import checked_labels
 from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
@@ -196,13 +197,13 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
         transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
         rows_of: dict[Any, list[int]] = {}
         for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
-            for key in self._keys(_row(transformed, row), _row(raw, row)):
+            for key in self._keys(picked(transformed, row), picked(raw, row)):
                 rows_of.setdefault(key, []).append(row)
         for key, rows in rows_of.items():
             chosen = np.array(rows)
             yield {
                 **{
-                    name: _rows(extracts[name], chosen)
+                    name: picked(extracts[name], chosen)
                     for name in (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
                 },
                 constants.FEATURES_KEY: {},
@@ -219,13 +220,3 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
             if len(self._seen) > 10_000:
                 return self._seen.pop(values)
         return self._seen[values]
-
-
-def _row(features: Mapping[str, Any], row: int) -> dict[str, Any]:
-    return {name: values[row] for name, values in features.items()}
-
-
-def _rows(values: Any, chosen: npt.NDArray[np.int64]) -> Any:
-    if isinstance(values, dict):
-        return {name: _rows(value, chosen) for name, value in values.items()}
-    return values[chosen]

@@ -1,6 +1,7 @@
 """Agreement: a TFMA metric over batches of pairs of predictions, of a model and its baseline."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ import apache_beam as beam
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import model_util
 
-from components.batched_metrics import keys, values_of
+from components.batched_metrics import computations, keys_of, values_of
 from components.evaluation.decisions import decide, kind_of
 from components.quantization.agreement import AGREEMENT
 
@@ -44,10 +45,8 @@ def _computations(
 ) -> list[metric_types.MetricComputation]:
     baseline = model_util.get_baseline_model_spec(eval_config).name
     models = [model for model in model_names or [""] if model != baseline]
-    return [
-        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_AgreementFn(baseline, key))
-        for key in keys(name, models, output_names, example_weighted)
-    ]
+    keys = keys_of(name, models, output_names, example_weighted)
+    return computations(functools.partial(_AgreementFn, baseline), keys)
 
 
 class _AgreementFn(beam.CombineFn):  # type: ignore[misc]

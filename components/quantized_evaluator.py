@@ -1,7 +1,6 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import proto_utils
 
 from components import model_artifact
+from components.blessing import publish_verdict
 from components.candidate_facts import candidate_facts
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
@@ -30,13 +30,13 @@ from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.targets import require_target
 
-VERDICT_FILE = "verdict.json"
 MODEL_KEYS = {
     INTEGER: "model",
     FLOAT: "baseline_model",
     FAKE_QUANT: "fake_quant_model",
     LAST_BLESSED: "last_blessed_model",
 }
+_BLESSING_FILES = (blessing_constants.BLESSED_FILE_NAME, blessing_constants.NOT_BLESSED_FILE_NAME)
 _PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
 _LOGGER = logging.getLogger(__name__)
 
@@ -136,14 +136,7 @@ def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Art
 
 def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Mapping[str, types.Artifact]) -> None:
     """Writes the blessing as the stock Evaluator does, with reasons."""
-    with model_artifact.staged_output(blessing) as directory:
-        name = blessing_constants.BLESSED_FILE_NAME if verdict.blessed else blessing_constants.NOT_BLESSED_FILE_NAME
-        (directory / name).touch()
-        (directory / VERDICT_FILE).write_text(verdict.to_json())
-    value = blessing_constants.BLESSED_VALUE if verdict.blessed else blessing_constants.NOT_BLESSED_VALUE
-    blessing.set_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
-    blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
-    blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
+    publish_verdict(blessing, verdict, _BLESSING_FILES)
     blessing.set_string_custom_property("overrides", gates.overrides_json())
     blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
     for reason in verdict.reasons:

@@ -24,6 +24,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
 from components.evaluation.run_report import summary_line
+from components.evaluation.verdict import without_held
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class RecorderExecutor(base_executor.BaseExecutor):
             "blessed": all(
                 one.get_int_custom_property(blessing_constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1 for one in blessings
             ),
-            "reasons": [*of_gates, *(reason for reason in of_smoke_test if not reason.startswith("holds: "))],
+            "reasons": [*of_gates, *without_held(of_smoke_test)],
             "pushed_to": pushed.get_string_custom_property("pushed_destination") if is_pushed else "",
         }
         _write(_file(exec_properties, "verdict.json"), verdict)

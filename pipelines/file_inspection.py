@@ -40,12 +40,11 @@ def inspect_file(source: str, target: str, as_json: bool, console: Console) -> i
     with silent():
         from components.quantization.conversion import flatbuffer
         from components.quantization.conversion.audit import audit
-        from components.quantization.conversion.deployed_audit import with_float_edges
+        from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 
         found = audit(content, target)
         graph = flatbuffer.read_subgraphs(content)[0]
-        edges = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
-        floats = [tensor.name for tensor in edges if tensor.dtype == "FLOAT32"]
+        floats = float_edges(graph)
         inside = with_float_edges(found, graph, floats)
     if as_json:
         sys.stdout.write(found.to_json())

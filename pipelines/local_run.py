@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from components.evaluation.verdict import without_held
 from components.targets import CompileError
 from pipelines.config import PipelineConfig
 from pipelines.progress import Progress, quiet, watch
@@ -84,7 +85,7 @@ def _show(config: PipelineConfig, console: Console, metadata: str, started_s: fl
     console.print()
     console.print(cache_line(summary) or "Nothing came from TFX's cache", highlight=False, soft_wrap=True)
     console.print(f"Ran in {time.monotonic() - started_s:.1f} s, imports included", highlight=False)
-    not_kept = [reason for reason in summary.reasons if not reason.startswith("holds: ")]
+    not_kept = without_held(summary.reasons)
     if summary.blessed and not_kept:
         console.print("[yellow]Blessed, but[/yellow]: " + escape("; ".join(not_kept)), soft_wrap=True)
     if not summary.blessed:

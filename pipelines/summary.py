@@ -9,6 +9,7 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
+from components.evaluation.verdict import without_held
 from components.model_artifact import TFLITE_FILE
 from components.quantization.agreement import AGREEMENT
 from pipelines.config import PipelineConfig
@@ -101,7 +102,7 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         rungs=_rungs(outputs["model"], of_output),
         warm_start=_warm_start(outputs["float_model"]),
         blessed=all(blessing.properties["blessed"] == 1 for blessing in blessings),
-        reasons=(*of_gates, *(reason for reason in of_smoke_test if not reason.startswith("holds: "))),
+        reasons=(*of_gates, *without_held(of_smoke_test)),
         pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
         metric=f"{metric} of {output}" if output else metric,
         components=len(executions),

@@ -14,15 +14,19 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.kernels import KERNELS, described, load
 
 
-def golden_run(directory: Path) -> dict[str, Any]:
+def golden_run(directory: Path, golden: bool) -> dict[str, Any]:
     """Returns the attributes of `smoke_process.ModelRun`, as JSON types.
+
+    Args:
+      directory: Of the model.
+      golden: Whether it is run; else it is only loaded.
 
     Raises:
       ValueError: If the interpreter refuses the model.
     """
     tflite = (directory / TFLITE_FILE).read_bytes()
     found: dict[str, Any] = {"kernels": {}, "arena_bytes": _arena_bytes(tflite)}
-    if not (directory / VECTORS_FILE).exists():
+    if not golden:
         return found
     contract = json.loads((directory / CONTRACT_FILE).read_text())
     with np.load(directory / VECTORS_FILE, allow_pickle=False) as file:

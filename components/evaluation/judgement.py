@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from components.evaluation.gate import ANY_VALUE, COUNTED, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
-from components.evaluation.verdict import Code, Reason, Verdict
+from components.evaluation.verdict import Code, Reason, Verdict, holding
 from components.quantization.agreement import AGREEMENT
 
 
@@ -152,7 +152,7 @@ def _number(gate: Gate, got: float, figures: str) -> Reason:
 
 def _held(gate: Gate, holds: bool, got: float | str, figures: str) -> Reason:
     if holds:
-        return _reason(gate, "holds", f"holds: {gate} ({figures})", got)
+        return _reason(gate, "holds", holding(f"{gate} ({figures})"), got)
     code: Code = "confidence" if gate.confidence else "change" if gate.is_relative else "value"
     return _fails(gate, code, figures, got)
 

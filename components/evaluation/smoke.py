@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.evaluation.smoke_process import Limits, ModelRun, run
-from components.evaluation.verdict import Code, Reason, Verdict
+from components.evaluation.verdict import Code, Reason, Verdict, holding
 from components.quantization.contract import CONTRACT_FILE, TFLITE_FILE, VECTORS_FILE
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import audit
-from components.quantization.conversion.deployed_audit import with_float_edges
+from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 
 _COMPILED_OP = "edgetpu-custom-op"
 # Whose kernels are portable C++, and so the same on every machine; others choose by what the CPU has.
@@ -86,8 +86,10 @@ def smoke_tests(directories: list[Path], smoke: Smoke) -> list[Verdict]:
     runs = iter(run([directory for directory in sound for _ in range(2)], smoke.limits) if sound else ())
     verdicts = []
     for directory, reasons in zip(directories, refused, strict=True):
-        found = reasons or (*_of_file(directory, smoke), *_of_runs(next(runs), next(runs), smoke))
-        verdicts.append(Verdict(reasons=tuple(found)))
+        if not reasons:
+            size = _within("file", (directory / TFLITE_FILE).stat().st_size, smoke.file_bytes)
+            reasons = (size, *_of_runs(next(runs), next(runs), smoke))
+        verdicts.append(Verdict(reasons=reasons))
     return verdicts
 
 
@@ -97,7 +99,7 @@ def arena_bytes(directory: Path, limits: Limits | None = None) -> int:
     Raises:
       ValueError: If it cannot be run.
     """
-    (found,) = run([directory], limits or Limits())
+    (found,) = run([directory], limits or Limits(), golden=False)
     if found.ended or found.refused:
         raise ValueError(f"the arena of the model cannot be measured: {_why(found)}")
     return found.arena_bytes
@@ -126,18 +128,12 @@ def _before_it_runs(directory: Path, smoke: Smoke) -> Iterator[Reason]:
     if sha256 != expected:
         text = f"the file is {sha256[:12]}, the contract is of {expected[:12]}"
         yield _fails("files", "incomplete", text, sha256, expected)
-    edges = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
-    inside = with_float_edges(found, graph, {tensor.name for tensor in edges if tensor.dtype == "FLOAT32"})
+    inside = with_float_edges(found, graph, float_edges(graph))
     for offender in inside.offenders[:_MOST_OFFENDERS]:
         text = f"{offender.op} {offender.tensor}: {offender.reason}; {offender.fix}"
         yield _fails("audit", "audit", f"{offender.rule}: {text}")
     if len(inside.offenders) > _MOST_OFFENDERS:
         yield _fails("audit", "audit", f"and {len(inside.offenders) - _MOST_OFFENDERS} more")
-
-
-def _of_file(directory: Path, smoke: Smoke) -> Iterator[Reason]:
-    size = (directory / TFLITE_FILE).stat().st_size
-    yield _within("file", size, smoke.file_bytes)
 
 
 def _of_compiled(compiled: bytes, smoke: Smoke) -> Iterator[Reason]:
@@ -187,7 +183,7 @@ def _within(what: str, got: int, limit: int | None, note: str = "") -> Reason:
 
 
 def _holds(check: str, text: str, got: float | None = None, limit: float | None = None) -> Reason:
-    return Reason(code="holds", gate=check, got=got, limit=limit, text=f"holds: {check}: {text}")
+    return Reason(code="holds", gate=check, got=got, limit=limit, text=holding(f"{check}: {text}"))
 
 
 def _fails(

@@ -5,6 +5,7 @@ segfault, abort, never end, or take memory without end; that ends the fork, and 
 """
 
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -16,6 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from components.quantization.process_group import process_group
 
 # To start a process and import TensorFlow, on a busy machine.
 _START_S = 120
@@ -72,19 +75,20 @@ class ModelRun:
     arena_bytes: int = 0
 
 
-def run(directories: Sequence[Path], limits: Limits) -> list[ModelRun]:
-    """Runs the model of each directory on its golden vectors, with each set of kernels, twice.
+def run(directories: Sequence[Path], limits: Limits, golden: bool = True) -> list[ModelRun]:
+    """Loads the model of each directory, and runs it on its golden vectors, with each set of kernels, twice.
 
     Args:
-      directories: Each with `tflite`, and `io_contract.json` and `golden_vectors.npz` that fit it; without golden
-        vectors a model is only loaded.
+      directories: Each with `tflite`, and, to be run, `io_contract.json` and `golden_vectors.npz` that fit it.
       limits: Of each run.
+      golden: Whether models are run; else they are only loaded, and their arena is measured.
 
     Raises:
       RuntimeError: If the process that forks ends, which no model can make it do.
     """
     requests = "".join(
-        json.dumps({"directory": str(directory.resolve()), **dataclasses.asdict(limits)}) + "\n"
+        json.dumps({"directory": str(directory.resolve()), "golden": golden, "limits": dataclasses.asdict(limits)})
+        + "\n"
         for directory in directories
     )
     environment = {
@@ -93,22 +97,10 @@ def run(directories: Sequence[Path], limits: Limits) -> list[ModelRun]:
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=environment,
-        start_new_session=True,
-    )
-    try:
+    command = [sys.executable, "-W", "ignore", "-m", __name__]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with process_group(command, env=environment, **pipes) as process:
         answers, log = process.communicate(requests, timeout=_START_S + len(directories) * (limits.seconds + 1))
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
     found = [_model_run(json.loads(line)) for line in answers.splitlines()]
     if process.returncode or len(found) != len(directories):
         raise RuntimeError(f"the process that runs models ended with {process.returncode}: {log[-_LOG_CHARACTERS:]}")
@@ -129,9 +121,9 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         request = json.loads(line)
-        limits = Limits(seconds=request["seconds"], memory_bytes=request["memory_bytes"])
+        work = functools.partial(golden_run.golden_run, golden=request["golden"])
         with tempfile.TemporaryDirectory(prefix="tfx-qat-") as place:
-            answer = forked(golden_run.golden_run, Path(request["directory"]), limits, Path(place))
+            answer = forked(work, Path(request["directory"]), Limits(**request["limits"]), Path(place))
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Literal
 
 from components.evaluation.measurements import Slice
@@ -63,6 +64,19 @@ CODES: dict[Code, str] = {
 """What each code of a reason means."""
 PASSING: frozenset[Code] = frozenset({"holds", "blessed_ungated", "no_baseline", "overridden"})
 """The codes that leave a model to be blessed; each of the others refuses it."""
+
+
+_HOLDS = "holds: "
+
+
+def holding(text: str) -> str:
+    """Returns the text of a reason of code "holds"."""
+    return f"{_HOLDS}{text}"
+
+
+def without_held(texts: Iterable[str]) -> list[str]:
+    """Returns the texts of reasons that say more than that something holds."""
+    return [text for text in texts if not text.startswith(_HOLDS)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

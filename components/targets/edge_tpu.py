@@ -6,15 +6,14 @@ edgetpu_compiler 16.0.
 
 import hashlib
 import logging
-import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.process_group import process_group
 from components.targets import CompiledModel, CompileError, CompileReport, MappedOp, Mapping, OpCount, analysis
 
 _LOGGER = logging.getLogger(__name__)
@@ -212,16 +211,10 @@ def _first_supported_part(graph: flatbuffer.Subgraph, supported: list[bool]) -> 
 def _run_compiler(compiler: str, tflite: bytes, directory: Path) -> CompiledModel:
     (directory / "model.tflite").write_bytes(tflite)
     command = [compiler, "--show_operations", "--out_dir", str(directory), str(directory / "model.tflite")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
-    )
     try:
-        log, _ = process.communicate(timeout=_TIMEOUT_S)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # the compiler forks; its children must go too
-        process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
+        with process_group(command, stderr=subprocess.STDOUT) as process:  # the compiler forks
+            log, _ = process.communicate(timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
         raise CompileError(f"{' '.join(command)} did not end within {_TIMEOUT_S} s and was stopped") from error
     output = directory / "model_edgetpu.tflite"
     # Its success message is no proof: it is printed for models of which nothing was mapped.

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from infra.bench import results
+from infra.bench import results, shared_data
 from infra.bench.cifar10_report import Classes, Report
 from infra.bench.fine_tuning import batches, fine_tune
 from infra.bench.integer_predictions import predicted_classes
@@ -59,13 +59,7 @@ class Images:
 
 
 @click.command()
-@click.option(
-    "--shared",
-    type=click.Path(path_type=Path),
-    default=Path("../shared"),
-    show_default=True,
-    help="Directory with data/cifar10 and models/mlperf_tiny.",
-)
+@shared_data.shared_option
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True, help="Once for each.")
 @click.option("--epochs", default=3, show_default=True, help="Epochs of fine-tuning.")
 @click.option("--train-images", default=0, help="Only so many images of the train split, to try it out.")
@@ -84,9 +78,7 @@ def main(
     """Accuracy of ResNet8 on CIFAR-10: in floats, in quantization-aware training, in integers; paired by image."""
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # for tfmot, before TensorFlow is imported
     settings = Settings(epochs=epochs, train_images=train_images, test_images=test_images)
-    missing = [pattern for pattern in (_MODEL, _TRAIN, _TEST) if not list(shared.glob(pattern))]
-    if missing:
-        raise click.ClickException(f"{shared} has no {', no '.join(missing)}; say with --shared where they are")
+    shared_data.require_there(shared, (_MODEL, _TRAIN, _TEST))
     stages = _STAGES if with_tfmot else _STAGES[:2]
     experiment = _Experiment(shared, settings, fresh)
     found = {seed: {name: experiment.stage(seed, name) for name in stages} for seed in seeds}

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from infra.bench import results
+from infra.bench import results, shared_data
 
 _MODEL = "models/mlperf_tiny/pretrainedResnet.h5"
 _RECORDS = "data/cifar10/eval-*.tfrecord"
@@ -28,23 +28,16 @@ _HOWS = {
     "stock_integer": "stock TFMA, integer model",
 }
 _BATCH = 500
+_SAMPLES = 200  # to calibrate with
 
 
 @click.command()
-@click.option(
-    "--shared",
-    type=click.Path(path_type=Path),
-    default=Path("../shared"),
-    show_default=True,
-    help="Directory with data/cifar10 and models/mlperf_tiny.",
-)
+@shared_data.shared_option
 @click.option("--rounds", default=1, show_default=True, help="Runs of each kind; the fastest counts.")
 @click.option("--only", multiple=True, type=click.Choice(list(_HOWS)), help="One of them; default: all.")
 def main(shared: Path, rounds: int, only: tuple[str, ...]) -> None:
     """Times evaluations, into build/bench/evaluation.json."""
-    missing = [pattern for pattern in (_MODEL, _RECORDS) if not list(shared.glob(pattern))]
-    if missing:
-        raise click.ClickException(f"{shared} has no {', no '.join(missing)}; say with --shared where they are")
+    shared_data.require_there(shared, (_MODEL, _RECORDS))
     with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
         _in_a_process("prepare", shared, Path(directory))
         runs: dict[str, list[dict[str, float]]] = {}
@@ -114,7 +107,20 @@ def _prepare(shared: Path, directory: Path) -> dict[str, float]:
         serving_features=frozenset({image}),
         output_names=(output,),
     )
-    split = directory / "examples" / "Split-eval"
+    samples = _write_examples(shared, directory / "examples" / "Split-eval", image)
+    tflite = convert(model, representative_dataset=[np.stack(samples)])
+    serving = directory / "integer" / "Format-Serving"
+    serving.parent.mkdir()
+    serving.symlink_to(directory / "float" / "Format-Serving")
+    (directory / "float" / "Format-Serving" / "tflite").write_bytes(tflite)
+    return {}
+
+
+def _write_examples(shared: Path, split: Path, image: str) -> list[Any]:
+    """Writes the images as examples of pixels, under the name of the model's input; returns the first of them."""
+    import numpy as np
+    import tensorflow as tf
+
     split.mkdir(parents=True)
     stored = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
     samples = []
@@ -122,17 +128,12 @@ def _prepare(shared: Path, directory: Path) -> dict[str, float]:
         for record in tf.data.TFRecordDataset(sorted(map(str, shared.glob(_RECORDS)))):
             parsed = tf.io.parse_single_example(record, stored)
             pixels = tf.io.decode_image(parsed["image"], 3).numpy().astype(np.float32)
-            samples += [pixels] if len(samples) < 200 else []
+            samples += [pixels] if len(samples) < _SAMPLES else []
             example = tf.train.Example()
             example.features.feature[image].float_list.value.extend(pixels.ravel())
             example.features.feature["label"].int64_list.value.append(int(parsed["label"]))
             writer.write(example.SerializeToString())
-    tflite = convert(model, representative_dataset=[np.stack(samples)])
-    serving = directory / "integer" / "Format-Serving"
-    serving.parent.mkdir()
-    serving.symlink_to(directory / "float" / "Format-Serving")
-    (directory / "float" / "Format-Serving" / "tflite").write_bytes(tflite)
-    return {}
+    return samples
 
 
 def _bare(directory: Path) -> int:

@@ -48,6 +48,12 @@ def audit_deployed(
     return with_float_edges(found, graph, floats)
 
 
+def float_edges(graph: flatbuffer.Subgraph) -> tuple[str, ...]:
+    """Returns the names of the tensors of those inputs and outputs of a graph that are floats."""
+    edges = (graph.tensors[index] for index in (*graph.inputs, *graph.outputs))
+    return tuple(tensor.name for tensor in edges if tensor.dtype.lower() == FLOAT)
+
+
 def with_float_edges(found: Audit, graph: flatbuffer.Subgraph, floats: Collection[str]) -> Audit:
     """Returns an audit in which float inputs and outputs, and the QUANTIZE or DEQUANTIZE beside each, are notes.
 
