@@ -7,14 +7,15 @@
 import collections
 import dataclasses
 import json
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from components.quantization import plugins
 
 WHEN_MISSING = ("analyze", "fail")
 
 
-class MappedOp(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OpMapping:
     """Where one op of the model runs.
 
     Attributes:
@@ -22,12 +23,16 @@ class MappedOp(NamedTuple):
       op: Its name, for example "CONV_2D".
       on_target: Whether it runs on the target; else on the CPU.
       status: Why, in the words of the target's compiler where it has any.
+      reason: The rule that decided, one sentence; empty for an op on the target.
+      confidence: How much evidence stands behind it, 0..1; 1 where the rule is certain.
     """
 
-    index: int  # type: ignore[assignment]  # of the op, not the method of tuples
+    index: int
     op: str
     on_target: bool
     status: str
+    reason: str = ""
+    confidence: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +40,7 @@ class Mapping:
     """Where every op of a model runs."""
 
     target: str
-    ops: tuple[MappedOp, ...]
+    ops: tuple[OpMapping, ...]
 
     @property
     def on_target(self) -> int:
@@ -157,8 +162,8 @@ def load_target(name: str) -> Target:
     >>> import tf_keras
     >>> model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
     >>> tflite = convert(model, representative_dataset=[[[0.0, 0.5, 1.0]]])
-    >>> load_target("edge_tpu").inspect(tflite).ops
-    (MappedOp(index=0, op='FULLY_CONNECTED', on_target=True, status='Mapped to Edge TPU'),)
+    >>> [(op.index, op.op, op.status) for op in load_target("edge_tpu").inspect(tflite).ops]
+    [(0, 'FULLY_CONNECTED', 'Mapped to Edge TPU')]
     """
     target: Target = plugins.load_member(__name__, name, "target").TARGET
     return target

@@ -1,7 +1,7 @@
 """A CPU with TFLite: every builtin op runs there and nothing is compiled."""
 
 from components.quantization.conversion import flatbuffer
-from components.targets import CompiledModel, MappedOp, Mapping, analysis
+from components.targets import CompiledModel, Mapping, OpMapping, analysis
 
 _BUILTIN = "TFLite builtin"
 _CUSTOM = "Not a TFLite builtin"
@@ -17,7 +17,8 @@ class Cpu:
         ops = flatbuffer.read_subgraphs(tflite)[0].ops
         statuses = [_CUSTOM if op.code == "CUSTOM" else _BUILTIN for op in ops]
         mapped = (
-            MappedOp(op.index, op.name, status == _BUILTIN, status) for op, status in zip(ops, statuses, strict=True)
+            OpMapping(index=op.index, op=op.name, on_target=status == _BUILTIN, status=status)
+            for op, status in zip(ops, statuses, strict=True)
         )
         return Mapping(target=self.name, ops=tuple(mapped))
 

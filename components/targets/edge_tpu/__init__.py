@@ -14,7 +14,7 @@ from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.process_group import process_group
-from components.targets import CompiledModel, CompileError, CompileReport, MappedOp, Mapping, OpCount, analysis
+from components.targets import CompiledModel, CompileError, CompileReport, Mapping, OpCount, OpMapping, analysis
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -115,7 +115,12 @@ class EdgeTpu:
         for op, reason in zip(graph.ops, reasons, strict=True):
             on_target = op.index in kept
             ops.append(
-                MappedOp(op.index, op.name, on_target, MAPPED if on_target else reason or _MORE_THAN_ONE_SUBGRAPH)
+                OpMapping(
+                    index=op.index,
+                    op=op.name,
+                    on_target=on_target,
+                    status=MAPPED if on_target else reason or _MORE_THAN_ONE_SUBGRAPH,
+                )
             )
         return Mapping(target=self.name, ops=tuple(ops))
 
