@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 import tf_keras
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
@@ -157,6 +158,8 @@ class _KerasFn(beam.CombineFn):  # type: ignore[misc]
         made = _keras_class(self._of)(name=self._key.name)
         is_loss = isinstance(made, tf_keras.losses.Loss)
         self._metric = tf_keras.metrics.MeanMetricWrapper(made.call, self._key.name) if is_loss else made
+        # What runs eagerly needs no AutoGraph, whose rewriting of a metric takes longer than a thousand calls of it.
+        self._update = tf.autograph.experimental.do_not_convert(self._metric.update_state)
 
     def create_accumulator(self) -> _KerasState:
         return _KerasState()
@@ -179,7 +182,7 @@ class _KerasFn(beam.CombineFn):  # type: ignore[misc]
             labels, predictions, weights = (np.concatenate(column) for column in zip(*accumulator.waiting, strict=True))
             accumulator.waiting = []
             self._metric.reset_state()
-            self._metric.update_state(labels, predictions, weights if self._key.example_weighted else None)
+            self._update(labels, predictions, weights if self._key.example_weighted else None)
             self._add(accumulator, self._metric.get_weights())
         return accumulator
 

@@ -81,7 +81,7 @@ class EvaluationPass:
             pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource(_BATCH_SIZE)
             for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
         ]
-        return batches | beam.Flatten()
+        return batches[0] if len(batches) == 1 else batches | beam.Flatten()
 
     def write(self, batches: Any, confidence: float, output_path: str) -> None:
         """Evaluates batches, and writes what `paired_evaluation` describes."""
