@@ -7,11 +7,14 @@ from typing import Any
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import batched_metrics, prediction_agreement
+from components.evaluation.decisions import Kind
 from components.evaluation.gate import ANY_VALUE, FACTS, PAIRED, Gate, sorted_slice
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, Slice
 from components.evaluation.task import Task
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
+
+_KIND = "kind"  # of the metric "agreement", which every output has
 
 
 def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
@@ -41,23 +44,35 @@ def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 output_names=[output] if output else [],
-                metrics=_metric_configs(task.metrics_of(output), _thresholds(gates, output)),
+                metrics=_metric_configs(task.metrics_of(output), task.kind_of(output), _thresholds(gates, output)),
             )
             for output in task.labels
         ],
     )
 
 
+def label_kinds(config: config_pb2.EvalConfig) -> dict[str, Kind]:
+    """Returns what the labels of outputs were declared to be, by output, as `eval_config` wrote it."""
+    kinds = {
+        output: json.loads(metric.config)[_KIND]
+        for spec in config.metrics_specs
+        for metric in spec.metrics
+        if metric.class_name == "Agreement"
+        for output in spec.output_names or [""]
+    }
+    return {output: kind for output, kind in kinds.items() if kind}
+
+
 def _metric_configs(
-    metrics: Mapping[str, str], thresholds: Mapping[tuple[str, Slice], config_pb2.MetricThreshold]
+    metrics: Mapping[str, str], kind: str, thresholds: Mapping[tuple[str, Slice], config_pb2.MetricThreshold]
 ) -> Iterator[config_pb2.MetricConfig]:
     own = {
-        EXAMPLE_COUNT: (batched_metrics.__name__, "BatchedCount"),
-        AGREEMENT: (prediction_agreement.__name__, "Agreement"),
+        EXAMPLE_COUNT: (batched_metrics.__name__, "BatchedCount", {}),
+        AGREEMENT: (prediction_agreement.__name__, "Agreement", {_KIND: kind}),
     }
     configs = {name: batched_metrics.metric_config(name, class_name) for name, class_name in metrics.items()}
-    for name, (module, class_name) in own.items():
-        config = json.dumps({"name": name})
+    for name, (module, class_name, further) in own.items():
+        config = json.dumps({"name": name, **further})
         configs[name] = config_pb2.MetricConfig(class_name=class_name, module=module, config=config)
     for name, metric in configs.items():
         for (metric_name, cut), threshold in thresholds.items():

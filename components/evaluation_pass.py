@@ -13,6 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components import model_artifact
+from components.eval_config import label_kinds
 from components.evaluation.measurements import INTEGER, LAST_BLESSED
 from components.paired_evaluation import PairedPass
 from components.paired_predictions import (
@@ -64,6 +65,7 @@ class EvaluationPass:
                 },
                 tflites={name: model_artifact.read_tflite(artifacts[name]) for name in integers},
                 label_keys=dict(spec.label_keys) or {"": spec.label_key},
+                label_kinds=label_kinds(config),
                 weight_key=spec.example_weight_key,
                 kept=frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
             ),
@@ -93,6 +95,7 @@ class EvaluationPass:
         paired = PairedPass(
             models=self.models.names,
             outputs=tuple(self.models.label_keys),
+            kinds=self.models.label_kinds,
             limits=self._limits(),
             confidence=confidence,
         )

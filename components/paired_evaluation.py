@@ -2,7 +2,8 @@
 
 {output_path}/
   metrics-*, validations-*, eval_config.json   TFMA's
-  paired.json                                  {"paired": [...], "outputs": [...]}, by model, output and slice
+  paired.json                                  {"paired": [...], "outputs": [...], "labels": [...]}, each by model,
+                                               output and slice
 """
 
 import dataclasses
@@ -22,7 +23,9 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tfx.dsl.io import fileio
 
 from components.batched_metrics import values_of
+from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
+from components.evaluation.label_clues import LabelClues
 from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements, Paired, Slice
 from components.evaluation.paired_statistics import Examples, PairedSums
 
@@ -37,12 +40,14 @@ class PairedPass:
     Attributes:
       models: Names of all models.
       outputs: Names of the outputs; ("",) for a model with one.
+      kinds: What the labels of outputs were declared to be, by output.
       limits: Lowest and highest value of the outputs of integer models, by model and output, where they are known.
       confidence: Of the intervals, 0 to 1.
     """
 
     models: tuple[str, ...]
     outputs: tuple[str, ...]
+    kinds: Mapping[str, Kind]
     limits: Mapping[tuple[str, str], Limits]
     confidence: float
 
@@ -66,26 +71,39 @@ class PairedPass:
             for output in self.outputs:
                 of = {model: values_of(element, model, output) for model in self.models}
                 labels, scores, weights = of[INTEGER]
+                kind = self.kinds.get(output)
+                if not cut:
+                    yield ("labels", FLOAT, output, cut), LabelClues.of(labels, of[FLOAT][1], kind)
                 for model in self.models:
                     if model != INTEGER:
-                        examples = Examples(labels=labels, scores=scores, other_scores=of[model][1], weights=weights)
+                        examples = Examples(
+                            labels=labels, scores=scores, other_scores=of[model][1], weights=weights, kind=kind
+                        )
                         yield ("paired", model, output, cut), PairedSums.of(examples)
                     if not cut:
-                        sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], self.limits.get((model, output)))
+                        limits = self.limits.get((model, output))
+                        sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], limits, kind)
                         yield ("outputs", model, output, cut), sums
 
     def document(self, found: Iterable[tuple[tuple[str, str, str, Slice], Any]]) -> str:
         """Returns the content of `PAIRED_FILE`."""
-        paired, outputs = [], []
+        paired, outputs, labels = [], [], []
         for (kind, model, output, cut), sums in sorted(found, key=lambda one: one[0]):
             where = {"model": model, "output": output, "slice": cut}
             if kind == "paired":
                 figures = dataclasses.asdict(sums.paired(self.confidence))
                 paired.append({**where, **figures, "by_class": _by_class(sums)})
+            elif kind == "labels":
+                labels.append({"output": output, "question": sums.question(), **dataclasses.asdict(sums)})
             else:
                 outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
         # NaN is no JSON.
-        return json.dumps(_without_nan({"paired": paired, "outputs": outputs}), indent=1, allow_nan=False) + "\n"
+        return (
+            json.dumps(
+                _without_nan({"paired": paired, "outputs": outputs, "labels": labels}), indent=1, allow_nan=False
+            )
+            + "\n"
+        )
 
 
 class _Evaluate(beam.PTransform):  # type: ignore[misc]
@@ -162,6 +180,8 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
         metrics=_metrics(output_path, models),
         examples=examples,
         paired=paired,
+        weightless=frozenset(cut for (_, _, cut), of in paired.items() if not of.effective_examples),
+        unclear={record["output"]: record["question"] for record in document["labels"] if record["question"]},
         degenerate={
             (record["model"], record["output"]): tuple(record["degenerate"])
             for record in document["outputs"]

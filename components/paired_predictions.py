@@ -20,7 +20,7 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.slicer import slicer_lib
 
 from components.batched_metrics import picked
-from components.evaluation.decisions import checked_labels
+from components.evaluation.decisions import Kind, checked_labels
 from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
@@ -40,6 +40,7 @@ class EvaluatedModels:
       saved_models: Directories of SavedModels by name; `FLOAT`'s transform feeds all models.
       tflites: Integer models by name.
       label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
+      label_kinds: What the labels of outputs were declared to be, by output.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
       kept: Features that slices need; others are dropped to save memory.
     """
@@ -47,6 +48,7 @@ class EvaluatedModels:
     saved_models: Mapping[str, str]
     tflites: Mapping[str, bytes]
     label_keys: Mapping[str, str]
+    label_kinds: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
     weight_key: str = ""
     kept: frozenset[str] = frozenset()
 
@@ -145,7 +147,12 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
                 f" {', '.join(scores)}"
             )
         return {
-            name: checked_labels(_feature(features, keys[name], "label"), scores[output], f"label {keys[name]!r}")
+            name: checked_labels(
+                _feature(features, keys[name], "label"),
+                scores[output],
+                f"label {keys[name]!r}",
+                self._models.label_kinds.get(name),
+            )
             for name, output in outputs.items()
         }
 
@@ -171,11 +178,11 @@ def _run_saved(loaded: Any, features: Arrays) -> Arrays:
     wanted = signature.structured_input_signature[1]
     inputs = {name: _feature(features, name, "input") for name in wanted}
     for name, values in inputs.items():
-        wrong = np.isnan(values.reshape(len(values), -1)).any(axis=1) if values.dtype.kind == "f" else np.zeros(1)
+        wrong = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) if values.dtype.kind == "f" else np.zeros(1)
         if wrong.any():
             raise ValueError(
-                f"input {name!r} has values that are not numbers in {int(wrong.sum())} of {len(values)} examples; mend"
-                " them in the preprocessing_fn"
+                f"input {name!r} has values that are infinite or not numbers in {int(wrong.sum())} of {len(values)}"
+                " examples; mend them in the preprocessing_fn"
             )
     count = len(next(iter(inputs.values())))
     one_at_a_time = any(spec.shape.rank and spec.shape[0] == 1 for spec in wanted.values())

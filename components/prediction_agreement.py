@@ -10,7 +10,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import model_util
 
 from components.batched_metrics import computations, keys_of, values_of
-from components.evaluation.decisions import decide, kind_of
+from components.evaluation.decisions import Kind, decide, kind_of
 from components.quantization.agreement import AGREEMENT
 
 
@@ -22,9 +22,9 @@ class Agreement(metric_types.Metric):
     nan where there are no classes.
     """
 
-    def __init__(self, name: str = AGREEMENT) -> None:
-        """Names the metric."""
-        super().__init__(_computations, name=name)
+    def __init__(self, name: str = AGREEMENT, kind: str = "") -> None:
+        """Names the metric, and what the labels were declared to be."""
+        super().__init__(_computations, name=name, kind=kind)
 
 
 metric_types.register_metric(Agreement)
@@ -38,6 +38,7 @@ class _Weights:
 
 def _computations(
     name: str = AGREEMENT,
+    kind: str = "",
     eval_config: Any = None,
     model_names: list[str] | None = None,
     output_names: list[str] | None = None,
@@ -46,12 +47,13 @@ def _computations(
     baseline = model_util.get_baseline_model_spec(eval_config).name
     models = [model for model in model_names or [""] if model != baseline]
     keys = keys_of(name, models, output_names, example_weighted)
-    return computations(functools.partial(_AgreementFn, baseline), keys)
+    return computations(functools.partial(_AgreementFn, baseline, kind or None), keys)
 
 
 class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
-    def __init__(self, baseline: str, key: metric_types.MetricKey) -> None:
+    def __init__(self, baseline: str, kind: Kind | None, key: metric_types.MetricKey) -> None:
         self._baseline = baseline
+        self._kind = kind
         self._key = key
 
     def create_accumulator(self) -> _Weights:
@@ -60,7 +62,7 @@ class _AgreementFn(beam.CombineFn):  # type: ignore[misc]
     def add_input(self, accumulator: _Weights, element: Any) -> _Weights:
         labels, scores, weights = values_of(element, self._key.model_name, self._key.output_name)
         _, others, _ = values_of(element, self._baseline, self._key.output_name)
-        kind = kind_of(labels, scores)
+        kind = kind_of(labels, scores, self._kind)
         if kind == "values":
             accumulator.agreed = float("nan")
         else:

@@ -192,6 +192,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         metrics: Mapping[str, str],
         gates: Gates,
         slices: Sequence[Sequence[str]] = (),
+        label_kind: str | Mapping[str, str] = "",
         weight_key: str = "",
         fake_quant_model: types.BaseChannel | None = None,
         last_blessed_model: types.BaseChannel | None = None,
@@ -209,6 +210,9 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
           gates: What the model must keep. Without a bound it is not blessed, unless they say so.
           slices: Features, or groups of features, by which the metrics are sliced.
+          label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
+            one-hot, "labels" for several, each there or not, "values" to come near to; "" to tell from types and
+            shapes, and to refuse where they may mislead.
           weight_key: The transformed feature that is the weight of an example; "" for equal weights.
           fake_quant_model: The model with fake quantization that the integer model was made from, to be compared too.
           last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet. One
@@ -227,6 +231,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
             label_key=label_key,
             metrics=metrics,
             slices=slices,
+            label_kind=label_kind,
             weight_key=weight_key,
             models=(INTEGER, FLOAT, *(name for name, channel in further.items() if channel is not None)),
         )

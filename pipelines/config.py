@@ -47,6 +47,9 @@ class PipelineConfig:
       metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
       gates: What a model must keep to be blessed, and so pushed.
       slices: Features, or groups of features, by which metrics are sliced.
+      label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
+        one-hot, "labels" for several, each there or not, "values" to come near to; "" to tell from types and shapes,
+        and to refuse where they may mislead.
       also_compared: Models that the integer one is compared with though no gate asks: "fake_quant", "last_blessed".
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       file_bytes: Largest size of the pushed file; None for any.
@@ -74,6 +77,7 @@ class PipelineConfig:
     metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
+    label_kind: str | Mapping[str, str] = ""
     also_compared: tuple[str, ...] = ()
     weight_key: str = ""
     file_bytes: int | None = None
@@ -130,6 +134,7 @@ class PipelineConfig:
             label_key=self.label_key,
             metrics=self.metrics,
             slices=self.slices,
+            label_kind=self.label_kind,
             weight_key=self.weight_key,
             models=(INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED),
         )

@@ -148,6 +148,7 @@ def model_components(
         metrics=config.metrics,
         gates=config.gates,
         slices=config.slices,
+        label_kind=config.label_kind,
         weight_key=config.weight_key,
         target=config.target,
         fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in config.compared_models else None,

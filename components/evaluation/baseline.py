@@ -10,7 +10,7 @@ class Origin:
     """What a model is of. Models of other origins solve other problems, and are not what came before it.
 
     Attributes:
-      pipeline: Name of the pipeline; "" where that is not known, as below.
+      pipeline: Name of the pipeline; "" where that is not known, as below: nothing is then of the same origin.
       task: Dotted path of the module that describes the task.
       target: Name of the target.
     """
@@ -50,7 +50,7 @@ def incompatibilities(contract: str, baseline: str) -> tuple[str, ...]:
 
 
 def foreign(ours: Origin, baseline: Origin) -> tuple[str, ...]:
-    """Returns how the last blessed model is of another origin, one sentence each; empty if it is not.
+    """Returns how the last blessed model is of another origin, or of none, one sentence each; empty if it is not.
 
     Args:
       ours: Origin of the integer model.
@@ -64,7 +64,7 @@ def foreign(ours: Origin, baseline: Origin) -> tuple[str, ...]:
     return tuple(
         f"it is of {what} {theirs or '(not known)'}, not {mine or '(not known)'}"
         for (what, mine), theirs in pairs
-        if mine != theirs
+        if mine != theirs or not theirs
     )
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.evaluation.decisions import decide, decisions_of_labels, kind_of
+from components.evaluation.decisions import Kind, decide, decisions_of_labels, kind_of
 
 Limits = tuple[float, float]
+NOT_NUMBERS = "not a number"
 
 # A value at an end of its range is saturated if the float model's lies farther away than this share of the range ...
 _FAR = 1 / 4
-# ... and an output if more than this share of its values is.
+# ... and an output if more than this share of its values is; of classes, of the scores that decided.
 _MOST = 0.5
 
 
@@ -27,8 +28,8 @@ class OutputSums:
       examples: How many.
       lowest: The lowest value of each element of the output, flat.
       highest: The highest.
-      classes: Lowest and highest class that was decided; (0, 0) without classes.
-      labels: Lowest and highest label.
+      classes: Lowest and highest class of each decision, (2, decisions); (2, 0) without classes.
+      labels: Lowest and highest label of each decision.
       saturated: Values at an end of the range, far from those of the float model.
       values: Values that could be saturated; 0 if the range is not known.
       not_numbers: Values that are infinite or not a number.
@@ -37,8 +38,8 @@ class OutputSums:
     examples: int
     lowest: npt.NDArray[np.float64]
     highest: npt.NDArray[np.float64]
-    classes: tuple[int, int]
-    labels: tuple[int, int]
+    classes: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
     saturated: int
     values: int
     not_numbers: int
@@ -50,6 +51,7 @@ class OutputSums:
         scores: npt.NDArray[Any],
         float_scores: npt.NDArray[Any] | None = None,
         limits: Limits | None = None,
+        declared: Kind | None = None,
     ) -> "OutputSums":
         """Returns the sums of a batch.
 
@@ -58,18 +60,23 @@ class OutputSums:
           scores: Of shape (examples, ...).
           float_scores: Those of the float model, of the same shape.
           limits: The lowest and the highest value that the output's integers stand for.
+          declared: As of `decisions.kind_of`.
         """
         flat = scores.reshape(len(scores), -1).astype(np.float64)
-        classes = known = (0, 0)
-        if kind_of(labels, scores) != "values":
-            decided = decide(scores, kind_of(labels, scores)).classes
-            true = decisions_of_labels(labels, scores)
-            classes, known = (int(decided.min()), int(decided.max())), (int(true.min()), int(true.max()))
+        kind = kind_of(labels, scores, declared)
+        classes = known = np.zeros((2, 0), np.int64)
+        if kind != "values":
+            decided = decide(scores, kind).classes
+            true = decisions_of_labels(labels, scores, kind)
+            classes, known = (np.stack([of.min(axis=0), of.max(axis=0)]) for of in (decided, true))
         saturated = values = 0
         if limits is not None and float_scores is not None:
-            ends = (flat <= limits[0]) | (flat >= limits[1])
-            distance = np.abs(flat - float_scores.reshape(flat.shape))
-            saturated, values = int((ends & (distance > _FAR * (limits[1] - limits[0]))).sum()), flat.size
+            given, wanted = flat, float_scores.reshape(flat.shape).astype(np.float64)
+            if kind == "classes" and scores.ndim > 1 and scores.shape[-1] > 1:
+                given, wanted = (_of_decisions(of, decided, scores.shape[-1]) for of in (given, wanted))
+            ends = (given <= limits[0]) | (given >= limits[1])
+            far = np.abs(given - wanted) > _FAR * (limits[1] - limits[0])
+            saturated, values = int((ends & far).sum()), given.size
         return cls(
             examples=len(flat),
             lowest=flat.min(axis=0),
@@ -96,17 +103,26 @@ class OutputSums:
     def degenerate(self) -> tuple[str, ...]:
         """Says what is degenerate: some of "constant", "one class", "saturated", "not a number".
 
-        One class for all is only degenerate where there are examples of several.
+        One class for all, in every decision, is only degenerate where there are examples of several.
         """
         several = self.examples > 1
         found = {
             "constant": several and np.array_equal(self.lowest, self.highest),
-            "one class": several and self.classes[0] == self.classes[1] and self.labels[0] != self.labels[1],
+            "one class": several and np.array_equal(*self.classes) and not np.array_equal(*self.labels),
             "saturated": self.saturated > _MOST * self.values,
-            "not a number": self.not_numbers > 0,
+            NOT_NUMBERS: self.not_numbers > 0,
         }
         return tuple(name for name, holds in found.items() if holds)
 
 
-def _span(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    return min(first[0], second[0]), max(first[1], second[1])
+def _span(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.stack([np.minimum(first[0], second[0]), np.maximum(first[1], second[1])])
+
+
+def _of_decisions(
+    scores: npt.NDArray[np.float64], decided: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.float64]:
+    """The scores of what was decided, (examples, decisions), of flat scores."""
+    by_decision = scores.reshape(len(scores), -1, classes)
+    chosen: npt.NDArray[np.float64] = np.take_along_axis(by_decision, decided[..., None], axis=-1)[..., 0]
+    return chosen

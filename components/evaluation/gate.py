@@ -1,6 +1,7 @@
 """A gate: one bound that an integer model must keep, and how it is written."""
 
 import dataclasses
+import decimal
 import math
 import re
 from typing import Literal
@@ -103,9 +104,9 @@ class Gate:
         where = f" of {self.output}" if self.output else ""
         cut = f"[{slice_text(self.slice)}]" if self.slice else ""
         against = f" vs {self.against}" if self.against != FLOAT else ""
-        confidence = f" at {100 * self.confidence:.12g}%" if self.confidence else ""
+        confidence = f" at {_percent(self.confidence)}%" if self.confidence else ""
         change = f" {change}" if change else ""
-        return f"{self.metric}{where}{cut}{change}{against} {relation} {self.bound:.12g}{confidence}"
+        return f"{self.metric}{where}{cut}{change}{against} {relation} {_text(self.bound)}{confidence}"
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
@@ -126,7 +127,7 @@ class Gate:
         match = _PATTERN.fullmatch(text)
         kind = _KINDS.get((match["change"] or "", match["relation"])) if match else None
         bound = _number(match["bound"]) if match else math.nan
-        confidence = _number(match["percent"] or "0") / 100 if match else math.nan
+        confidence = _share(match["percent"] or "0") if match else math.nan
         cut = _parse_slice(match["slice"]) if match else None
         if match is None or kind is None or cut is None or not math.isfinite(bound + confidence):
             raise ValueError(f"not a gate: {text!r}; {_FORMS}")
@@ -203,6 +204,10 @@ class Gate:
             wrong.append("it is of the whole file, without an output or a slice")
         if len({feature for feature, _ in self.slice}) < len(self.slice):
             wrong.append("a feature twice in one slice")
+        if _parse_slice(slice_text(self.slice) if self.slice else None) != self.slice:
+            wrong.append(
+                f"features and values of a slice cannot have ',', '[', ']' or space at an end; use {ANY_VALUE}"
+            )
         return wrong
 
     def _wrong_confidence(self) -> list[str]:
@@ -240,14 +245,34 @@ def _parse_slice(text: str | None) -> Slice | None:
     """The slice; None if it is none."""
     if text is None:
         return ()
+    if set(text) & set("[]"):
+        return None
     pairs = [tuple(part.strip() for part in item.split("=", 1)) for item in text.split(",")]
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         return None
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
+def _text(value: float) -> str:
+    """A number in as few digits as give it back."""
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
+
+
+def _percent(confidence: float) -> str:
+    """A confidence as a percentage, in decimal, so that reading it gives it back."""
+    return f"{(decimal.Decimal(repr(confidence)) * 100).normalize():f}"
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
+        return math.nan
+
+
+def _share(percentage: str) -> float:
+    try:
+        return float(decimal.Decimal(percentage) / 100)
+    except decimal.InvalidOperation:
         return math.nan

@@ -5,11 +5,14 @@ import datetime
 import math
 from collections.abc import Iterator
 
+from components.evaluation.degenerate import NOT_NUMBERS
 from components.evaluation.gate import ANY_VALUE, COUNTED, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
 from components.evaluation.verdict import Code, Reason, Verdict, holding
 from components.quantization.agreement import AGREEMENT
+
+_ROUNDING = 1e-9  # of sums of weights
 
 
 def judge(gates: Gates, measured: Measurements, day: datetime.date) -> Verdict:
@@ -31,6 +34,7 @@ def judge(gates: Gates, measured: Measurements, day: datetime.date) -> Verdict:
     _require_numbers(gates, measured)
     reasons = [_overridden(reason, gates, gate, day) for gate in gates.bounds for reason in _reasons(gate, measured)]
     reasons += _degenerate(measured)
+    reasons += _unclear(measured)
     if not any(reason.gate and reason.code != "no_baseline" for reason in reasons):
         reasons.append(_nothing_gated(gates))
     return Verdict(reasons=tuple(reasons))
@@ -98,6 +102,10 @@ def _of_examples(gate: Gate, measured: Measurements, cut: Slice) -> Reason:
 def _compared(gate: Gate, measured: Measurements, cut: Slice) -> Reason:
     where = f" on {slice_text(cut)}" if cut else ""
     count = f", {measured.examples[cut]} examples" if cut else ""
+    if cut in measured.weightless:
+        return _fails(gate, "not_measured", f"all {measured.examples[cut]} examples{where} have weight 0")
+    if gate.compares and NOT_NUMBERS in measured.degenerate.get((gate.against, gate.output), ()):
+        return _fails(gate, "not_a_number", f"outputs of {gate.against} are not all numbers: it is nothing to hold to")
     if gate.confidence:
         return _confident(gate, measured.paired.get((gate.against, gate.output, cut)), where)
     value = _figure(gate, measured, INTEGER, cut)
@@ -138,8 +146,10 @@ def _confident(gate: Gate, paired: Paired | None, where: str) -> Reason:
         f"the difference from {gate.against}{where} is {paired.difference:.4f}, between {paired.low:.4f} and"
         f" {paired.high:.4f}, {paired.examples} examples"
     )
+    if round(paired.effective_examples) != paired.examples:
+        figures += f" whose weights make them as good as {paired.effective_examples:.0f}"
     needed = gate.needed_examples()
-    if paired.examples < needed:
+    if paired.effective_examples < needed * (1 - _ROUNDING):
         return _fails(gate, "too_few_examples", f"{figures}; this bound needs at least {needed}", -paired.low)
     return _number(gate, -paired.low, figures)
 
@@ -191,6 +201,14 @@ def _degenerate(measured: Measurements) -> Iterator[Reason]:
                 examples=measured.examples.get((), 0),
                 text=f"fails: output{name} of the integer model is degenerate: {', '.join(kinds)}",
             )
+
+
+def _unclear(measured: Measurements) -> Iterator[Reason]:
+    for output, question in measured.unclear.items():
+        name = f" of output {output!r}" if output else ""
+        yield Reason(
+            code="unclear_labels", output=output, text=f"fails: labels or scores{name} are unclear: {question}"
+        )
 
 
 def _nothing_gated(gates: Gates) -> Reason:

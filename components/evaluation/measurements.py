@@ -31,6 +31,7 @@ class Paired:
 
     Attributes:
       examples: How many examples.
+      effective_examples: How many examples of equal weight would say as much; 0 if none weighs anything.
       agreement: Share of the examples on which both predict one class, 0 to 1.
       better: How many examples only the integer model has right; 0 without classes.
       worse: How many examples only the other model has right; 0 without classes.
@@ -46,6 +47,7 @@ class Paired:
     """
 
     examples: int
+    effective_examples: float
     agreement: float
     better: int
     worse: int
@@ -67,6 +69,8 @@ class Measurements:
     Attributes:
       metrics: Metrics by name, of every model, output and slice.
       examples: How many examples every slice has; () is all of them.
+      weightless: The slices whose examples all have weight 0, of which no metric means anything.
+      unclear: What has to be said of labels, or mended, before figures of an output mean anything, by output.
       paired: The integer model against another, by the other model's name, output and slice.
       degenerate: What is degenerate of the outputs, by model and output: "constant", "one class", "saturated" and "not
         a number".
@@ -80,6 +84,8 @@ class Measurements:
 
     metrics: Mapping[Cell, Mapping[str, float]]
     examples: Mapping[Slice, int]
+    weightless: frozenset[Slice] = frozenset()
+    unclear: Mapping[str, str] = dataclasses.field(default_factory=dict)
     paired: Mapping[tuple[str, str, Slice], Paired] = dataclasses.field(default_factory=dict)
     degenerate: Mapping[tuple[str, str], tuple[str, ...]] = dataclasses.field(default_factory=dict)
     incompatible: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.evaluation.decisions import decide, decisions_of_labels, kind_of
+from components.evaluation.decisions import Kind, decide, decisions_of_labels, kind_of
 from components.evaluation.measurements import Paired
 
 BINS = 15  # of the calibration error, of equal width: https://arxiv.org/abs/1706.04599
@@ -32,12 +32,14 @@ class Examples:
       scores: Those of the integer model, (examples, ...).
       other_scores: Those of the other model, of the same shape.
       weights: Of shape (examples,).
+      kind: What the labels are, if it was declared.
     """
 
     labels: npt.NDArray[Any]
     scores: npt.NDArray[Any]
     other_scores: npt.NDArray[Any]
     weights: npt.NDArray[np.float64]
+    kind: Kind | None = None
 
     def rows(self, chosen: npt.NDArray[Any]) -> "Examples":
         """Some of the examples."""
@@ -46,6 +48,7 @@ class Examples:
             scores=self.scores[chosen],
             other_scores=self.other_scores[chosen],
             weights=self.weights[chosen],
+            kind=self.kind,
         )
 
 
@@ -81,10 +84,10 @@ class PairedSums:
                 f"scores of the integer model have shape {examples.scores.shape}, those of the other"
                 f" {examples.other_scores.shape}; compare models with the same outputs"
             )
-        kind = kind_of(examples.labels, examples.scores)
+        kind = kind_of(examples.labels, examples.scores, examples.kind)
         if kind == "values":
             return cls._of_values(examples.weights)
-        labels = decisions_of_labels(examples.labels, examples.scores)
+        labels = decisions_of_labels(examples.labels, examples.scores, kind)
         decided = [decide(scores, kind) for scores in (examples.scores, examples.other_scores)]
         right = [model.classes == labels for model in decided]
         agreeing = (decided[0].classes == decided[1].classes).mean(axis=1)
@@ -128,6 +131,7 @@ class PairedSums:
         errors = [_calibration_error(*of) for of in zip(self.bins, self.improper, strict=True)]
         return Paired(
             examples=int(self.moments[:, 0].sum()),
+            effective_examples=_effective(self.moments),
             agreement=self.agreed / weight if weight else math.nan,
             better=better,
             worse=worse,
@@ -191,6 +195,12 @@ def _calibration_error(bins: npt.NDArray[np.float64], improper: int) -> float:
     return math.nan if improper or not weight else float(np.abs(bins[:, 1] - bins[:, 2]).sum()) / weight
 
 
+def _effective(moments: npt.NDArray[np.float64]) -> float:
+    """How many examples of equal weight say as much, by Kish: the square of the sum of weights by that of squares."""
+    weight, squares = float(moments[:, 1].sum()), float(moments[:, 2].sum())
+    return weight**2 / squares if squares else 0.0
+
+
 def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
     """Bounds of the difference of the accuracies, by a bootstrap over examples.
 
@@ -200,14 +210,14 @@ def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[floa
     up to is drawn from the normal distribution with their mean and variance.
 
     Half an example is added to each way to flip, as by Agresti and Min (https://doi.org/10.1002/sim.1941), or ten
-    examples without a flip would be taken for certainty.
+    examples without a flip would be taken for certainty. It weighs as much as one of the effective examples.
     """
     count, weight = float(moments[:, 0].sum()), float(moments[:, 1].sum())
     if not weight > 0 or np.isnan(moments).any():
         return math.nan, math.nan
     prior = np.zeros_like(moments)
+    mean = weight / _effective(moments)
     for outcome, sign in ((_BETTER, 1.0), (_WORSE, -1.0)):
-        mean = weight / count
         prior[outcome] = 0.5 * np.array([1.0, mean, mean**2, sign * mean, sign * mean**2, mean**2])
     n, w, w2, wd, w2d, w2d2 = (moments + prior).T
     centre = float(moments[:, 3].sum()) / weight
@@ -220,5 +230,5 @@ def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[floa
     counts = random.multinomial(round(count), n / n.sum(), size=REPLICATES)
     spread = np.sqrt(counts * variances) * random.standard_normal(counts.shape)
     replicates = centre + (counts @ means + spread.sum(axis=1)) / weight
-    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.clip(np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2]), -1, 1)
     return float(low), float(high)

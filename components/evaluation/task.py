@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from components.evaluation.decisions import KINDS
 from components.evaluation.gates import Gates, Measurable, today
 from components.evaluation.measurements import FLOAT, INTEGER
 
@@ -16,6 +17,8 @@ class Task:
       metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
         always there. With several outputs a metric is of all of them, or, as "output/name", of one.
       slices: Features, or groups of features, by which the metrics are sliced.
+      label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
+        one-hot, "labels" for several, each there or not, "values" to come near to; "" to tell from types and shapes.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
       models: Names of the models, the integer one first and its float parent second.
     """
@@ -23,6 +26,7 @@ class Task:
     label_key: str | Mapping[str, str]
     metrics: Mapping[str, str]
     slices: Sequence[Sequence[str]] = ()
+    label_kind: str | Mapping[str, str] = ""
     weight_key: str = ""
     models: tuple[str, ...] = (INTEGER, FLOAT)
 
@@ -30,6 +34,10 @@ class Task:
     def labels(self) -> Mapping[str, str]:
         """The feature that is the label of each output, that of an only one under ""."""
         return {"": self.label_key} if isinstance(self.label_key, str) else self.label_key
+
+    def kind_of(self, output: str) -> str:
+        """What the labels of an output are; "" to tell from types and shapes."""
+        return self.label_kind if isinstance(self.label_kind, str) else self.label_kind.get(output, "")
 
     def metrics_of(self, output: str) -> dict[str, str]:
         """Class names of the metrics of an output."""
@@ -43,7 +51,14 @@ class Task:
         return output or next(iter(self.labels)), name
 
     def require(self, gates: Gates) -> None:
-        """Raises ValueError if a gate is on something that is not measured, or a metric of no output."""
+        """Raises ValueError if a gate is on something that is not measured, or a metric or kind of no output."""
+        kinds = {"": self.label_kind} if isinstance(self.label_kind, str) else self.label_kind
+        for output, kind in kinds.items():
+            if kind not in ("", *KINDS) or (output and output not in self.labels):
+                raise ValueError(
+                    f"label_kind: got {kind!r} for output {output!r}, expected one of {', '.join(KINDS)}, or '', of"
+                    f" {', '.join(filter(None, self.labels)) or 'the only output'}"
+                )
         wrong = sorted({name.rpartition("/")[0] for name in self.metrics} - {"", *self.labels})
         if wrong:
             raise ValueError(f"metrics of outputs {', '.join(wrong)}, which have no label_key; give it by output")

@@ -46,6 +46,15 @@ def _real_values(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt
     return dequantize(values, scale, zero_point) if scale else values.astype(np.float32)
 
 
+def _cast(values: npt.NDArray[Any], dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
+    """Casts what is not quantized, unless integers would become others."""
+    with np.errstate(invalid="ignore"):  # a float that is too large for an integer, which the comparison finds
+        cast = values.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(cast.astype(values.dtype), values):
+        raise ValueError(f"input {name!r}: got values that are no {dtype} numbers; give integers in its range")
+    return cast
+
+
 class IntegerModel:
     """A TFLite model behind float inputs and outputs. Not thread-safe: one per worker."""
 
@@ -89,8 +98,8 @@ class IntegerModel:
     def predict(self, features: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
         """Runs the model, with the results that a device has, which sees one example at a time.
 
-        Several examples are run at once if the model can be resized to it, has no state, and gave the same bits for
-        the first examples as one at a time.
+        Several examples are run at once if the model can be resized to it, has no state, and gave the same bits as one
+        at a time for the first examples and for random ones.
 
         Args:
           features: Float arrays of shape (batch, ...) by input name; others are ignored.
@@ -111,11 +120,29 @@ class IntegerModel:
             return self._one_at_a_time(quantized)
         together = self._batched.run(quantized)
         if self._batched_is_equal is None:
-            first = self._one_at_a_time({name: values[:BATCH_SIZE] for name, values in quantized.items()})
-            self._batched_is_equal = together is not None and all(
-                np.array_equal(first[name], together[name][:BATCH_SIZE]) for name in first
-            )
+            samples = ({name: values[:BATCH_SIZE] for name, values in quantized.items()}, self._random_like(quantized))
+            self._batched_is_equal = all(map(self._is_equal_batched, samples))
         return together if together is not None and self._batched_is_equal else self._one_at_a_time(quantized)
+
+    def _is_equal_batched(self, quantized: Arrays) -> bool:
+        assert self._batched is not None
+        together, alone = self._batched.run(quantized), self._one_at_a_time(quantized)
+        return together is not None and all(np.array_equal(together[name], alone[name]) for name in alone)
+
+    def _random_like(self, quantized: Arrays) -> Arrays:
+        """Examples that differ, as the first ones of a dataset may not: random values, but given ones of indices."""
+        random = np.random.default_rng(0)
+        found = {}
+        for name, values in quantized.items():
+            shape = (BATCH_SIZE, *values.shape[1:])
+            if values.dtype.kind == "f":
+                found[name] = random.standard_normal(shape, np.float32).astype(values.dtype)
+            elif self._inputs[name]["quantization"][0]:
+                ends = np.iinfo(values.dtype)
+                found[name] = random.integers(ends.min, ends.max, shape, values.dtype, endpoint=True)
+            else:
+                found[name] = values[random.integers(len(values), size=BATCH_SIZE)]
+        return found
 
     def _one_at_a_time(self, quantized: Arrays) -> Arrays:
         results: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self._outputs}
@@ -138,8 +165,10 @@ class IntegerModel:
         if values.shape[1:] != expected:
             raise ValueError(f"input {name!r}: got shape {values.shape}, expected (batch, {str(expected)[1:]}")
         scale, zero_point = detail["quantization"]
-        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"input {name!r}: got {values.dtype}, expected numbers")
+        if values.dtype.kind == "f" and np.isnan(values).any():
             raise ValueError(f"input {name!r} has values that are not numbers; mend them in the preprocessing_fn")
-        if not scale:  # floats, and indices, such as those of an embedding
-            return values.astype(detail["dtype"])
-        return quantize(values, scale, zero_point, detail["dtype"])
+        if scale:
+            return quantize(values, scale, zero_point, detail["dtype"])
+        return _cast(values, np.dtype(detail["dtype"]), name)  # floats, and indices, such as those of an embedding

@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"),  # TFMA's, of its own
 ]
-_COUNT = 10_000
 _RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _LABELS = {"kind": "kind", "length": "length", "tags": "tags"}
 
@@ -48,9 +47,9 @@ def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artif
     return Found(path=path, measured=read_measurements(path, models, {}))
 
 
-@pytest.fixture(scope="module")
-def columns() -> dict[str, np.ndarray]:
-    return example_columns(_COUNT)
+@pytest.fixture(scope="module", params=[1_000, pytest.param(10_000, marks=pytest.mark.long)])
+def columns(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
+    return example_columns(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +79,7 @@ def found(
             "tags/auc": "AUC",
         },
         slices=[("country",), ("kind", "country")],
+        label_kind={"kind": "classes", "tags": "labels"},
         weight_key="weight",
         models=tuple(models),
     )
@@ -199,7 +199,7 @@ def test_results_are_those_of_tfma_itself_for_the_same_predictions(
     assert weighted == pytest.approx(auc, abs=0.01)
 
 
-def test_tfma_reads_the_results_of_every_model(found: Found) -> None:
+def test_tfma_reads_the_results_of_every_model(found: Found, columns: dict[str, np.ndarray]) -> None:
     for name in (INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED):
         result = tfma.load_eval_result(found.path, model_name=name)
         assert len(result.slicing_metrics) == 13
@@ -208,7 +208,7 @@ def test_tfma_reads_the_results_of_every_model(found: Found) -> None:
     (of_all,) = [
         one for one in document["paired"] if (one["model"], one["output"], one["slice"]) == ("float", "kind", [])
     ]
-    assert sum(one["examples"] for one in of_all["by_class"]) == _COUNT
+    assert sum(one["examples"] for one in of_all["by_class"]) == len(columns["kind"])
     assert sum(one["better"] for one in of_all["by_class"]) == of_all["better"]
 
 
@@ -227,7 +227,10 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact
         (lambda made: made.pop("x"), "examples cannot be parsed by the model's transform: .*x"),
         (lambda made: made.update(x=made["x"][:, :3]), "examples cannot be parsed by the model's transform: .*x"),
         (lambda made: made.update(x=made["kind"]), "examples cannot be parsed by the model's transform: .*x"),
-        (lambda made: made["x"].__setitem__((5, 0), np.nan), "input 'x' has values that are not numbers in 1 of"),
+        (
+            lambda made: made["x"].__setitem__((5, 0), np.nan),
+            "input 'x' has values that are infinite or not numbers in 1 of",
+        ),
         (
             lambda made: made["kind"].__setitem__(5, 7),
             r"label 'kind': got 7, expected 0\.\.2, the classes of the model",
@@ -267,16 +270,24 @@ def test_pass_says_what_is_wrong_with_the_label_key(
         _run(task, single, write_examples(made, tmp_path / "examples"), tmp_path)
 
 
-def test_pass_finds_degenerate_outputs(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+def _with_one_hot_labels(count: int) -> dict[str, np.ndarray]:
+    columns = example_columns(count)
+    return {**columns, "tags": np.eye(3, dtype=columns["tags"].dtype)[columns["kind"]]}
+
+
+def test_pass_finds_degenerate_outputs_and_unclear_labels(single: dict[str, types.Artifact], tmp_path: Path) -> None:
     class Constant(EvaluatedModel):
         def __init__(self) -> None:
             super().__init__(("kind",))
             self.dense = tf.function(lambda x: {"kind": tf.nn.softmax(x @ tf.ones([4, 3]))})
 
     models = {**single, INTEGER: Constant().save_tflite(tmp_path / "constant")}
-    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
-    found = _run(task, models, write_examples(example_columns(60), tmp_path / "examples"), tmp_path)
+    task = Task(label_key="tags", metrics={"accuracy": "CategoricalAccuracy"})
+    found = _run(task, models, write_examples(_with_one_hot_labels(60), tmp_path / "examples"), tmp_path)
     assert found.measured.degenerate == {(INTEGER, ""): ("constant", "one class")}
+    assert found.measured.unclear == {
+        "": "labels are one-hot and scores add up to 1, yet they count as labels; set label_kind='classes', or 'labels'"
+    }
 
 
 def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:
@@ -295,13 +306,13 @@ def test_metrics_of_an_output_without_a_label_are_an_error() -> None:
         eval_config(dataclasses.replace(task, metrics={"a": "Accurracy"}), Gates.of("agreement of kind >= 0.5"))
 
 
-def test_only_output_may_have_its_label_by_name(single: dict[str, types.Artifact], tmp_path: Path) -> None:
-    examples = write_examples(example_columns(60), tmp_path / "examples")
-    metrics = {"accuracy": "SparseCategoricalAccuracy"}
-    found = [
-        _run(Task(label_key=label_key, metrics=metrics), single, examples, tmp_path / str(number)).measured
-        for number, label_key in enumerate(("kind", {"kind": "kind"}))
-    ]
+def test_only_output_may_have_its_label_by_name_and_one_hot(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+    examples = write_examples(_with_one_hot_labels(60), tmp_path / "examples")
+    tasks = (
+        Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"}),
+        Task(label_key={"kind": "tags"}, label_kind="classes", metrics={"accuracy": "CategoricalAccuracy"}),
+    )
+    found = [_run(task, single, examples, tmp_path / str(number)).measured for number, task in enumerate(tasks)]
     cells = [Cell(model=INTEGER), Cell(model=INTEGER, output="kind")]
     assert found[0].metrics[cells[0]] == found[1].metrics[cells[1]]
     assert found[0].paired[FLOAT, "", ()] == found[1].paired[FLOAT, "kind", ()]

@@ -111,4 +111,7 @@ def test_foreign_names_what_the_last_blessed_model_is_of_another() -> None:
         "it is of task (not known), not tasks.digits",
     )
     nothing_known = Origin(pipeline="", task="", target="cpu")
-    assert foreign(nothing_known, nothing_known) == ()
+    assert foreign(nothing_known, nothing_known) == (
+        "it is of pipeline (not known), not (not known)",
+        "it is of task (not known), not (not known)",
+    )

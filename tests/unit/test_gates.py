@@ -1,10 +1,13 @@
 import dataclasses
 import datetime
+import random
+from typing import Any
 
 import pytest
 
 from components.evaluation.gate import Gate
 from components.evaluation.gates import Gates, Measurable, Override
+from components.evaluation.task import Task
 
 _DAY = datetime.date(2026, 12, 31)
 
@@ -102,6 +105,26 @@ def test_parse_raises_when_a_gate_has_no_meaning(text: str, message: str) -> Non
 def test_gate_raises_all_that_is_wrong_at_once() -> None:
     with pytest.raises(ValueError, match=r"vs 'parent'.*a confidence is for.*got a confidence of 20 %"):
         Gate(metric="loss", kind="rise_at_most", bound=0.1, against="parent", confidence=0.2)
+
+
+@pytest.mark.parametrize("value", ["New York, country=US", "a]b", "a[b", " a", "a ", "a, b"])
+def test_gate_raises_when_its_slice_could_not_be_read_back(value: str) -> None:
+    with pytest.raises(ValueError, match="features and values of a slice cannot have ','"):
+        Gate(metric="accuracy", kind="at_least", slice=(("city", value),))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parse_gives_back_every_gate_to_the_last_bit(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(100):
+        value = "".join(rng.choices("abc=: \u00fc.-", k=rng.randrange(1, 9))).strip() or "x"
+        bound = rng.uniform(1e-9, 1)
+        confidence = rng.uniform(0.5, 0.9999)
+        for gate in (
+            Gate(metric="accuracy", kind="drop_at_most", bound=bound, slice=(("city", value),), confidence=confidence),
+            Gate(metric="loss", kind="at_most", bound=-bound * 10 ** rng.randrange(-20, 20)),
+        ):
+            assert Gate.parse(str(gate)) == gate
 
 
 def test_parse_needs_no_spaces() -> None:
@@ -207,6 +230,13 @@ def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, messag
     measurable = Measurable(metrics=("a",), slices=(("country",), ("country", "city")), facts=("model_bytes",))
     with pytest.raises(ValueError, match=message):
         measurable.require(Gates.of(text), _DAY)
+
+
+@pytest.mark.parametrize("kind", ["class", {"scores": "classes"}])
+def test_task_raises_when_a_kind_of_labels_is_none_or_of_no_output(kind: Any) -> None:
+    task = Task(label_key="label", metrics={"accuracy": "SparseCategoricalAccuracy"}, label_kind=kind)
+    with pytest.raises(ValueError, match="label_kind: got '.*', expected one of classes, labels, values"):
+        task.require(Gates.of("accuracy >= 0"))
 
 
 def test_require_takes_gates_on_all_that_is_measured() -> None:

@@ -189,6 +189,12 @@ def test_predict_passes_indices_on_as_they_are() -> None:
     model = IntegerModel(converter.convert())
     scores = np.array([[1, 9, 3, 4], [1, 2, 3, 400]])
     assert model.predict({"x": scores})["position"].tolist() == [1.0, 3.0]
+    assert model.predict({"x": scores.astype(np.float32)})["position"].tolist() == [1.0, 3.0]
+    for wrong in (scores + 0.5, scores * 2.0**40, scores * 2**40, np.full((2, 4), np.nan)):
+        with pytest.raises(ValueError, match="numbers"):
+            model.predict({"x": wrong})
+    with pytest.raises(ValueError, match="expected numbers"):
+        model.predict({"x": scores.astype(str)})
 
 
 def _one_by_one(tflite: bytes, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -237,7 +243,8 @@ def test_predict_goes_one_at_a_time_when_the_batch_size_is_built_into_the_model(
     assert not model.runs_batched
 
 
-def test_predict_goes_one_at_a_time_when_examples_at_once_would_see_each_other() -> None:
+@pytest.mark.parametrize("equal_at_first", [False, True])
+def test_predict_goes_one_at_a_time_when_examples_at_once_would_see_each_other(equal_at_first: bool) -> None:
     @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
     def over_all(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": x - tf.reduce_max(x)}
@@ -247,6 +254,8 @@ def test_predict_goes_one_at_a_time_when_examples_at_once_would_see_each_other()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([over_all.get_concrete_function()], module)
     features = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
     model = IntegerModel(converter.convert())
+    if equal_at_first:  # such examples tell nothing
+        model.predict({"x": np.zeros((40, 4), np.float32)})
     np.testing.assert_array_equal(model.predict(features)["y"], np.tile([-3, -2, -1, 0], (3, 1)))
     assert not model.runs_batched
 

@@ -29,6 +29,7 @@ _THREE, _SEVEN = (("label", "3"),), (("label", "7"),)
 # Of 1,000 examples, 5 are right only in integers and 15 only in floats: a difference of -0.01; made-up bounds.
 _PAIRED = Paired(
     examples=1000,
+    effective_examples=1000.0,
     agreement=0.97,
     better=5,
     worse=15,
@@ -76,7 +77,9 @@ def _measured(**changes: Any) -> Measurements:
             (LAST_BLESSED, "", ()): dataclasses.replace(
                 _PAIRED, agreement=0.92, better=25, difference=0.01, low=-0.004
             ),
-            (FLOAT, "", _SEVEN): dataclasses.replace(_PAIRED, examples=4, difference=0.0, low=0.0),
+            (FLOAT, "", _SEVEN): dataclasses.replace(
+                _PAIRED, examples=4, effective_examples=4.0, difference=0.0, low=0.0
+            ),
         },
         facts=_FACTS,
     )
@@ -237,6 +240,35 @@ def test_judge_refuses_gates_on_classes_when_the_model_gives_values(text: str) -
     paired = dataclasses.replace(_PAIRED, agreement=_NAN, difference=_NAN, low=_NAN, high=_NAN, **nothing)
     measured = Measurements(metrics={Cell(model=INTEGER): {}}, examples={(): 9}, paired={(FLOAT, "", ()): paired})
     assert judge(Gates.of(text), measured, _DAY).codes == ("not_a_number",)
+
+
+def test_judge_refuses_all_figures_of_examples_that_weigh_nothing() -> None:
+    measured = _measured(weightless=frozenset({_THREE}))
+    for text in ("accuracy[label=3] >= 0.5", "accuracy[label=*] drop <= 0.9"):
+        verdict = judge(Gates.of(text), measured, _DAY)
+        assert "not_measured" in verdict.codes
+        assert any("all 100 examples on label=3 have weight 0" in reason for reason in verdict.texts)
+
+
+@pytest.mark.parametrize("text", ["accuracy drop <= 0.5", "agreement >= 0", "accuracy drop <= 0.02 at 95%"])
+def test_judge_refuses_to_compare_with_a_model_that_gives_no_numbers(text: str) -> None:
+    measured = _measured(degenerate={(FLOAT, ""): ("not a number",)})
+    assert judge(Gates.of(text), measured, _DAY).codes == ("not_a_number",)
+    assert judge(Gates.of("accuracy >= 0.5"), measured, _DAY).blessed
+
+
+def test_judge_counts_weighted_examples_by_what_they_are_worth() -> None:
+    paired = dataclasses.replace(_PAIRED, effective_examples=12.0, low=0.0)
+    measured = _measured(paired={(FLOAT, "", ()): paired})
+    verdict = judge(Gates.of("accuracy drop <= 0.02 at 95%"), measured, _DAY)
+    assert verdict.codes == ("too_few_examples",)
+    assert "1000 examples whose weights make them as good as 12" in verdict.texts[0]
+
+
+def test_judge_refuses_when_labels_are_unclear_whatever_the_gates() -> None:
+    verdict = judge(Gates.of("accuracy >= 0.5"), _measured(unclear={"": "set label_kind"}), _DAY)
+    assert verdict.codes == ("holds", "unclear_labels")
+    assert not verdict.blessed
 
 
 def test_first_cpu_op_is_none_when_all_ops_are_on_the_target() -> None:

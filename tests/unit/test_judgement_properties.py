@@ -63,8 +63,10 @@ def _gates(rng: random.Random) -> Gates:
 
 def _paired(rng: random.Random) -> Paired:
     difference = rng.uniform(-0.3, 0.3)
+    examples = rng.choice((5, 50, 500))
     return Paired(
-        examples=rng.choice((5, 50, 500)),
+        examples=examples,
+        effective_examples=examples * rng.choice((0.5, 1.0)),
         agreement=rng.random(),
         better=rng.randrange(20),
         worse=rng.randrange(20),

@@ -1,12 +1,14 @@
 import math
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 import pytest
 
 from components.evaluation.decisions import decide, decisions_of_labels
 from components.evaluation.degenerate import OutputSums
+from components.evaluation.label_clues import LabelClues
 from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar
 
 _COUNT = 10_000
@@ -131,9 +133,11 @@ def test_mcnemar_is_exact_for_few_flips_and_close_for_many(better: int, worse: i
 
 def test_labels_that_the_model_does_not_know_are_an_error_that_names_them() -> None:
     with pytest.raises(ValueError, match=r"label: got -1, 3, expected 0\.\.2, the classes of the model"):
-        decisions_of_labels(np.array([[0], [3], [-1]]), np.zeros((3, 3)))
+        decisions_of_labels(np.array([[0], [3], [-1]]), np.zeros((3, 3)), "classes")
     with pytest.raises(ValueError, match="got 2 labels for an example, expected 1"):
-        decisions_of_labels(np.zeros((3, 2), int), np.zeros((3, 3)))
+        decisions_of_labels(np.zeros((3, 2), int), np.zeros((3, 3)), "classes")
+    with pytest.raises(ValueError, match="as wide as the scores that are not one-hot"):
+        decisions_of_labels(np.array([[1, 1, 0]]), np.zeros((1, 3)), "classes")
 
 
 def test_decide_takes_positions_of_a_map_one_by_one() -> None:
@@ -168,6 +172,96 @@ def test_degenerate_outputs_are_found_whatever_the_parts(scores: np.ndarray, fou
 def test_one_class_is_not_degenerate_when_the_examples_have_one() -> None:
     scores = np.array([[0.8, 0.2], [0.7, 0.3]])
     assert OutputSums.of(np.zeros(2, int), scores).degenerate() == ()
+
+
+@pytest.mark.parametrize("labels", [np.eye(3, dtype=int)[_LABELS], np.eye(3, dtype=np.float32)[_LABELS]])
+def test_one_hot_labels_are_classes_when_it_is_declared(labels: np.ndarray) -> None:
+    scores, other = np.eye(3)[[0, 1, 2, 2]], np.eye(3)[[0, 2, 2, 2]]
+    given = {"scores": scores, "other_scores": other, "weights": np.ones(4)}
+    declared = PairedSums.of(Examples(labels=labels, kind="classes", **given))
+    by_index = PairedSums.of(Examples(labels=_LABELS, **given))
+    assert declared.paired() == by_index.paired()
+    assert declared.by_class.tolist() == by_index.by_class.tolist()
+    collapsed = np.array([[0.8, 0.1, 0.1], [0.7, 0.1, 0.1], [0.8, 0.1, 0.1], [0.8, 0.1, 0.1]])
+    assert OutputSums.of(labels, collapsed, _GOOD, None, "classes").degenerate() == ("one class",)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        (np.array([[1, 0], [0, 1], [1, 1]]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.1]])),
+        (np.array([[[0, 1]], [[1, 0]]]), np.array([[[[2.0, 1.0], [0.0, 1.0]]], [[[3.0, 1.0], [0.5, 1.0]]]])),
+        (np.array([[0], [1], [1]]), np.array([[0.6], [0.7], [0.8]])),
+    ],
+    ids=["several labels", "map of classes", "one score"],
+)
+def test_one_class_is_found_where_no_decision_ever_changes(labels: np.ndarray, scores: np.ndarray) -> None:
+    parts = [OutputSums.of(labels[row : row + 1], scores[row : row + 1]) for row in range(len(labels))]
+    assert reduce(add, parts).degenerate() == ("one class",)
+    scores = np.concatenate([scores, 1 - scores])
+    assert OutputSums.of(np.concatenate([labels, labels]), scores).degenerate() == ()
+
+
+def test_saturated_is_found_among_many_classes_and_not_where_the_model_is_sure() -> None:
+    labels, float_scores = np.arange(100) % 10, np.full((100, 10), 0.1)
+    wrong, right = np.eye(10)[(labels + 1) % 10], np.eye(10)[labels]
+    assert "saturated" in OutputSums.of(labels, wrong, right, (0.0, 1.0)).degenerate()
+    assert OutputSums.of(labels, right, right, (0.0, 1.0)).degenerate() == ()
+    assert "saturated" in OutputSums.of(labels, right, float_scores, (0.0, 1.0)).degenerate()
+
+
+@pytest.mark.parametrize(
+    ("weights", "effective"),
+    [
+        (np.ones(400), 400.0),
+        (np.r_[1.0, np.zeros(399)], 1.0),
+        (np.r_[np.ones(5), np.full(395, 1e-6)], 5.0),
+        (np.zeros(400), 0.0),
+    ],
+    ids=["equal", "one", "five", "none"],
+)
+def test_interval_is_as_wide_as_that_of_so_many_examples_of_equal_weight(weights: np.ndarray, effective: float) -> None:
+    labels = np.arange(400) % 2
+    scores = np.eye(2)[labels]
+    paired = PairedSums.of(Examples(labels=labels, scores=scores, other_scores=scores, weights=weights)).paired()
+    assert paired.effective_examples == pytest.approx(effective, rel=1e-3)
+    if effective:
+        count = round(effective)
+        equal = PairedSums.of(
+            Examples(labels=labels[:count], scores=scores[:count], other_scores=scores[:count], weights=np.ones(count))
+        ).paired()
+        assert paired.low == pytest.approx(equal.low, rel=0.35)
+    else:
+        assert math.isnan(paired.low)
+
+
+_ONE_HOT = np.eye(3, dtype=int)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "kind", "question"),
+    [
+        (_ONE_HOT, np.full((3, 3), 1 / 3), None, "one-hot and scores add up to 1, yet they count as labels"),
+        (_ONE_HOT.astype("f4"), np.full((3, 3), 1 / 3), None, "yet they count as values"),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "classes", ""),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "labels", ""),
+        (_ONE_HOT, np.full((3, 3), 0.4), None, ""),
+        (np.array([[1, 1, 0], [0, 1, 0]]), np.full((2, 3), 1 / 3), None, ""),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), None, "0 and 1 alone and scores are probabilities"),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), "values", ""),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [1.9]]), None, ""),
+        (np.array([[0.0], [0.5]], "f4"), np.array([[0.2], [0.9]]), None, ""),
+        (np.array([[0], [1]]), np.array([[-2.0], [3.0]]), None, "end the model in a sigmoid"),
+        (np.array([[0, 1], [1, 0]]), np.array([[-2.0, 3.0], [1.0, 0.0]]), "labels", "end the model in a sigmoid"),
+        (np.array([[0], [1]]), np.array([[-2.0, 3.0], [1.0, 0.0]]), None, ""),
+    ],
+)
+def test_label_clues_ask_only_where_labels_may_be_meant_otherwise(
+    labels: np.ndarray, scores: np.ndarray, kind: Any, question: str
+) -> None:
+    parts = [LabelClues.of(labels[row : row + 1], scores[row : row + 1], kind) for row in range(len(labels))]
+    found = reduce(add, parts).question()
+    assert (question in found) if question else not found
 
 
 def test_regression_is_degenerate_when_it_is_constant() -> None:
