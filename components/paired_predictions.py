@@ -5,6 +5,7 @@ clipping, and takes every batch apart into examples, which costs more than to ru
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.slicer import slicer_lib
+from tensorflow_model_analysis.utils import util
 
+from components.batched_features import rows_of
 from components.batched_metrics import picked
 from components.evaluation.decisions import checked_labels
 from components.evaluation.measurements import FLOAT
@@ -30,6 +33,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once, or the activations of large images would fill the memory.
 _CHUNK_BYTES = 4 * 2**20
+# https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
+_PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,13 +96,14 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._threads.shutdown()
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        features = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
+        transformed = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
+        features = {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
         scores = self._scores(features)
         names = self._models.names
         labels = self._labels(features, scores[FLOAT])
         weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
         raw = extracts[constants.FEATURES_KEY]
-        kept = {name: value for name, value in features.items() if name in self._models.kept}
+        kept = {name: util.to_tensor_value(transformed[name]) for name in transformed if name in self._models.kept}
         yield {
             constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
             constants.TRANSFORMED_FEATURES_KEY: kept,
@@ -109,15 +115,15 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             },
         }
 
-    def _transformed(self, examples: npt.NDArray[Any]) -> Arrays:
+    def _transformed(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
+        transform = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE]
         try:
-            transformed = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE](examples=tf.constant(examples, tf.string))
+            return dict(transform(examples=tf.constant(examples, tf.string)))
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
-                f"examples cannot be parsed by the model's transform: {str(error.message).splitlines()[0]}; evaluate"
+                f"examples cannot be parsed by the model's transform: {_what_is_wrong(str(error.message))}; evaluate"
                 " examples with the features that the model was trained on"
             ) from error
-        return {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
 
     def _scores(self, features: Arrays) -> dict[str, Arrays]:
         runs = {
@@ -148,6 +154,12 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             name: checked_labels(_feature(features, keys[name], "label"), scores[output], f"label {keys[name]!r}")
             for name, output in outputs.items()
         }
+
+
+def _what_is_wrong(message: str) -> str:
+    """The line of TensorFlow's message that names the feature, which is not the first; the first if none does."""
+    named = _PARSE_ERROR.search(message)  # to the end of its line
+    return named[0].rstrip(" .") if named else message.partition("\n")[0]
 
 
 def _feature(features: Arrays, key: str, what: str) -> npt.NDArray[Any]:
@@ -195,12 +207,14 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
-        rows_of: dict[Any, list[int]] = {}
-        for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
-            for key in self._keys(picked(transformed, row), picked(raw, row)):
-                rows_of.setdefault(key, []).append(row)
-        for key, rows in rows_of.items():
-            chosen = np.array(rows)
+        chosen_by: dict[Any, list[int]] = {}
+        count = len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))
+        rows = zip(rows_of(transformed, count), rows_of(raw, count), strict=True)
+        for row, features in enumerate(rows):
+            for key in self._keys(*features):
+                chosen_by.setdefault(key, []).append(row)
+        for key, numbers in chosen_by.items():
+            chosen = np.array(numbers)
             yield {
                 **{
                     name: picked(extracts[name], chosen)
