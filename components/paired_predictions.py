@@ -22,7 +22,7 @@ from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import util
 
 from components.batched_features import rows_of
-from components.batched_metrics import picked
+from components.batched_inputs import EXAMPLE_FEATURES, picked
 from components.evaluation.decisions import checked_labels
 from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
@@ -46,7 +46,7 @@ class EvaluatedModels:
       tflites: Integer models by name.
       label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
-      kept: Features that slices need; others are dropped to save memory.
+      kept: Features that slices or metrics need; others are dropped to save memory.
     """
 
     saved_models: Mapping[str, str]
@@ -76,10 +76,15 @@ def paired_predictions_extractor(models: EvaluatedModels) -> Any:
     return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=beam.ParDo(_PredictFn(models)))
 
 
-def sliced_batches_extractor(config: tfma.EvalConfig) -> Any:
-    """Creates the extractor that gives each slice its examples of a batch, as a batch."""
+def sliced_batches_extractor(config: tfma.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
+    """Creates the extractor that gives each slice its examples of a batch, as a batch.
+
+    Args:
+      config: Has the slices.
+      features: Those that metrics need.
+    """
     return tfma.extractors.Extractor(
-        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config))
+        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config, features))
     )
 
 
@@ -201,7 +206,8 @@ def _run_saved(loaded: Any, features: Arrays) -> Arrays:
 
 
 class _SliceFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, config: tfma.EvalConfig) -> None:
+    def __init__(self, config: tfma.EvalConfig, features: frozenset[str]) -> None:
+        self._features = features
         self._specs = [slicer_lib.SingleSliceSpec(spec=spec) for spec in config.slicing_specs]
         self._seen: dict[Any, list[Any]] = {}
 
@@ -209,9 +215,9 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
         transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
         chosen_by: dict[Any, list[int]] = {}
         count = len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))
-        rows = zip(rows_of(transformed, count), rows_of(raw, count), strict=True)
-        for row, features in enumerate(rows):
-            for key in self._keys(*features):
+        rows = list(zip(rows_of(transformed, count), rows_of(raw, count), strict=True))
+        for row, (ours, others) in enumerate(rows):
+            for key in self._keys(ours, others):
                 chosen_by.setdefault(key, []).append(row)
         for key, numbers in chosen_by.items():
             chosen = np.array(numbers)
@@ -221,8 +227,13 @@ class _SliceFn(beam.DoFn):  # type: ignore[misc]
                     for name in (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
                 },
                 constants.FEATURES_KEY: {},
+                **({EXAMPLE_FEATURES: [self._needed(*rows[row]) for row in numbers]} if self._features else {}),
                 constants.SLICE_KEY_TYPES_KEY: [key],
             }
+
+    def _needed(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What metrics need of an example; a transformed feature before a raw one, as where TFMA slices."""
+        return {name: values for name, values in {**raw, **transformed}.items() if name in self._features}
 
     def _keys(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> Sequence[Any]:
         # Not their bytes: those of strings are addresses.

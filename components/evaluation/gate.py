@@ -103,9 +103,9 @@ class Gate:
         where = f" of {self.output}" if self.output else ""
         cut = f"[{slice_text(self.slice)}]" if self.slice else ""
         against = f" vs {self.against}" if self.against != FLOAT else ""
-        confidence = f" at {100 * self.confidence:.12g}%" if self.confidence else ""
+        confidence = f" at {_exactly(100 * self.confidence)}%" if self.confidence else ""
         change = f" {change}" if change else ""
-        return f"{self.metric}{where}{cut}{change}{against} {relation} {self.bound:.12g}{confidence}"
+        return f"{self.metric}{where}{cut}{change}{against} {relation} {_exactly(self.bound)}{confidence}"
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
@@ -161,11 +161,11 @@ class Gate:
     def holds(self, got: float) -> bool:
         """Whether a value, drop or rise keeps the bound; never for what is no number.
 
-        A difference of two numbers that have no exact form in binary, as 0.98 - 0.97, may exceed the bound by 1e-12.
+        Figures are of double precision. A weighted mean, or a difference of two numbers that have no exact form in
+        binary, as 0.98 - 0.97, may all the same miss the bound by 1e-12.
         """
-        if self.kind == "at_least":
-            return got >= self.bound
-        return got <= self.bound + (1e-12 if self.is_relative else 0.0)
+        slack = 1e-12 * (1.0 if self.is_relative else abs(self.bound))
+        return got >= self.bound - slack if self.kind == "at_least" else got <= self.bound + slack
 
     def needed_examples(self) -> int:
         """How many examples a confidence needs at least.
@@ -230,6 +230,16 @@ def slice_text(cut: Slice) -> str:
 def sorted_slice(cut: Slice) -> Slice:
     """Returns a slice with its features in order."""
     return tuple(sorted(cut))
+
+
+def _exactly(number: float) -> str:
+    """The shortest text that is read as the same number.
+
+    >>> _exactly(300000.0), _exactly(0.01), _exactly(2 / 3)
+    ('300000', '0.01', '0.6666666666666666')
+    """
+    short = f"{number:.12g}"
+    return short if float(short) == number else repr(float(number))
 
 
 def _form(kind: Kind) -> list[str]:
