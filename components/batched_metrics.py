@@ -134,6 +134,8 @@ def metrics_spec(name: str, metric: TaskMetric) -> config_pb2.MetricsSpec:
     if _is_keras(metric):
         if metric.query_key:
             raise ValueError("a metric of Keras takes no query_key")
+        if class_name in metric_types.registered_metrics():
+            raise ValueError(f"of classes or averages TFMA takes its own metric of that name; give {class_name!r}")
         found = keras_class(metric.class_name)
         is_loss = issubclass(found, tf_keras.losses.Loss)
         if is_loss and not module:
