@@ -3,43 +3,76 @@
 TFMA's own metrics take one example at a time, which costs more than to run a small model.
 """
 
-import functools
-import importlib
+import dataclasses
+import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import numpy.typing as npt
-import tensorflow as tf
 import tf_keras
 from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.metrics import metric_specs, metric_types
 from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.utils import util
 
-# Keras is called for so many examples at once: a call takes a millisecond, whatever it is given.
-_FLUSH = 1_000
+from components.batched_inputs import Unbatch, computations, keys_of
+from components.batched_keras import SINGLE_PRECISION, BatchedKeras, keras_class, keras_config, keras_metric
+from components.evaluation.task_metric import TaskMetric
+
+_REFUSED = {
+    "attributions": "it needs attributions of features, which no model here gives",
+    "bleu": "it needs texts as labels and predictions, and those of an integer model are numbers",
+    "rouge": "it needs texts as labels and predictions, and those of an integer model are numbers",
+    "object_detection": "it needs boxes as labels, and labels here are classes or values",
+    "semantic_segmentation": "it needs encoded images as labels, and labels here are classes or values",
+    "set_match": "it needs sets of named classes as predictions, and those of an integer model are numbers",
+}
+"""Modules of TFMA's metrics, or how their names begin, that take other labels or predictions than there are here."""
+# They add the first part to itself where the parts are a tuple, as Beam hands them over:
+# https://github.com/tensorflow/model-analysis/blob/v0.47.1/tensorflow_model_analysis/metrics/mean_regression_error.py#L422
+_COUNT_TWICE = (
+    "cross_entropy_metrics",
+    "flip_metrics",
+    "mean_regression_error",
+    "prediction_difference_metrics",
+    "model_cosine_similarity",
+    "tjur_discrimination",
+)
+_NO_ARGUMENTS = {"self", "args", "kwargs", "name", "create_computations_fn"}
 
 
-def metric_config(name: str, class_name: str) -> config_pb2.MetricConfig:
+def metric_config(name: str, metric: TaskMetric, models: config_pb2.EvalConfig) -> config_pb2.MetricConfig:
     """Returns TFMA's configuration of a metric over batches.
 
     Args:
       name: What to call it.
-      class_name: A metric of TFMA's, or a metric or loss of tf_keras, perhaps with the path of its module.
+      metric: The metric.
+      models: Has the models, of which one is the baseline.
 
     Raises:
-      ValueError: If there is none of that name.
+      ValueError: If there is no such metric, it cannot be made with its config, or it takes what there is not.
     """
-    if class_name in metric_types.registered_metrics():
-        wrapper = PerExample
-    else:
-        _keras_class(class_name)
-        wrapper = BatchedKeras
+    try:
+        if _is_keras(metric) and metric.is_plain:
+            keras_metric(name, metric.class_name, metric.config)
+            wrapper, config = BatchedKeras, {"of": metric.class_name, "config": dict(metric.config)}
+        else:
+            wrapper, config = PerExample, {"metric": dataclasses.asdict(metric)}
+            _inner_computations(name, metric, models, [spec.name for spec in models.model_specs], [""])
+    except Exception as error:  # of whatever kind, from the class of a user
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"metric {name!r}, {metric.class_name}: {text}") from error
     return config_pb2.MetricConfig(
-        class_name=wrapper.__name__, module=__name__, config=json.dumps({"name": name, "of": class_name})
+        class_name=wrapper.__name__, module=wrapper.__module__, config=json.dumps({"name": name, **config})
     )
+
+
+def features_of(config: config_pb2.EvalConfig) -> frozenset[str]:
+    """Returns the features that metrics need."""
+    found = metric_specs.to_computations(list(config.metrics_specs), eval_config=config)
+    preprocessors = [one for each in found for one in getattr(each, "preprocessors", None) or []]
+    return frozenset(name for one in preprocessors if isinstance(one, Unbatch) for name in one.features)
 
 
 class BatchedCount(metric_types.Metric):
@@ -50,49 +83,12 @@ class BatchedCount(metric_types.Metric):
         super().__init__(_count_computations, name=name)
 
 
-class BatchedKeras(metric_types.Metric):
-    """A metric or loss of tf_keras over batches."""
-
-    def __init__(self, name: str, of: str) -> None:
-        """Names the metric and its class."""
-        super().__init__(_keras_computations, name=name, of=of)
-
-
 class PerExample(metric_types.Metric):
-    """A metric of TFMA's, to which batches are given example by example."""
+    """A metric to which batches are given example by example."""
 
-    def __init__(self, name: str, of: str) -> None:
-        """Names the metric and its class."""
-        super().__init__(_per_example_computations, name=name, of=of)
-
-
-def keys_of(
-    name: str, model_names: Iterable[str] | None, output_names: Iterable[str] | None, example_weighted: bool
-) -> list[metric_types.MetricKey]:
-    """Returns the key of a metric for each model and output."""
-    return [
-        metric_types.MetricKey(name=name, model_name=model, output_name=output, example_weighted=example_weighted)
-        for model in model_names or [""]
-        for output in output_names or [""]
-    ]
-
-
-def values_of(
-    element: Any, model: str, output: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Returns labels and predictions of a batch, of shape (examples, ...), and weights, (examples,)."""
-    labels = np.asarray(element.get_labels(model, output))
-    predictions = np.asarray(element.get_predictions(model, output))
-    weights = np.asarray(element.get_example_weights(model, output), np.float64).reshape(len(predictions))
-    labels, predictions = (values[:, None] if values.ndim == 1 else values for values in (labels, predictions))
-    return labels, predictions, weights
-
-
-def computations(
-    combiner: Callable[[metric_types.MetricKey], beam.CombineFn], keys: Iterable[metric_types.MetricKey]
-) -> list[metric_types.MetricComputation]:
-    """Returns the computation of each key, over batches as they come."""
-    return [metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=combiner(key)) for key in keys]
+    def __init__(self, name: str, metric: Mapping[str, Any]) -> None:
+        """Names the metric, and takes a `TaskMetric` as dict."""
+        super().__init__(_per_example_computations, name=name, metric=dict(metric))
 
 
 def _count_computations(
@@ -121,137 +117,150 @@ class _CountFn(beam.CombineFn):  # type: ignore[misc]
         return {self._key: float(accumulator)}
 
 
-def _keras_class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    places = [importlib.import_module(module)] if module else [tf_keras.metrics, tf_keras.losses]
-    found = next((getattr(place, name) for place in places if hasattr(place, name)), None)
-    if found is None:
-        raise ValueError(f"metric {path!r} is neither one of TFMA's nor a metric or loss of tf_keras")
-    return found
+def _is_keras(metric: TaskMetric) -> bool:
+    if metric.class_name in metric_types.registered_metrics():
+        return False
+    return not issubclass(keras_class(metric.class_name), metric_types.Metric)
 
 
-def _keras_computations(
-    name: str,
-    of: str,
-    model_names: list[str] | None = None,
-    output_names: list[str] | None = None,
-    example_weighted: bool = False,
-) -> list[metric_types.MetricComputation]:
-    keys = keys_of(name, model_names, output_names, example_weighted)
-    return computations(functools.partial(_KerasFn, of), keys)
+def metrics_spec(name: str, metric: TaskMetric) -> config_pb2.MetricsSpec:
+    """Returns what TFMA calls the metric and its options, of examples and not of batches.
+
+    Raises:
+      ValueError: If there is no such metric, or it has an option that it does not take.
+    """
+    module, _, class_name = metric.class_name.rpartition(".")
+    config = {"name": name, **metric.config}
+    if _is_keras(metric):
+        if metric.query_key:
+            raise ValueError("a metric of Keras takes no query_key")
+        if class_name in metric_types.registered_metrics():
+            raise ValueError(f"of classes or averages TFMA takes its own metric of that name; give {class_name!r}")
+        found = keras_class(metric.class_name)
+        is_loss = issubclass(found, tf_keras.losses.Loss)
+        if is_loss and not module:
+            module = tf_keras.losses.__name__
+        if not is_loss and not issubclass(found, SINGLE_PRECISION):
+            config = keras_config(name, metric.class_name, metric.config)
+    spec = config_pb2.MetricsSpec(
+        metrics=[config_pb2.MetricConfig(class_name=class_name, module=module, config=json.dumps(config))],
+        query_key=metric.query_key,
+    )
+    if metric.aggregate:
+        setattr(spec.aggregate, f"{metric.aggregate}_average", True)
+        spec.aggregate.class_weights.update(metric.class_weights)
+        if metric.top_k:
+            spec.aggregate.top_k_list.values.extend(metric.top_k)
+    for option, values in (("class_ids", metric.class_ids), ("k_list", metric.k), ("top_k_list", metric.top_k)):
+        if values and not metric.aggregate:
+            getattr(spec.binarize, option).values.extend(values)
+    return spec
 
 
-class _KerasState:
-    """Sums of a Keras metric, and batches that it has not seen yet."""
-
-    def __init__(self) -> None:
-        self.sums: list[npt.NDArray[Any]] | None = None
-        self.waiting: list[tuple[npt.NDArray[Any], ...]] = []
-
-
-class _KerasFn(beam.CombineFn):  # type: ignore[misc]
-    def __init__(self, of: str, key: metric_types.MetricKey) -> None:
-        self._of = of
-        self._key = key
-
-    def setup(self) -> None:
-        made = _keras_class(self._of)(name=self._key.name)
-        is_loss = isinstance(made, tf_keras.losses.Loss)
-        self._metric = tf_keras.metrics.MeanMetricWrapper(made.call, self._key.name) if is_loss else made
-        # What runs eagerly needs no AutoGraph, whose rewriting of a metric takes longer than a thousand calls of it.
-        self._update = tf.autograph.experimental.do_not_convert(self._metric.update_state)
-
-    def create_accumulator(self) -> _KerasState:
-        return _KerasState()
-
-    def add_input(self, accumulator: _KerasState, element: Any) -> _KerasState:
-        labels, predictions, weights = values_of(element, self._key.model_name, self._key.output_name)
-        accumulator.waiting.append((labels, predictions, weights))
-        if sum(len(batch[0]) for batch in accumulator.waiting) >= _FLUSH:
-            self.compact(accumulator)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[_KerasState]) -> _KerasState:
-        merged = _KerasState()
-        for accumulator in accumulators:
-            self._add(merged, self.compact(accumulator).sums)
-        return merged
-
-    def compact(self, accumulator: _KerasState) -> _KerasState:
-        if accumulator.waiting:
-            labels, predictions, weights = (np.concatenate(column) for column in zip(*accumulator.waiting, strict=True))
-            accumulator.waiting = []
-            self._metric.reset_state()
-            self._update(labels, predictions, weights if self._key.example_weighted else None)
-            self._add(accumulator, self._metric.get_weights())
-        return accumulator
-
-    def extract_output(self, accumulator: _KerasState) -> dict[metric_types.MetricKey, Any]:
-        sums = self.compact(accumulator).sums
-        self._metric.reset_state()
-        if sums is not None:
-            self._metric.set_weights(sums)
-        return {self._key: self._metric.result().numpy()}
-
-    @staticmethod
-    def _add(accumulator: _KerasState, sums: list[npt.NDArray[Any]] | None) -> None:
-        if accumulator.sums is None or sums is None:
-            accumulator.sums = sums if accumulator.sums is None else accumulator.sums
-        else:
-            accumulator.sums = [first + second for first, second in zip(accumulator.sums, sums, strict=True)]
+def _inner_computations(
+    name: str, metric: TaskMetric, eval_config: Any, model_names: list[str], output_names: list[str]
+) -> list[Any]:
+    spec = metrics_spec(name, metric)
+    spec.model_names.extend(model_names)
+    spec.output_names.extend(output_names)
+    found = metric_types.registered_metrics().get(metric.class_name)
+    place = found.__module__.rpartition(".")[2] if found else ""
+    refused = next((why for prefix, why in _REFUSED.items() if place.startswith(prefix)), "")
+    if refused:
+        raise ValueError(refused)
+    # Some of TFMA's take arguments of any name, and say nothing of those that they do not know.
+    known = {name for each in found.__mro__ for name in inspect.signature(each.__init__).parameters} if found else set()
+    unknown = sorted(set(metric.config) - known) if found else []
+    if unknown:
+        expected = ", ".join(sorted(known - _NO_ARGUMENTS))
+        raise ValueError(f"got arguments {', '.join(unknown)}, expected some of {expected}")
+    return list(metric_specs.to_computations([spec], eval_config=eval_config))
 
 
 def _per_example_computations(
     name: str,
-    of: str,
+    metric: Mapping[str, Any],
     eval_config: Any = None,
-    schema: Any = None,
     model_names: list[str] | None = None,
     output_names: list[str] | None = None,
-    sub_keys: Any = None,
-    aggregation_type: Any = None,
-    class_weights: Any = None,
     example_weighted: bool = False,
-    query_key: str | None = None,
 ) -> list[Any]:
-    metric = metric_types.registered_metrics()[of](name=name)
-    computations = metric.computations(
-        eval_config=eval_config,
-        schema=schema,
-        model_names=model_names,
-        output_names=output_names,
-        sub_keys=sub_keys,
-        aggregation_type=aggregation_type,
-        class_weights=class_weights,
-        example_weighted=example_weighted,
-        query_key=query_key,
-    )
+    # TFMA's own weights its results unless the configuration says otherwise, as here.
+    del example_weighted
+    asked = TaskMetric(**metric)
+    found = _inner_computations(name, asked, eval_config, model_names or [""], output_names or [""])
     return [
-        one._replace(preprocessors=_unbatched(one.preprocessors))
-        if isinstance(one, metric_types.MetricComputation)
-        else one
-        for one in computations
+        _unbatched(one, asked.query_key) if isinstance(one, metric_types.MetricComputation) else one for one in found
     ]
 
 
-def _unbatched(preprocessors: list[Any]) -> list[Any]:
-    """Those of a metric behind one that takes batches apart."""
+def _unbatched(computation: metric_types.MetricComputation, query_key: str) -> metric_types.MetricComputation:
+    """The same behind a preprocessor that takes batches apart."""
     standard = metric_types.StandardMetricInputsPreprocessor
-    own = [preprocessor for preprocessor in preprocessors if type(preprocessor) is not standard]
-    return [_Unbatch(), *own]
+    own = [one for one in computation.preprocessors if type(one) is not standard]
+    filters = [one.include_filter for one in computation.preprocessors if type(one) is standard]
+    features = {query_key} - {""}
+    for included in filters:
+        features |= set(included.get(constants.FEATURES_KEY, ()))
+        features |= set(included.get(constants.TRANSFORMED_FEATURES_KEY, ()))
+    combiner = computation.combiner
+    if type(combiner).__module__.rpartition(".")[2] in _COUNT_TWICE:
+        combiner = _OnceFn(combiner)
+    if query_key:
+        combiner = _ByQueryFn(combiner, query_key)
+    return computation._replace(preprocessors=[Unbatch(frozenset(features)), *own], combiner=combiner)
 
 
-class _Unbatch(metric_types.Preprocessor):
-    def process(self, extracts: Mapping[str, Any]) -> Iterator[Any]:
-        names = (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
-        for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
-            example = {name: picked(extracts[name], row) for name in names}
-            example[constants.SLICE_KEY_TYPES_KEY] = extracts[constants.SLICE_KEY_TYPES_KEY]
-            yield metric_types.StandardMetricInputs({**example, constants.FEATURES_KEY: {}})
+class _OnceFn(beam.CombineFn):  # type: ignore[misc]
+    """Lets a combiner see the parts that it merges once."""
+
+    def __init__(self, combiner: beam.CombineFn) -> None:
+        self._combiner = combiner
+
+    def setup(self) -> None:
+        self._combiner.setup()
+
+    def create_accumulator(self) -> Any:
+        return self._combiner.create_accumulator()
+
+    def add_input(self, accumulator: Any, element: Any) -> Any:
+        return self._combiner.add_input(accumulator, element)
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+        return self._combiner.merge_accumulators(iter(accumulators))
+
+    def extract_output(self, accumulator: Any) -> Any:
+        return self._combiner.extract_output(accumulator)
 
 
-def picked(values: Any, rows: Any) -> Any:
-    """Returns a row, or some rows, of arrays that may be nested in dicts, by model and output."""
-    if isinstance(values, Mapping):
-        return {name: picked(value, rows) for name, value in values.items()}
-    return values[rows]
+class _ByQueryFn(beam.CombineFn):  # type: ignore[misc]
+    """Hands a combiner all examples of a query at once. It keeps them until then, as TFMA's own grouping does."""
+
+    def __init__(self, combiner: beam.CombineFn, query_key: str) -> None:
+        self._combiner = combiner
+        self._query_key = query_key
+
+    def setup(self) -> None:
+        self._combiner.setup()
+
+    def create_accumulator(self) -> dict[str, list[Any]]:
+        return {}
+
+    def add_input(self, accumulator: dict[str, list[Any]], element: Any) -> dict[str, list[Any]]:
+        values = element[constants.FEATURES_KEY].get(self._query_key, [""])
+        accumulator.setdefault(str(values[0]), []).append(dict(element))
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+        merged: dict[str, list[Any]] = {}
+        for accumulator in accumulators:
+            for query, examples in accumulator.items():
+                merged.setdefault(query, []).extend(examples)
+        return merged
+
+    def extract_output(self, accumulator: dict[str, list[Any]]) -> Any:
+        of_all = self._combiner.create_accumulator()
+        for examples in accumulator.values():
+            of_query = metric_types.StandardMetricInputs(util.merge_extracts(examples))
+            of_all = self._combiner.add_input(of_all, of_query)
+        return self._combiner.extract_output(of_all)

@@ -12,6 +12,7 @@ from components.evaluation.gate import ANY_VALUE, FACTS, PAIRED, Gate, sorted_sl
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, Slice
 from components.evaluation.task import Task
+from components.evaluation.task_metric import TaskMetric
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
 _KIND = "kind"  # of the metric "agreement", which every output has
@@ -26,17 +27,20 @@ def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
         examples or slices, absolute or against the float parent.
 
     Raises:
-      ValueError: If a gate is on something that is not computed, an override has expired, or there is no such metric.
+      ValueError: If a gate is on something that is not computed, an override has expired, or there is no such metric or
+        nothing can be made of it with its options.
     """
     task.require(gates)
     keys: dict[str, Any] = (
         {"label_key": task.label_key} if isinstance(task.label_key, str) else {"label_keys": task.label_key}
     )
+    model_specs = [
+        config_pb2.ModelSpec(name=name, is_baseline=name == FLOAT, example_weight_key=task.weight_key, **keys)
+        for name in task.models
+    ]
+    models = config_pb2.EvalConfig(model_specs=model_specs)
     return config_pb2.EvalConfig(
-        model_specs=[
-            config_pb2.ModelSpec(name=name, is_baseline=name == FLOAT, example_weight_key=task.weight_key, **keys)
-            for name in task.models
-        ],
+        model_specs=model_specs,
         slicing_specs=[
             config_pb2.SlicingSpec(),
             *(config_pb2.SlicingSpec(feature_keys=list(group)) for group in task.slices),
@@ -44,7 +48,9 @@ def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
         metrics_specs=[
             config_pb2.MetricsSpec(
                 output_names=[output] if output else [],
-                metrics=_metric_configs(task.metrics_of(output), task.kind_of(output), _thresholds(gates, output)),
+                metrics=_metric_configs(
+                    task.metrics_of(output), task.kind_of(output), _thresholds(gates, output), models
+                ),
             )
             for output in task.labels
         ],
@@ -64,19 +70,23 @@ def label_kinds(config: config_pb2.EvalConfig) -> dict[str, Kind]:
 
 
 def _metric_configs(
-    metrics: Mapping[str, str], kind: str, thresholds: Mapping[tuple[str, Slice], config_pb2.MetricThreshold]
+    metrics: Mapping[str, TaskMetric],
+    kind: str,
+    thresholds: Mapping[tuple[str, Slice], config_pb2.MetricThreshold],
+    models: config_pb2.EvalConfig,
 ) -> Iterator[config_pb2.MetricConfig]:
     own = {
         EXAMPLE_COUNT: (batched_metrics.__name__, "BatchedCount", {}),
         AGREEMENT: (prediction_agreement.__name__, "Agreement", {_KIND: kind}),
     }
-    configs = {name: batched_metrics.metric_config(name, class_name) for name, class_name in metrics.items()}
+    configs = {name: batched_metrics.metric_config(name, metric, models) for name, metric in metrics.items()}
     for name, (module, class_name, further) in own.items():
         config = json.dumps({"name": name, **further})
         configs[name] = config_pb2.MetricConfig(class_name=class_name, module=module, config=config)
     for name, metric in configs.items():
         for (metric_name, cut), threshold in thresholds.items():
-            if metric_name == name:
+            # TFMA would look for the figure of all classes as they are.
+            if metric_name == name and (name not in metrics or metrics[name].is_plain):
                 # A threshold without slices would be held against every slice.
                 one = config_pb2.PerSliceMetricThreshold(slicing_specs=[_slicing_spec(cut)], threshold=threshold)
                 metric.per_slice_thresholds.append(one)

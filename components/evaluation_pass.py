@@ -13,6 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components import model_artifact
+from components.batched_metrics import features_of
 from components.eval_config import label_kinds
 from components.evaluation.measurements import INTEGER, LAST_BLESSED
 from components.paired_evaluation import PairedPass
@@ -35,11 +36,13 @@ class EvaluationPass:
       config: TFMA's configuration, of the models that are there and no others.
       models: What is run.
       paths: Where the models are, by name.
+      features: Those that metrics need.
     """
 
     config: tfma.EvalConfig
     models: EvaluatedModels
     paths: Mapping[str, str]
+    features: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: tfma.EvalConfig, artifacts: Mapping[str, types.Artifact]) -> "EvaluationPass":
@@ -54,6 +57,7 @@ class EvaluationPass:
         del there.model_specs[:]
         there.model_specs.extend(spec for spec in config.model_specs if spec.name in artifacts)
         spec = there.model_specs[0]
+        features = features_of(there)
         integers = [name for name in (INTEGER, LAST_BLESSED) if name in artifacts]
         return cls(
             config=there,
@@ -67,8 +71,10 @@ class EvaluationPass:
                 label_keys=dict(spec.label_keys) or {"": spec.label_key},
                 label_kinds=label_kinds(config),
                 weight_key=spec.example_weight_key,
-                kept=frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
+                kept=features
+                | frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
             ),
+            features=features,
             paths={name: model_artifact.serving_path(artifact) for name, artifact in artifacts.items()},
         )
 
@@ -108,7 +114,7 @@ class EvaluationPass:
                 extractors=[
                     tfma.extractors.FeaturesExtractor(self.config),
                     paired_predictions_extractor(self.models),
-                    sliced_batches_extractor(self.config),
+                    sliced_batches_extractor(self.config, self.features),
                 ],
                 evaluators=[*tfma.default_evaluators(**usual), paired.evaluator()],
                 writers=[*tfma.default_writers(output_path, **usual), paired.writer(output_path)],

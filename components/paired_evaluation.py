@@ -22,7 +22,7 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
 from tfx.dsl.io import fileio
 
-from components.batched_metrics import values_of
+from components.batched_inputs import values_of
 from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
 from components.evaluation.label_clues import LabelClues
@@ -191,6 +191,12 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
     )
 
 
+def _suffix(sub_key: str) -> str:
+    """What `TaskMetric.figures` adds to a name, for TFMA's "classId:2", "k:2" or "topK:2"."""
+    kind, _, value = sub_key.partition(":")
+    return f"_{ {'classId': 'class', 'topK': 'top'}.get(kind, kind) }_{value}" if kind else ""
+
+
 def _metrics(output_path: str, models: Iterable[str]) -> dict[Cell, dict[str, float]]:
     """Metrics that are single numbers, of every model, output and slice."""
     metrics: dict[Cell, dict[str, float]] = {}
@@ -199,8 +205,9 @@ def _metrics(output_path: str, models: Iterable[str]) -> dict[Cell, dict[str, fl
             cut = tuple((feature, str(value)) for feature, value in key)
             for output, by_class in outputs.items():
                 metrics[Cell(model=model, output=output, slice=cut)] = {
-                    name: float(value["doubleValue"])
-                    for name, value in by_class.get("", {}).items()
+                    name + _suffix(sub_key): float(value["doubleValue"])
+                    for sub_key, values in by_class.items()
+                    for name, value in values.items()
                     if "doubleValue" in value
                 }
     return metrics

@@ -5,6 +5,7 @@ clipping, and takes every batch apart into examples, which costs more than to ru
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,8 +19,10 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.slicer import slicer_lib
+from tensorflow_model_analysis.utils import util
 
-from components.batched_metrics import picked
+from components.batched_features import rows_of
+from components.batched_inputs import EXAMPLE_FEATURES, picked
 from components.evaluation.decisions import Kind, checked_labels
 from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
@@ -30,6 +33,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once, or the activations of large images would fill the memory.
 _CHUNK_BYTES = 4 * 2**20
+# https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
+_PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +47,7 @@ class EvaluatedModels:
       label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
       label_kinds: What the labels of outputs were declared to be, by output.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
-      kept: Features that slices need; others are dropped to save memory.
+      kept: Features that slices or metrics need; others are dropped to save memory.
     """
 
     saved_models: Mapping[str, str]
@@ -73,10 +78,15 @@ def paired_predictions_extractor(models: EvaluatedModels) -> Any:
     return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=beam.ParDo(_PredictFn(models)))
 
 
-def sliced_batches_extractor(config: tfma.EvalConfig) -> Any:
-    """Creates the extractor that gives each slice its examples of a batch, as a batch."""
+def sliced_batches_extractor(config: tfma.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
+    """Creates the extractor that gives each slice its examples of a batch, as a batch.
+
+    Args:
+      config: Has the slices.
+      features: Those that metrics need.
+    """
     return tfma.extractors.Extractor(
-        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config))
+        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config, features))
     )
 
 
@@ -93,13 +103,14 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._threads.shutdown()
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        features = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
+        transformed = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
+        features = {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
         scores = self._scores(features)
         names = self._models.names
         labels = self._labels(features, scores[FLOAT])
         weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
         raw = extracts[constants.FEATURES_KEY]
-        kept = {name: value for name, value in features.items() if name in self._models.kept}
+        kept = {name: util.to_tensor_value(transformed[name]) for name in transformed if name in self._models.kept}
         yield {
             constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
             constants.TRANSFORMED_FEATURES_KEY: kept,
@@ -111,15 +122,15 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             },
         }
 
-    def _transformed(self, examples: npt.NDArray[Any]) -> Arrays:
+    def _transformed(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
+        transform = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE]
         try:
-            transformed = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE](examples=tf.constant(examples, tf.string))
+            return dict(transform(examples=tf.constant(examples, tf.string)))
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(
-                f"examples cannot be parsed by the model's transform: {str(error.message).splitlines()[0]}; evaluate"
+                f"examples cannot be parsed by the model's transform: {_what_is_wrong(str(error.message))}; evaluate"
                 " examples with the features that the model was trained on"
             ) from error
-        return {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
 
     def _scores(self, features: Arrays) -> dict[str, Arrays]:
         runs = {
@@ -155,6 +166,12 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             )
             for name, output in outputs.items()
         }
+
+
+def _what_is_wrong(message: str) -> str:
+    """The line of TensorFlow's message that names the feature, which is not the first; the first if none does."""
+    named = _PARSE_ERROR.search(message)  # to the end of its line
+    return named[0].rstrip(" .") if named else message.partition("\n")[0]
 
 
 def _feature(features: Arrays, key: str, what: str) -> npt.NDArray[Any]:
@@ -196,26 +213,34 @@ def _run_saved(loaded: Any, features: Arrays) -> Arrays:
 
 
 class _SliceFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, config: tfma.EvalConfig) -> None:
+    def __init__(self, config: tfma.EvalConfig, features: frozenset[str]) -> None:
+        self._features = features
         self._specs = [slicer_lib.SingleSliceSpec(spec=spec) for spec in config.slicing_specs]
         self._seen: dict[Any, list[Any]] = {}
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
-        rows_of: dict[Any, list[int]] = {}
-        for row in range(len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))):
-            for key in self._keys(picked(transformed, row), picked(raw, row)):
-                rows_of.setdefault(key, []).append(row)
-        for key, rows in rows_of.items():
-            chosen = np.array(rows)
+        chosen_by: dict[Any, list[int]] = {}
+        count = len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))
+        rows = list(zip(rows_of(transformed, count), rows_of(raw, count), strict=True))
+        for row, (ours, others) in enumerate(rows):
+            for key in self._keys(ours, others):
+                chosen_by.setdefault(key, []).append(row)
+        for key, numbers in chosen_by.items():
+            chosen = np.array(numbers)
             yield {
                 **{
                     name: picked(extracts[name], chosen)
                     for name in (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
                 },
                 constants.FEATURES_KEY: {},
+                **({EXAMPLE_FEATURES: [self._needed(*rows[row]) for row in numbers]} if self._features else {}),
                 constants.SLICE_KEY_TYPES_KEY: [key],
             }
+
+    def _needed(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What metrics need of an example; a transformed feature before a raw one, as where TFMA slices."""
+        return {name: values for name, values in {**raw, **transformed}.items() if name in self._features}
 
     def _keys(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> Sequence[Any]:
         # Not their bytes: those of strings are addresses.

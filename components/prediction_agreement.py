@@ -9,7 +9,7 @@ import apache_beam as beam
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import model_util
 
-from components.batched_metrics import computations, keys_of, values_of
+from components.batched_inputs import computations, keys_of, values_of
 from components.evaluation.decisions import Kind, decide, kind_of
 from components.quantization.agreement import AGREEMENT
 

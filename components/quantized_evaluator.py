@@ -23,6 +23,7 @@ from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
 from components.evaluation.task import Task
+from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
 from components.last_blessed import ORIGIN_KEY
@@ -189,7 +190,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         model: types.BaseChannel,
         baseline_model: types.BaseChannel,
         label_key: str | Mapping[str, str],
-        metrics: Mapping[str, str],
+        metrics: Mapping[str, str | TaskMetric],
         gates: Gates,
         slices: Sequence[Sequence[str]] = (),
         label_kind: str | Mapping[str, str] = "",
@@ -207,7 +208,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           model: The integer model, as TFLiteIntConverter made it.
           baseline_model: Its float parent, as QuantizeTrainer exported it.
           label_key: The transformed feature that is the label; of a model with several outputs, by output.
-          metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
+          metrics: Class names of TFMA or Keras metrics, or `TaskMetric`s with options, by the names that gates use; as
+            "output/name" of one output.
           gates: What the model must keep. Without a bound it is not blessed, unless they say so.
           slices: Features, or groups of features, by which the metrics are sliced.
           label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
@@ -223,7 +225,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
 
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, or there is no such
-            target.
+            target or metric, or nothing can be made of it with its options.
         """
         require_target(target)
         further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}

@@ -9,6 +9,7 @@ from components import targets
 from components.evaluation.gates import Gates, Override, parse_day
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
 from components.evaluation.task import Task
+from components.evaluation.task_metric import TaskMetric
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
@@ -74,7 +75,9 @@ class PipelineConfig:
     when_missing: str = "analyze"
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
     warm_start: bool = False
-    metrics: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"})
+    metrics: Mapping[str, str | TaskMetric] = dataclasses.field(
+        default_factory=lambda: {"accuracy": "SparseCategoricalAccuracy"}
+    )
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
     label_kind: str | Mapping[str, str] = ""

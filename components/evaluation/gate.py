@@ -106,7 +106,7 @@ class Gate:
         against = f" vs {self.against}" if self.against != FLOAT else ""
         confidence = f" at {_percent(self.confidence)}%" if self.confidence else ""
         change = f" {change}" if change else ""
-        return f"{self.metric}{where}{cut}{change}{against} {relation} {_text(self.bound)}{confidence}"
+        return f"{self.metric}{where}{cut}{change}{against} {relation} {_exactly(self.bound)}{confidence}"
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
@@ -162,11 +162,11 @@ class Gate:
     def holds(self, got: float) -> bool:
         """Whether a value, drop or rise keeps the bound; never for what is no number.
 
-        A difference of two numbers that have no exact form in binary, as 0.98 - 0.97, may exceed the bound by 1e-12.
+        Figures are of double precision. A weighted mean, or a difference of two numbers that have no exact form in
+        binary, as 0.98 - 0.97, may all the same miss the bound by 1e-12.
         """
-        if self.kind == "at_least":
-            return got >= self.bound
-        return got <= self.bound + (1e-12 if self.is_relative else 0.0)
+        slack = 1e-12 * (1.0 if self.is_relative else abs(self.bound))
+        return got >= self.bound - slack if self.kind == "at_least" else got <= self.bound + slack
 
     def needed_examples(self) -> int:
         """How many examples a confidence needs at least.
@@ -237,6 +237,16 @@ def sorted_slice(cut: Slice) -> Slice:
     return tuple(sorted(cut))
 
 
+def _exactly(number: float) -> str:
+    """The shortest text that is read as the same number.
+
+    >>> _exactly(300000.0), _exactly(0.01), _exactly(2 / 3)
+    ('300000', '0.01', '0.6666666666666666')
+    """
+    short = f"{number:.12g}"
+    return short if float(short) == number else repr(float(number))
+
+
 def _form(kind: Kind) -> list[str]:
     return ["in", f"{NO_OP}, OP"] if kind == "one_of" else [word for word in (*_WORDS[kind], "x") if word]
 
@@ -251,12 +261,6 @@ def _parse_slice(text: str | None) -> Slice | None:
     if not all(len(pair) == 2 and all(pair) for pair in pairs):
         return None
     return tuple((pair[0], pair[1]) for pair in pairs)
-
-
-def _text(value: float) -> str:
-    """A number in as few digits as give it back."""
-    short = f"{value:.12g}"
-    return short if float(short) == value else repr(value)
 
 
 def _percent(confidence: float) -> str:

@@ -62,7 +62,8 @@ class PairedSums:
       ties: Of both models, (2,).
       bins: For both models and each bin sums of weight, confidence and right decisions, (2, BINS, 3).
       improper: Confidences of both models that are no probabilities, (2,).
-      by_class: For each label examples, agreeing, better and worse, (classes, 4); empty if it has several.
+      by_class: For each class, or each of several labels, examples, agreeing, better and worse, (classes, 4); empty for
+        maps of classes and for values. Of several labels better and worse count the decisions on that label alone.
     """
 
     moments: npt.NDArray[np.float64]
@@ -103,6 +104,8 @@ class PairedSums:
             improper=np.array([improper for _, improper in binned]),
             by_class=_by_class(labels[:, 0], agreeing, outcomes, max(2, examples.scores.shape[-1]))
             if single
+            else _by_label(right[0], right[1])
+            if kind == "labels"
             else np.zeros((0, 4), np.int64),
         )
 
@@ -176,6 +179,12 @@ def _by_class(
 ) -> npt.NDArray[np.int64]:
     columns = [np.ones(len(labels), bool), agreeing == 1, outcomes == _BETTER, outcomes == _WORSE]
     return np.stack([np.bincount(labels[column], minlength=classes) for column in columns], axis=1)
+
+
+def _by_label(right: npt.NDArray[np.bool_], other_right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Sums for each of several labels, on which two models agree if both are right or both wrong."""
+    columns = [np.ones_like(right), right == other_right, right & ~other_right, ~right & other_right]
+    return np.stack([column.sum(axis=0) for column in columns], axis=1)
 
 
 def _binned(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from components.evaluation.decisions import KINDS
 from components.evaluation.gates import Gates, Measurable, today
 from components.evaluation.measurements import FLOAT, INTEGER
+from components.evaluation.task_metric import TaskMetric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,8 +15,9 @@ class Task:
 
     Attributes:
       label_key: The transformed feature that is the label; of a model with several outputs, by output.
-      metrics: Class names of TFMA or Keras metrics by the names that gates use; "agreement" and "example_count" are
-        always there. With several outputs a metric is of all of them, or, as "output/name", of one.
+      metrics: Class names of TFMA or Keras metrics, or `TaskMetric`s with options, by the names that gates use;
+        "agreement" and "example_count" are always there. With several outputs a metric is of all of them, or, as
+        "output/name", of one.
       slices: Features, or groups of features, by which the metrics are sliced.
       label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
         one-hot, "labels" for several, each there or not, "values" to come near to; "" to tell from types and shapes.
@@ -24,7 +26,7 @@ class Task:
     """
 
     label_key: str | Mapping[str, str]
-    metrics: Mapping[str, str]
+    metrics: Mapping[str, str | TaskMetric]
     slices: Sequence[Sequence[str]] = ()
     label_kind: str | Mapping[str, str] = ""
     weight_key: str = ""
@@ -39,16 +41,23 @@ class Task:
         """What the labels of an output are; "" to tell from types and shapes."""
         return self.label_kind if isinstance(self.label_kind, str) else self.label_kind.get(output, "")
 
-    def metrics_of(self, output: str) -> dict[str, str]:
-        """Class names of the metrics of an output."""
+    def metrics_of(self, output: str) -> dict[str, TaskMetric]:
+        """The metrics of an output."""
         names = {name: name.rpartition("/") for name in self.metrics}
-        return {parts[2]: self.metrics[name] for name, parts in names.items() if parts[0] in ("", output)}
+        return {
+            parts[2]: TaskMetric.of(self.metrics[name]) for name, parts in names.items() if parts[0] in ("", output)
+        }
+
+    def figures_of(self, output: str) -> list[str]:
+        """Names of the figures of an output."""
+        return [figure for name, metric in self.metrics_of(output).items() for figure in metric.figures(name)]
 
     @property
     def headline(self) -> tuple[str, str]:
         """Output and name of the first metric, that which a run shows; of several outputs that it is of, the first."""
-        output, _, name = next(iter(self.metrics)).rpartition("/")
-        return output or next(iter(self.labels)), name
+        given, metric = next(iter(self.metrics.items()))
+        output, _, name = given.rpartition("/")
+        return output or next(iter(self.labels)), TaskMetric.of(metric).figures(name)[0]
 
     def require(self, gates: Gates) -> None:
         """Raises ValueError if a gate is on something that is not measured, or a metric or kind of no output."""
@@ -62,8 +71,12 @@ class Task:
         wrong = sorted({name.rpartition("/")[0] for name in self.metrics} - {"", *self.labels})
         if wrong:
             raise ValueError(f"metrics of outputs {', '.join(wrong)}, which have no label_key; give it by output")
+        figures = {output: self.figures_of(output) for output in self.labels}
+        twice = sorted({name for names in figures.values() for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"metrics: two figures called {', '.join(twice)}; rename one of the metrics")
         Measurable(
-            metrics=tuple(dict.fromkeys(name for output in self.labels for name in self.metrics_of(output))),
+            metrics=tuple(dict.fromkeys(name for names in figures.values() for name in names)),
             slices=tuple(tuple(group) for group in self.slices),
             models=tuple(name for name in self.models if name != INTEGER),
             outputs=tuple(self.labels),

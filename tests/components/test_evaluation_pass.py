@@ -224,9 +224,9 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made.pop("x"), "examples cannot be parsed by the model's transform: .*x"),
-        (lambda made: made.update(x=made["x"][:, :3]), "examples cannot be parsed by the model's transform: .*x"),
-        (lambda made: made.update(x=made["kind"]), "examples cannot be parsed by the model's transform: .*x"),
+        (lambda made: made.pop("x"), r"by the model's transform: Feature: x \(data type: float\) is required"),
+        (lambda made: made.update(x=made["x"][:, :3]), "by the model's transform: Key: x, .*Values size: 3"),
+        (lambda made: made.update(x=made["kind"]), "by the model's transform: Key: x, .*Data types don't match"),
         (
             lambda made: made["x"].__setitem__((5, 0), np.nan),
             "input 'x' has values that are infinite or not numbers in 1 of",

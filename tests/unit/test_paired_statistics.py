@@ -106,6 +106,17 @@ def test_by_class_counts_flips_of_each_label() -> None:
     assert sums.by_class.tolist() == [[1, 1, 0, 0], [2, 0, 1, 1], [1, 1, 0, 0]]
 
 
+def test_by_class_counts_flips_of_each_of_several_labels() -> None:
+    examples = Examples(
+        labels=np.array([[1, 0, 1], [0, 0, 1]]),
+        scores=np.array([[0.9, 0.1, 0.1], [0.9, 0.1, 0.9]]),
+        other_scores=np.array([[0.9, 0.9, 0.9], [0.1, 0.1, 0.9]]),
+        weights=np.ones(2),
+    )
+    sums = PairedSums.of(examples.rows(np.array([0]))) + PairedSums.of(examples.rows(np.array([1])))
+    assert sums.by_class.tolist() == [[2, 1, 0, 1], [2, 1, 1, 0], [2, 1, 0, 1]]
+
+
 def test_several_labels_of_an_example_count_by_their_share() -> None:
     labels = np.array([[1, 0, 1, 0]])
     scores, other = np.array([[0.9, 0.1, 0.8, 0.9]]), np.array([[0.9, 0.6, 0.2, 0.1]])
