@@ -25,7 +25,7 @@ def probe(tflites: Mapping[str, bytes]) -> dict[str, ModelRun]:
     Returns:
       What came of it, with inputs and outputs, by name.
     """
-    return dict(zip(tflites, _runs(tuple(tflites.values())), strict=True))
+    return dict(zip(tflites, _runs(tuple(tflites.values())) if tflites else (), strict=True))
 
 
 def unreadable(tflite: bytes) -> str:
