@@ -94,13 +94,29 @@ def _one_bit_changed(good: bytes) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def crashing(bench: Bench) -> list[bytes]:
-    """Files that end the process that loads them."""
-    made = _one_bit_changed(bench.good)
-    runs = probe({str(number): content for number, content in enumerate(made)})
-    found = [content for content, run in zip(made, runs.values(), strict=True) if "SIGSEGV" in run.ended]
-    assert found
-    return found
+def runs(bench: Bench) -> dict[bytes, ModelRun]:
+    """What came of probing all files here, with one start of the process that does."""
+    other = EvaluatedModel(("tags",)).save_tflite(bench.root / "tags")
+    tags = (Path(other.uri) / "Format-Serving" / "tflite").read_bytes()
+    files = [*_one_bit_changed(bench.good), bench.good, bench.good[:-200], tags]
+    probed = probe({str(number): content for number, content in enumerate(files)})
+    return dict(zip(files, probed.values(), strict=True))
+
+
+@pytest.fixture
+def known(runs: dict[bytes, ModelRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes say what came of it before."""
+    monkeypatch.setattr(model_probes, "probe", _known(runs))
+
+
+@pytest.fixture(scope="module")
+def crashing(runs: dict[bytes, ModelRun]) -> bytes:
+    """A file that ends the process that loads it."""
+    return next(content for content, run in runs.items() if "SIGSEGV" in run.ended)
+
+
+def _known(runs: Mapping[bytes, ModelRun]) -> Callable[[Mapping[str, bytes]], dict[str, ModelRun]]:
+    return lambda tflites: {name: runs[tflite] for name, tflite in tflites.items()}
 
 
 def _refused(bench: Bench, directory: Path, tflite: bytes) -> str:
@@ -118,10 +134,8 @@ def _refused(bench: Bench, directory: Path, tflite: bytes) -> str:
     return str(code)
 
 
-def test_evaluator_refuses_a_model_when_it_segfaults(bench: Bench, crashing: list[bytes], tmp_path: Path) -> None:
-    assert [_refused(bench, tmp_path / str(n), tflite) for n, tflite in enumerate(crashing[:2])] == ["crashed"] * len(
-        crashing[:2]
-    )
+def test_evaluator_refuses_a_model_when_it_segfaults(bench: Bench, crashing: bytes, tmp_path: Path) -> None:
+    assert _refused(bench, tmp_path, crashing) == "crashed"
 
 
 def test_evaluator_refuses_a_model_when_it_is_no_file_of_a_model(bench: Bench, tmp_path: Path) -> None:
@@ -129,16 +143,17 @@ def test_evaluator_refuses_a_model_when_it_is_no_file_of_a_model(bench: Bench, t
     assert [_refused(bench, tmp_path / str(n), tflite) for n, tflite in enumerate(files)] == ["unreadable"] * 3
 
 
-def test_evaluator_refuses_a_model_when_its_input_is_no_feature(bench: Bench, tmp_path: Path) -> None:
-    other = EvaluatedModel(("tags",)).save_tflite(tmp_path / "other")
-    tflite = (Path(other.uri) / "Format-Serving" / "tflite").read_bytes()
+@pytest.mark.usefixtures("known")
+def test_evaluator_refuses_a_model_when_its_outputs_are_others(bench: Bench, tmp_path: Path) -> None:
+    tflite = (bench.root / "tags" / "Format-Serving" / "tflite").read_bytes()
     assert _refused(bench, tmp_path / "refused", tflite) == "signature"
 
 
+@pytest.mark.usefixtures("known")
 def test_evaluator_refuses_by_a_reason_of_its_own_when_the_last_blessed_model_cannot_be_run(
-    bench: Bench, crashing: list[bytes], tmp_path: Path
+    bench: Bench, crashing: bytes, tmp_path: Path
 ) -> None:
-    for number, tflite in enumerate((None, bench.good[:-200], crashing[0])):
+    for number, tflite in enumerate((None, bench.good[:-200], crashing)):
         place = tmp_path / str(number)
         last = bench.model(place / "last", tflite)
         verdict, evaluation, _ = bench.evaluate(place, bench.integer, last, _GATE, _AGAINST_LAST)
@@ -146,23 +161,21 @@ def test_evaluator_refuses_by_a_reason_of_its_own_when_the_last_blessed_model_ca
         assert tfma.load_eval_result(evaluation.uri, model_name="integer").slicing_metrics
 
 
+@pytest.mark.usefixtures("known")
 def test_evaluator_leaves_out_a_last_blessed_model_that_cannot_be_run_when_no_gate_asks_for_it(
-    bench: Bench, crashing: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bench: Bench, crashing: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    verdict, _, _ = bench.evaluate(tmp_path, bench.integer, bench.model(tmp_path / "last", crashing[0]), _GATE)
+    verdict, _, _ = bench.evaluate(tmp_path, bench.integer, bench.model(tmp_path / "last", crashing), _GATE)
     assert verdict["blessed"]
     assert "the last blessed model is left out" in caplog.text
 
 
+@pytest.mark.usefixtures("known")
 def test_evaluator_refuses_a_model_when_its_contract_cannot_be_compared(bench: Bench, tmp_path: Path) -> None:
     model = bench.model(tmp_path / "model", bench.good)
     (tmp_path / "model" / "Format-Serving" / "io_contract.json").write_text("[" * 100_000)
     verdict, _, _ = bench.evaluate(tmp_path, model, bench.integer, _GATE, _AGAINST_LAST)
     assert [reason["code"] for reason in verdict["reasons"]] == ["incomplete"]
-
-
-def _known(runs: Mapping[bytes, ModelRun]) -> Callable[[Mapping[str, bytes]], dict[str, ModelRun]]:
-    return lambda tflites: {name: runs[tflite] for name, tflite in tflites.items()}
 
 
 @pytest.mark.long

@@ -346,7 +346,7 @@ def test_run_raises_when_the_process_that_forks_cannot_start(tmp_path: Path, mon
         smoke_process.run([tmp_path], Limits())
 
 
-@pytest.mark.parametrize("wrong", [{"file_bytes": 0}, {"arena_bytes": -1}, {"max_lsb": -1}])
+@pytest.mark.parametrize("wrong", [{"file_bytes": 0}, {"arena_bytes": -1}, {"max_lsb": -1}, {"max_lsb": float("nan")}])
 def test_smoke_raises_when_nothing_can_keep_to_it(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Smoke(profile="cpu", **wrong)
