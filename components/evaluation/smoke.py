@@ -40,8 +40,8 @@ def smoke_test(directory: Path, smoke: Smoke, pushed: Path | None = None) -> Ver
         further = smoke_files.of_compiled(pushed, directory, smoke) if verdict.blessed else ()
         return Verdict(reasons=(*verdict.reasons, *further))
     verdict, of_pushed = smoke_tests([directory, pushed], smoke)
-    further = (*smoke_files.as_pushed(list(of_pushed.reasons)), *smoke_files.of_other(pushed, directory))
-    return Verdict(reasons=(*verdict.reasons, *further))
+    as_pushed = smoke_files.as_pushed(list(of_pushed.reasons))
+    return Verdict(reasons=(*verdict.reasons, *as_pushed, *smoke_files.of_other(pushed, directory)))
 
 
 def smoke_tests(directories: list[Path], smoke: Smoke) -> list[Verdict]:
