@@ -1,5 +1,6 @@
 """What is known of an integer model as a file and on its target, for the gates that ask."""
 
+import logging
 import platform
 import statistics
 import time
@@ -18,6 +19,7 @@ from components.targets import load_target
 
 _RUNS, _WARM_UP_RUNS = 50, 5
 _THREADS = 1
+_LOGGER = logging.getLogger(__name__)
 
 
 def candidate_facts(serving: Path, target: str, names: Collection[str]) -> dict[str, float | str]:
@@ -31,10 +33,19 @@ def candidate_facts(serving: Path, target: str, names: Collection[str]) -> dict[
     tflite = (serving / TFLITE_FILE).read_bytes()
     facts: dict[str, float | str] = {"model_bytes": float(len(tflite)), **_on_target(tflite, target)}
     if "arena_bytes" in names:
-        facts["arena_bytes"] = float(smoke.arena_bytes(serving))
+        facts |= _arena(serving)
     if LATENCY in names:
         facts |= _latency(tflite)
     return facts
+
+
+def _arena(serving: Path) -> dict[str, float | str]:
+    """The arena; nothing, so that its gate refuses, of a model that does not run with the kernels that are measured."""
+    try:
+        return {"arena_bytes": float(smoke.arena_bytes(serving))}
+    except ValueError as error:
+        _LOGGER.warning("%s", error)
+        return {}
 
 
 def _on_target(tflite: bytes, target: str) -> dict[str, float | str]:

@@ -1,5 +1,6 @@
 """EdgeInfraValidator: whether an integer TFLite model runs where it will be served -> InfraBlessing."""
 
+import contextlib
 import logging
 from typing import Any
 
@@ -9,8 +10,9 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 
 from components import model_artifact
 from components.blessing import publish_verdict
-from components.evaluation.smoke import Smoke, smoke_test
-from components.evaluation.smoke_process import Limits
+from components.evaluation.smoke import smoke_test
+from components.evaluation.smoke_settings import Smoke, SmokeSettings
+from components.last_blessed import MODEL_ID_KEY
 from components.quantization import toolchain
 from components.quantization.conversion.profiles import load_profile
 
@@ -32,12 +34,15 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         smoke = Smoke.from_json(exec_properties["smoke"])
-        compiled = None
-        if input_dict.get("compiled_model"):
-            compiled = model_artifact.read_tflite(artifact_utils.get_single_instance(input_dict["compiled_model"]))
-        with model_artifact.local_serving(model) as serving:
-            verdict = smoke_test(serving, smoke, compiled)
+        with contextlib.ExitStack() as stack:
+            serving = stack.enter_context(model_artifact.local_serving(model))
+            pushed = None
+            if input_dict.get("compiled_model"):
+                compiled = artifact_utils.get_single_instance(input_dict["compiled_model"])
+                pushed = stack.enter_context(model_artifact.local_serving(compiled))
+            verdict = smoke_test(serving, smoke, pushed)
         publish_verdict(blessing, verdict, _BLESSING_FILES)
+        blessing.set_int_custom_property(MODEL_ID_KEY, model.id)
         for reason in verdict.reasons:
             if reason.refuses:
                 _LOGGER.warning("%s", reason.text)
@@ -61,8 +66,9 @@ class EdgeInfraValidator(base_component.BaseComponent):
     """Tests an integer TFLite model in processes of its own, before it is pushed.
 
     It must load in a fresh process with the default, the optimized and the reference kernels, give its golden outputs,
-    the same bits each time and in each process, and stay within budgets. Output `blessing`: an InfraBlessing that the
-    stock Pusher honours, with reasons, in verdict.json as components/evaluation/verdict.py has them.
+    the same bits each time and in each process, and stay within budgets; so must the file that is pushed, unless it has
+    an op that no CPU runs, when it is audited and held against the contract. Output `blessing`: an InfraBlessing that
+    the stock Pusher honours, with reasons, in verdict.json as components/evaluation/verdict.py has them.
     """
 
     SPEC_CLASS = EdgeInfraValidatorSpec
@@ -74,31 +80,21 @@ class EdgeInfraValidator(base_component.BaseComponent):
         model: types.BaseChannel,
         compiled_model: types.BaseChannel | None = None,
         profile: str = "edge_tpu",
-        file_bytes: int | None = None,
-        arena_bytes: int | None = None,
-        max_lsb: float | None = None,
-        timeout_s: float = 60.0,
-        memory_bytes: int = 2**31,
+        settings: SmokeSettings | None = None,
     ) -> None:
         """Declares the component.
 
         Args:
           model: An integer TFLite model, as TFLiteIntConverter made it.
-          compiled_model: What was compiled of it. No CPU runs that: it is read, and its size held against the budget.
-          profile: Name of the target whose rules the file must keep.
-          file_bytes: Largest size of each file; None for any.
-          arena_bytes: Largest arena, of activations, scratch and states, with TFLite's own kernels; None for any.
-          max_lsb: Largest difference from the golden outputs with kernels that depend on the CPU, in steps; None for
-            any. With the reference kernels any difference refuses the model.
-          timeout_s: After so many seconds a run is ended.
-          memory_bytes: What a run may take of address space, beyond that of its process before it loads the model.
+          compiled_model: What was compiled of it, and will be pushed.
+          profile: Name of the target whose rules the files must keep.
+          settings: Budgets, and what a run may take.
 
         Raises:
-          ValueError: If there is no such profile, or a budget is not more than 0.
+          ValueError: If there is no such profile.
         """
         load_profile(profile)
-        limits = Limits(seconds=timeout_s, memory_bytes=memory_bytes)
-        smoke = Smoke(profile=profile, file_bytes=file_bytes, arena_bytes=arena_bytes, max_lsb=max_lsb, limits=limits)
+        smoke = Smoke.of(profile, settings or SmokeSettings())
         super().__init__(
             EdgeInfraValidatorSpec(
                 model=model,

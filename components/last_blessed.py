@@ -8,10 +8,15 @@ from tfx.dsl.components.common import resolver
 
 ORIGIN_KEY = "origin"
 """The custom property of a blessing that says of which pipeline, task and target its model is."""
+MODEL_ID_KEY = "validated_model_id"
+"""The custom property of an InfraBlessing that says which model was tested."""
 
 
 class LastBlessedModelStrategy(resolver.ResolverStrategy):
     """Finds the model of the newest blessing of one origin, and that blessing.
+
+    Where infra blessings are among the inputs, the newest one of the model must bless it too: what the gates let pass
+    and the smoke test refused was never pushed.
 
     TFX's own LatestBlessedModelStrategy takes the newest model that was ever blessed, of whatever task and target.
     Runners on this machine give either of them the models of their own pipeline alone.
@@ -26,15 +31,30 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
 
         Args:
           store: ML Metadata.
-          input_dict: Models under "model", blessings under "model_blessing".
+          input_dict: Models under "model", blessings under "model_blessing", perhaps those of the validator under
+            "infra_blessing".
         """
         models = {model.id: model for model in input_dict["model"]}
+        validated = _validated(input_dict["infra_blessing"]) if "infra_blessing" in input_dict else None
         for blessing in sorted(input_dict["model_blessing"], key=lambda blessing: -blessing.id):
             model = models.get(blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY))
-            if model is not None and self._is_meant(blessing):
+            if model is None or not self._is_meant(blessing):
+                continue
+            if validated is None:
                 return {"model": [model], "model_blessing": [blessing]}
-        return {"model": [], "model_blessing": []}
+            if model.id in validated:
+                return {"model": [model], "model_blessing": [blessing], "infra_blessing": [validated[model.id]]}
+        return {name: [] for name in input_dict}
 
     def _is_meant(self, blessing: types.Artifact) -> bool:
-        blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
-        return blessed == constants.BLESSED_VALUE and blessing.get_string_custom_property(ORIGIN_KEY) == self._origin
+        return _is_blessed(blessing) and blessing.get_string_custom_property(ORIGIN_KEY) == self._origin
+
+
+def _validated(blessings: list[types.Artifact]) -> dict[int, types.Artifact]:
+    """The newest infra blessing of each model, if it blesses the model."""
+    newest = {one.get_int_custom_property(MODEL_ID_KEY): one for one in sorted(blessings, key=lambda one: one.id)}
+    return {model: blessing for model, blessing in newest.items() if _is_blessed(blessing)}
+
+
+def _is_blessed(blessing: types.Artifact) -> bool:
+    return blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == constants.BLESSED_VALUE

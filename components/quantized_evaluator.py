@@ -1,6 +1,7 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import dataclasses
+import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
 from components.last_blessed import ORIGIN_KEY
+from components.model_probes import CANDIDATE, probed, write_refused
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.targets import require_target
@@ -64,13 +66,21 @@ class Executor(evaluator_executor.Executor):
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
-        other_origin, incompatible = _differences(models)
         config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
-        left_out = {LAST_BLESSED} if other_origin or incompatible else set()
+        gates = Gates.from_json(exec_properties["gates"])
+        found = probed(models)
+        if found.refusals:
+            with model_artifact.staged_output(evaluation) as directory, self._make_beam_pipeline() as pipeline:
+                write_refused(pipeline, config, str(directory))
+            _bless(blessing, Verdict(reasons=found.refusals), gates, models)
+            return
+        other_origin, incompatible = _differences(models)
+        left_out = {LAST_BLESSED} if other_origin or incompatible or found.unusable else set()
+        for why in found.unusable:
+            _LOGGER.warning("the last blessed model is left out, as it cannot be run: %s", why)
         evaluation_pass = EvaluationPass.of(
             config, {name: model for name, model in models.items() if name not in left_out}
         )
-        gates = Gates.from_json(exec_properties["gates"])
         with model_artifact.local_serving(models[INTEGER]) as serving:
             facts = candidate_facts(serving, exec_properties["target"], gates.metrics)
         with model_artifact.staged_output(evaluation) as directory:
@@ -82,7 +92,9 @@ class Executor(evaluator_executor.Executor):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
                 )
-            measured = dataclasses.replace(measured, foreign=other_origin, incompatible=incompatible)
+            measured = dataclasses.replace(
+                measured, foreign=other_origin, incompatible=incompatible, unusable=found.unusable
+            )
             verdict = judge(gates, measured, today())
         for name, value in facts.items():
             if isinstance(value, str):
@@ -124,14 +136,20 @@ def _properties(measured: Measurements) -> dict[str, float]:
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
-    """What is pushed must be made from what is evaluated."""
+    """What is pushed must be made from what is evaluated, by their bytes."""
     for artifact in compiled or []:
         parent = artifact.get_string_custom_property("parent_sha256")
-        evaluated = model.get_string_custom_property("sha256")
+        evaluated = hashlib.sha256(model_artifact.read_tflite(model)).hexdigest()
         if parent != evaluated:
             raise ValueError(
                 f"compiled_model was made from the model {parent[:12]}, but {evaluated[:12]} is evaluated; connect the"
                 " model that the compiler was given"
+            )
+        recorded = artifact.get_string_custom_property("sha256")
+        pushed = hashlib.sha256(model_artifact.read_tflite(artifact)).hexdigest()
+        if pushed != recorded:
+            raise ValueError(
+                f"compiled_model is the file {pushed[:12]}, but its compiler made {recorded[:12]}; compile it again"
             )
 
 
@@ -141,7 +159,7 @@ def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Map
     blessing.set_string_custom_property("overrides", gates.overrides_json())
     blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
     for reason in verdict.reasons:
-        if not reason.gate:
+        if not reason.gate or reason.gate == CANDIDATE:
             _LOGGER.warning("%s", reason.text)
     for key, model in (("current_model", models[INTEGER]), ("baseline_model", models[FLOAT])):
         blessing.set_string_custom_property(key, model.uri)

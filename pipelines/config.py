@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from components import targets
 from components.evaluation.gates import Gates, Override, parse_day
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
+from components.evaluation.smoke_settings import SmokeSettings
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.quantization.conversion import io_dtypes
@@ -53,8 +54,8 @@ class PipelineConfig:
         and to refuse where they may mislead.
       also_compared: Models that the integer one is compared with though no gate asks: "fake_quant", "last_blessed".
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
-      file_bytes: Largest size of the pushed file; None for any.
-      arena_bytes: Largest arena of the model with TFLite's own kernels; None for any.
+      smoke: What a model must keep to where it is run on its golden vectors: budgets, how far kernels may differ, and
+        what a run may take.
       beam_pipeline_args: Arguments of the Beam pipelines inside components.
       deployment: How its containers run, on a service.
     """
@@ -83,8 +84,7 @@ class PipelineConfig:
     label_kind: str | Mapping[str, str] = ""
     also_compared: tuple[str, ...] = ()
     weight_key: str = ""
-    file_bytes: int | None = None
-    arena_bytes: int | None = None
+    smoke: SmokeSettings = dataclasses.field(default_factory=SmokeSettings)
     # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
     # need none: without one TFX packs itself into a source distribution for each component.
     beam_pipeline_args: tuple[str, ...] = (
@@ -115,9 +115,6 @@ class PipelineConfig:
             wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
         if self.attribution_examples < 0:
             wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
-        for budget in ("file_bytes", "arena_bytes"):
-            if getattr(self, budget) is not None and getattr(self, budget) < 1:
-                wrong.append(f"{budget}={getattr(self, budget)} (at least 1, or None for any)")
         if "://" in self.conversion_cache_dir:
             wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
         if not self.metrics:

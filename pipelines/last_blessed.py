@@ -18,23 +18,26 @@ def origin_of(config: PipelineConfig) -> Origin:
     return Origin(pipeline=config.name, task=tasks.task_path(config.task), target=config.target)
 
 
-def last_blessed(config: PipelineConfig, on_service: bool) -> resolver.Resolver:
+def last_blessed(config: PipelineConfig, on_service: bool, validated: bool = True) -> resolver.Resolver:
     """Returns the Resolver, with outputs "model" and "model_blessing".
 
     Args:
       config: The config.
       on_service: Whether it is compiled for a service. For these TFX compiles no strategies but its own, and what its
-        strategy looks for is narrowed by `narrow_queries`.
+        strategy looks for is narrowed by `narrow_queries`; it does not look at infra blessings.
+      validated: Whether the pipeline has an EdgeInfraValidator, which must have blessed the model too.
     """
+    channels = {
+        "model": types.Channel(type=standard_artifacts.Model),
+        "model_blessing": types.Channel(type=standard_artifacts.ModelBlessing),
+    }
     if on_service:
         strategy: dict[str, Any] = {"strategy_class": latest_blessed_model_strategy.LatestBlessedModelStrategy}
     else:
         strategy = {"strategy_class": LastBlessedModelStrategy, "config": {"origin": str(origin_of(config))}}
-    return resolver.Resolver(
-        **strategy,
-        model=types.Channel(type=standard_artifacts.Model),
-        model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-    ).with_id("last_blessed")
+        if validated:
+            channels["infra_blessing"] = types.Channel(type=standard_artifacts.InfraBlessing)
+    return resolver.Resolver(**strategy, **channels).with_id("last_blessed")
 
 
 def narrow_queries(job: dict[str, Any], config: PipelineConfig) -> None:

@@ -158,8 +158,7 @@ def model_components(
         model=converter.outputs["tflite_model"],
         compiled_model=compiler.outputs["compiled_model"],
         profile=config.target,
-        file_bytes=config.file_bytes,
-        arena_bytes=config.arena_bytes,
+        settings=config.smoke,
     )
     destination = pusher_pb2.PushDestination.Filesystem(base_directory=config.push_uri)
     pusher = standard.Pusher(

@@ -1,33 +1,49 @@
-"""One run of a model on its golden vectors, with each set of kernels; for a process of its own, see `smoke_process`."""
+"""What is done with a model in a process of its own, see `smoke_process`: its golden vectors, its arena, a probe."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components.evaluation.smoke_process import Work
 from components.quantization.contract import CONTRACT_FILE, TFLITE_FILE, VECTORS_FILE
 from components.quantization.contract.golden import KERNELS as GOLDEN_KERNELS
 from components.quantization.contract.selftest import run_vectors, steps_apart
 from components.quantization.conversion import flatbuffer
+from components.quantization.interpreter import IntegerModel
 from components.quantization.kernels import KERNELS, described, load
 
 
-def golden_run(directory: Path, golden: bool) -> dict[str, Any]:
-    """Returns the attributes of `smoke_process.ModelRun`, as JSON types.
-
-    Args:
-      directory: Of the model.
-      golden: Whether it is run; else it is only loaded.
+def arena(directory: Path) -> dict[str, Any]:
+    """Loads the model of a directory; returns the attributes of `smoke_process.ModelRun`, as JSON types.
 
     Raises:
       ValueError: If the interpreter refuses the model.
     """
+    return {"arena_bytes": _arena_bytes((directory / TFLITE_FILE).read_bytes())}
+
+
+def probe(directory: Path) -> dict[str, Any]:
+    """Loads and runs the model of a directory as an evaluation does; returns and raises as `arena`."""
+    model = IntegerModel((directory / TFLITE_FILE).read_bytes())
+    random = np.random.default_rng(1)
+    features = {
+        # One of zeros, which are no index too large, and one of numbers.
+        name: np.stack([np.zeros(shape[1:]), random.normal(size=shape[1:]) * (name in model.quantized_input_names)])
+        for name, shape in model.input_shapes.items()
+    }
+    made = model.predict(features)
+    outputs = {name: [1, *values.shape[1:]] for name, values in made.items()}
+    return {"inputs": {name: list(shape) for name, shape in model.input_shapes.items()}, "outputs": outputs}
+
+
+def golden_run(directory: Path) -> dict[str, Any]:
+    """Runs the model of a directory on its golden vectors; returns and raises as `arena`."""
     tflite = (directory / TFLITE_FILE).read_bytes()
-    found: dict[str, Any] = {"kernels": {}, "arena_bytes": _arena_bytes(tflite)}
-    if not golden:
-        return found
+    found: dict[str, Any] = {"kernels": {}, **arena(directory)}
     contract = json.loads((directory / CONTRACT_FILE).read_text())
     with np.load(directory / VECTORS_FILE, allow_pickle=False) as file:
         vectors = {key: file[key] for key in file.files}
@@ -71,3 +87,7 @@ def _arena_bytes(tflite: bytes) -> int:
             start = values.ctypes.data
             ends.append((start, start + values.nbytes))
     return states + (max(end for _, end in ends) - min(start for start, _ in ends) if ends else 0)
+
+
+WORK: dict[Work, Callable[[Path], dict[str, Any]]] = {"golden": golden_run, "arena": arena, "probe": probe}
+"""What can be done with a model, by name."""

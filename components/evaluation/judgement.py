@@ -54,6 +54,8 @@ def _reasons(gate: Gate, measured: Measurements) -> Iterator[Reason]:
         yield _of_fact(gate, measured)
     elif gate.compares and gate.against == LAST_BLESSED and measured.foreign:
         yield _fails(gate, "foreign_baseline", f"the last blessed model is none: {'; '.join(measured.foreign)}")
+    elif gate.compares and gate.against == LAST_BLESSED and measured.unusable:
+        yield _fails(gate, "unusable_baseline", f"the last blessed model cannot be run: {'; '.join(measured.unusable)}")
     elif gate.compares and gate.against == LAST_BLESSED and measured.incompatible:
         yield _fails(
             gate, "incompatible_baseline", f"the last blessed model differs: {'; '.join(measured.incompatible)}"

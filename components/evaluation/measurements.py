@@ -77,6 +77,7 @@ class Measurements:
       incompatible: How inputs, outputs and labels of the last blessed model differ from the integer model's, one
         sentence each; empty if they do not, or there is none. With it, nothing needs to be measured of that model.
       foreign: How its pipeline, task or target is another; the same.
+      unusable: Why it cannot be run; the same.
       facts: What is known of the model as a file and on its target: "model_bytes", "arena_bytes", "macs_on_target" (0
         to 1), "first_cpu_op" (name of the first operation off the target, "" if there is none), and, where it was
         measured, "latency_ms" with "latency_host", "latency_kernels" and "latency_threads".
@@ -90,6 +91,7 @@ class Measurements:
     degenerate: Mapping[tuple[str, str], tuple[str, ...]] = dataclasses.field(default_factory=dict)
     incompatible: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
     facts: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 

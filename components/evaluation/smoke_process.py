@@ -5,7 +5,6 @@ segfault, abort, never end, or take memory without end; that ends the fork, and 
 """
 
 import dataclasses
-import functools
 import json
 import os
 import resource
@@ -16,9 +15,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.quantization.process_group import process_group
+
+Work = Literal["golden", "arena", "probe"]
 
 # To start a process and import TensorFlow, on a busy machine.
 _START_S = 120
@@ -67,28 +68,37 @@ class ModelRun:
       kernels: By name of the kernels.
       arena_bytes: What the interpreter's own kernels take for activations and scratch, and for states; 0 if it did not
         come so far.
+      inputs: Shapes of the inputs by name, where it was probed.
+      outputs: Shapes of the outputs by name, where it was probed.
     """
 
     ended: str = ""
     refused: str = ""
     kernels: Mapping[str, KernelRun] = dataclasses.field(default_factory=dict)
     arena_bytes: int = 0
+    inputs: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def failure(self) -> str:
+        """Why the model cannot be run, in words; "" if it can."""
+        return f"the process that ran the model {self.ended}" if self.ended else self.refused
 
 
-def run(directories: Sequence[Path], limits: Limits, golden: bool = True) -> list[ModelRun]:
-    """Loads the model of each directory, and runs it on its golden vectors, with each set of kernels, twice.
+def run(directories: Sequence[Path], limits: Limits, work: Work = "golden") -> list[ModelRun]:
+    """Runs the model of each directory in a fork of its own.
 
     Args:
       directories: Each with `tflite`, and, to be run, `io_contract.json` and `golden_vectors.npz` that fit it.
       limits: Of each run.
-      golden: Whether models are run; else they are only loaded, and their arena is measured.
+      work: "golden" runs it on its golden vectors, with each set of kernels, twice; "arena" only loads it, and measures
+        its arena; "probe" loads and runs it as an evaluation does, on features that are made up.
 
     Raises:
       RuntimeError: If the process that forks ends, which no model can make it do.
     """
     requests = "".join(
-        json.dumps({"directory": str(directory.resolve()), "golden": golden, "limits": dataclasses.asdict(limits)})
-        + "\n"
+        json.dumps({"directory": str(directory.resolve()), "work": work, "limits": dataclasses.asdict(limits)}) + "\n"
         for directory in directories
     )
     environment = {
@@ -121,7 +131,7 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         request = json.loads(line)
-        work = functools.partial(golden_run.golden_run, golden=request["golden"])
+        work = golden_run.WORK[request["work"]]
         with tempfile.TemporaryDirectory(prefix="tfx-qat-") as place:
             answer = forked(work, Path(request["directory"]), Limits(**request["limits"]), Path(place))
         answers.write(json.dumps(answer) + "\n")

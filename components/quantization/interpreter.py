@@ -86,6 +86,16 @@ class IntegerModel:
         return tuple(self._inputs)
 
     @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs by name; the first number is the batch, of 1."""
+        return {name: tuple(int(size) for size in detail["shape"]) for name, detail in self._inputs.items()}
+
+    @property
+    def quantized_input_names(self) -> frozenset[str]:
+        """Names of the inputs that stand for real numbers by a scale; others are floats, or indices."""
+        return frozenset(name for name, detail in self._inputs.items() if detail["quantization"][0])
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return tuple(self._outputs)

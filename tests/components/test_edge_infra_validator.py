@@ -13,6 +13,8 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import model_artifact
 from components.edge_infra_validator import EdgeInfraValidator, Executor
+from components.evaluation.smoke_process import Limits
+from components.evaluation.smoke_settings import SmokeSettings
 from components.quantization.contract.device_files import write_device_files
 from components.quantization.contract.golden import golden_vectors
 
@@ -37,11 +39,14 @@ def _model(directory: Path, tflite: bytes) -> types.Artifact:
     return artifact
 
 
-def _validate(directory: Path, model: types.Artifact, **arguments: object) -> types.Artifact:
+def _validate(
+    directory: Path, model: types.Artifact, compiled: types.Artifact | None = None, **arguments: object
+) -> types.Artifact:
     blessing = standard_artifacts.InfraBlessing()
     blessing.uri = str(directory / "blessing")
     component = EdgeInfraValidator(model=_CHANNEL, profile="cpu", **arguments)
-    Executor().Do({"model": [model]}, {"blessing": [blessing]}, component.exec_properties)
+    given = {"model": [model]} | ({} if compiled is None else {"compiled_model": [compiled]})
+    Executor().Do(given, {"blessing": [blessing]}, component.exec_properties)
     return blessing
 
 
@@ -60,26 +65,26 @@ def _pushed(directory: Path, model: types.Artifact, infra_blessing: types.Artifa
 
 def test_stock_pusher_pushes_what_runs(tmp_path: Path) -> None:
     model = _model(tmp_path / "model", image_model())
-    blessing = _validate(tmp_path, model, file_bytes=10**6)
+    blessing = _validate(tmp_path, model, settings=SmokeSettings(file_bytes=10**6))
     assert sorted(path.name for path in Path(blessing.uri).iterdir()) == ["INFRA_BLESSED", "verdict.json"]
     assert blessing.get_string_custom_property("reason_codes") == "holds"
     assert _pushed(tmp_path, model, blessing)
 
 
 @pytest.mark.parametrize(
-    ("tflite", "arguments", "code"),
+    ("tflite", "settings", "code"),
     [
-        (image_model()[:-100], {}, "unreadable"),
-        (image_model(), {"file_bytes": 100}, "budget"),
-        (image_model(), {"timeout_s": 1e-3}, "crashed"),
+        (image_model()[:-100], SmokeSettings(), "unreadable"),
+        (image_model(), SmokeSettings(file_bytes=100), "budget"),
+        (image_model(), SmokeSettings(limits=Limits(seconds=1e-3)), "crashed"),
     ],
     ids=["corrupt", "large", "slow"],
 )
 def test_stock_pusher_does_not_push_what_does_not_run(
-    tmp_path: Path, tflite: bytes, arguments: dict[str, float], code: str
+    tmp_path: Path, tflite: bytes, settings: SmokeSettings, code: str
 ) -> None:
     model = _model(tmp_path / "model", tflite)
-    blessing = _validate(tmp_path, model, **arguments)
+    blessing = _validate(tmp_path, model, settings=settings)
     assert (Path(blessing.uri) / "INFRA_NOT_BLESSED").exists()
     verdict = json.loads((Path(blessing.uri) / "verdict.json").read_text())
     assert not verdict["blessed"]
@@ -87,8 +92,18 @@ def test_stock_pusher_does_not_push_what_does_not_run(
     assert not _pushed(tmp_path, model, blessing)
 
 
-def test_constructor_raises_when_a_budget_or_the_profile_is_wrong() -> None:
-    with pytest.raises(ValueError, match="arena_bytes=0"):
-        EdgeInfraValidator(model=_CHANNEL, arena_bytes=0)
+def test_stock_pusher_does_not_push_another_file_than_the_one_that_runs(tmp_path: Path) -> None:
+    model = _model(tmp_path / "model", image_model())
+    same = _model(tmp_path / "same", image_model())
+    blessing = _validate(tmp_path, model, same)
+    assert (Path(blessing.uri) / "INFRA_BLESSED").exists()
+    assert _pushed(tmp_path, same, blessing)
+    cut = _model(tmp_path / "cut", image_model()[:-100])
+    blessing = _validate(tmp_path / "cut", model, cut)
+    assert (Path(blessing.uri) / "INFRA_NOT_BLESSED").exists()
+    assert not _pushed(tmp_path / "cut", cut, blessing)
+
+
+def test_constructor_raises_when_there_is_no_such_profile() -> None:
     with pytest.raises(ValueError, match="toaster"):
         EdgeInfraValidator(model=_CHANNEL, profile="toaster")

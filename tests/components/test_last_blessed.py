@@ -15,7 +15,9 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
+from components.edge_infra_validator import EdgeInfraValidator
 from components.evaluation.gates import Gates
+from components.last_blessed import MODEL_ID_KEY, ORIGIN_KEY, LastBlessedModelStrategy
 from components.quantized_evaluator import QuantizedEvaluator
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
@@ -25,6 +27,11 @@ from pipelines.runners import load_runner
 
 pytestmark = pytest.mark.slow
 _GATE = "accuracy drop vs last_blessed <= 0.05"
+
+
+def _unvalidated(config: PipelineConfig, on_service: bool) -> resolver.Resolver:
+    """That of pipelines without a validator, as most here are."""
+    return last_blessed(config, on_service, validated=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class Store:
     config: PipelineConfig
 
     def run(
-        self, pipeline: str, model: str, target: str = "cpu", find: Callable[..., resolver.Resolver] = last_blessed
+        self, pipeline: str, model: str, target: str = "cpu", find: Callable[..., resolver.Resolver] = _unvalidated
     ) -> Ran:
         """Evaluates a model in a run of a pipeline."""
         config = dataclasses.replace(self.config, name=pipeline, target=target)
@@ -68,12 +75,15 @@ class Store:
             gates=Gates.of("accuracy >= 0.5", _GATE),
             target=target,
         )
+        validators = []
+        if find is last_blessed:
+            validators = [EdgeInfraValidator(model=outputs["integer"], profile=target)]
         path = str(self.root / "metadata.sqlite")
         load_runner("local").run(
             Pipeline(
                 pipeline_name=pipeline,
                 pipeline_root=str(self.root / pipeline),
-                components=[*nodes.values(), found, evaluator],
+                components=[*nodes.values(), found, evaluator, *validators],
                 metadata_connection_config=metadata.sqlite_metadata_connection_config(path),
                 beam_pipeline_args=list(config.beam_pipeline_args),
             )
@@ -144,3 +154,48 @@ def test_evaluator_refuses_a_baseline_of_another_target_that_another_resolver_fo
     (verdict,) = (store.root / "cats" / "QuantizedEvaluator" / "blessing").glob("*/NOT_BLESSED")
     reasons = json.loads((verdict.parent / "verdict.json").read_text())["reasons"]
     assert "it is of target cpu, not edge_tpu" in reasons[1]["text"]
+
+
+def test_a_model_that_the_smoke_test_refused_is_no_baseline(store: Store) -> None:
+    first = Ran(codes="holds, no_baseline", blessed=True, baselines=[])
+    assert store.run("cats", "first", find=last_blessed) == first  # without golden vectors the validator refuses it
+    assert store.run("cats", "second", find=last_blessed) == first
+
+
+def _blessing(kind: type[types.Artifact], number: int, model: int, blessed: bool) -> types.Artifact:
+    artifact = kind()
+    artifact.id = number
+    artifact.set_int_custom_property("blessed", int(blessed))
+    artifact.set_int_custom_property("current_model_id", model)
+    artifact.set_int_custom_property(MODEL_ID_KEY, model)
+    artifact.set_string_custom_property(ORIGIN_KEY, "ours")
+    return artifact
+
+
+@pytest.mark.parametrize(
+    ("infra", "expected"),
+    [
+        ([(1, True), (2, True)], 2),
+        ([(1, True), (2, False)], 1),
+        ([(1, True), (2, True), (2, False)], 1),  # the newest counts
+        ([(1, True), (2, False), (2, True)], 2),
+        ([(2, False)], None),
+        ([], None),
+    ],
+)
+def test_strategy_finds_the_newest_model_that_both_bless(infra: list[tuple[int, bool]], expected: int | None) -> None:
+    models = [standard_artifacts.Model() for _ in range(2)]
+    for number, model in enumerate(models, 1):
+        model.id = number
+    given = {
+        "model": models,
+        "model_blessing": [_blessing(standard_artifacts.ModelBlessing, 10 + n, n, True) for n in (1, 2)],
+        "infra_blessing": [
+            _blessing(standard_artifacts.InfraBlessing, 20 + number, *one) for number, one in enumerate(infra)
+        ],
+    }
+    found = LastBlessedModelStrategy("ours").resolve_artifacts(None, given)
+    assert [model.id for model in found["model"]] == ([] if expected is None else [expected])
+    assert len(found["infra_blessing"]) == len(found["model"])
+    del given["infra_blessing"]
+    assert [model.id for model in LastBlessedModelStrategy("ours").resolve_artifacts(None, given)["model"]] == [2]

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ def integer_model(trained: Artifacts, tmp_path_factory: pytest.TempPathFactory) 
     serving = Path(artifact.uri) / "Format-Serving"
     serving.mkdir(parents=True)
     (serving / "tflite").write_bytes(convert(Path(trained["model"][0].uri) / "Format-Serving"))
-    artifact.set_string_custom_property("sha256", "a" * 64)
     return artifact
 
 
@@ -306,7 +306,15 @@ def test_executor_refuses_a_compiled_model_of_another_parent(
     compiled.set_string_custom_property("parent_sha256", "b" * 64)
     inputs = {"compiled_model": [compiled], "model": [integer_model], "baseline_model": trained["float_model"]}
     outputs = new_models(tmp_path, "evaluation", "blessing")
-    with pytest.raises(ValueError, match="made from the model bbbbbbbbbbbb, but aaaaaaaaaaaa is evaluated"):
+    sha256 = hashlib.sha256((Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match=f"made from the model bbbbbbbbbbbb, but {sha256[:12]} is evaluated"):
+        quantized_evaluator.Executor().Do(inputs, outputs, _component(channel, "accuracy >= 0").exec_properties)
+    compiled.set_string_custom_property("parent_sha256", sha256)
+    compiled.set_string_custom_property("sha256", sha256)
+    serving = Path(compiled.uri) / "Format-Serving"
+    serving.mkdir(parents=True)
+    (serving / "tflite").write_bytes(b"another")
+    with pytest.raises(ValueError, match=f"its compiler made {sha256[:12]}"):
         quantized_evaluator.Executor().Do(inputs, outputs, _component(channel, "accuracy >= 0").exec_properties)
 
 

@@ -413,6 +413,13 @@ def test_judge_takes_plain_metrics_of_a_training_loop() -> None:
     assert not judge(Gates.of("accuracy drop <= 0.2", "agreement >= 0.5"), measured, _DAY).blessed
 
 
+def test_unusable_baseline_refuses_only_the_gates_against_it() -> None:
+    broken = _measured(unusable=("it was ended by SIGSEGV",), **_without_baseline(_measured()))
+    assert judge(Gates.of("accuracy >= 0"), broken, _DAY).blessed
+    verdict = judge(Gates.of("accuracy >= 0", "accuracy drop vs last_blessed <= 0.5"), broken, _DAY)
+    assert (verdict.blessed, verdict.codes) == (False, ("holds", "unusable_baseline"))
+
+
 def test_every_code_is_explained_and_only_four_pass() -> None:
     assert tuple(CODES) == get_args(Code)
     assert {"holds", "overridden", "no_baseline", "blessed_ungated"} == PASSING

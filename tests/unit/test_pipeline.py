@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from tfx.dsl.compiler import compiler
 from tfx.dsl.components.common.resolver import Resolver
+from tfx.types import standard_artifacts
 
 from components.evaluation.gates import Gates
+from components.evaluation.smoke_process import Limits
+from components.evaluation.smoke_settings import Smoke, SmokeSettings
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.pipeline import create_pipeline, pipeline_components
@@ -115,3 +118,15 @@ def test_nothing_is_pushed_without_both_blessings(config: PipelineConfig) -> Non
     inputs = components["Pusher"].inputs
     assert inputs["model_blessing"].producer_component_id == "QuantizedEvaluator"
     assert inputs["infra_blessing"].producer_component_id == "EdgeInfraValidator"
+
+
+def test_validator_asks_what_the_config_says(config: PipelineConfig) -> None:
+    settings = SmokeSettings(max_lsb=2, file_bytes=10**5, limits=Limits(seconds=30))
+    components = pipeline_components(dataclasses.replace(config, smoke=settings))
+    validator = next(component for component in components if component.id == "EdgeInfraValidator")
+    assert Smoke.from_json(validator.exec_properties["smoke"]) == Smoke.of(config.target, settings)
+
+
+def test_last_blessed_model_must_be_one_that_the_validator_blessed(config: PipelineConfig) -> None:
+    resolver = next(one for one in pipeline_components(_gated(config)) if one.id == "last_blessed")
+    assert resolver.inputs["infra_blessing"].type is standard_artifacts.InfraBlessing

@@ -17,8 +17,9 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from components.evaluation import smoke_process
-from components.evaluation.smoke import Smoke, arena_bytes, smoke_test, smoke_tests
+from components.evaluation.smoke import arena_bytes, smoke_test, smoke_tests
 from components.evaluation.smoke_process import KernelRun, Limits, ModelRun
+from components.evaluation.smoke_settings import Smoke
 from components.evaluation.verdict import Verdict
 from components.quantization import audit
 from components.quantization.contract.device_files import write_device_files
@@ -92,6 +93,18 @@ def test_smoke_test_refuses_what_is_over_budget(serving: Path) -> None:
     assert smoke_test(serving, Smoke(profile="cpu", file_bytes=size, arena_bytes=arena)).blessed
 
 
+def _run_with(**changes: Any) -> ModelRun:
+    one = {"kernels": "k", "repeats": True, "digest": "a", "steps": {"reference": {"y": 0.0}, "default": {"y": 2.0}}}
+    return ModelRun(kernels={name: KernelRun(**{**one, **changes}) for name in ("default", "reference")}, arena_bytes=1)
+
+
+@pytest.fixture
+def as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model that is run does as it should."""
+    run = _run_with(steps={"reference": {"y": 0.0}, "default": {"y": 0.0}})
+    monkeypatch.setattr("components.evaluation.smoke.run", lambda directories, limits: [run] * len(directories))
+
+
 def _without_vectors(directory: Path) -> None:
     (directory / "golden_vectors.npz").unlink()
 
@@ -102,6 +115,22 @@ def _another_file(directory: Path) -> None:
 
 def _no_json(directory: Path) -> None:
     (directory / "io_contract.json").write_text("{")
+
+
+def _deep_json(directory: Path) -> None:
+    (directory / "io_contract.json").write_text("[" * 100_000)
+
+
+def _contract_without(side: str) -> Any:
+    def spoil(directory: Path) -> None:
+        contract = json.loads((directory / "io_contract.json").read_text())
+        (directory / "io_contract.json").write_text(json.dumps({**contract, side: []}))
+
+    return spoil
+
+
+def _contract_of_nothing(directory: Path) -> None:
+    (directory / "io_contract.json").write_text(json.dumps({"tflite_sha256": None, "outputs": [{}]}))
 
 
 def _cut(directory: Path) -> None:
@@ -140,6 +169,10 @@ def _broken_vectors(directory: Path) -> None:
         (_without_vectors, "incomplete"),
         (_another_file, "incomplete"),
         (_no_json, "incomplete"),
+        (_deep_json, "incomplete"),
+        (_contract_without("inputs"), "incomplete"),
+        (_contract_without("outputs"), "incomplete"),
+        (_contract_of_nothing, "incomplete"),
         (_cut, "unreadable"),
         (_nan_scale, "audit"),
         (_unknown_op, "audit"),
@@ -154,26 +187,103 @@ def test_smoke_test_refuses_what_was_spoilt(copied: Path, spoil: Any, code: str)
     assert code in [code for _, code in _failed(verdict)]
 
 
-def test_smoke_test_of_a_compiled_file_reads_it_and_says_that_it_was_not_run(serving: Path) -> None:
-    def change(model: Any) -> None:
-        model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = (
-            schema.BuiltinOperator.CUSTOM
-        )
-        model.operatorCodes[0].customCode = b"edgetpu-custom-op"
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (_without_vectors, "incomplete"),
+        (_deep_json, "incomplete"),
+        (_cut, "unreadable"),
+        (_nan_scale, "audit"),
+        (_unknown_op, "audit"),
+    ],
+)
+@pytest.mark.usefixtures("as_it_should")
+def test_smoke_test_refuses_what_is_pushed_when_it_is_not_what_runs(
+    serving: Path, copied: Path, spoil: Any, code: str
+) -> None:
+    assert smoke_test(serving, _SMOKE, copied).texts[-1] == "holds: pushed file: the file that was run, byte by byte"
+    spoil(copied)
+    failed = _failed(smoke_test(serving, _SMOKE, copied))
+    assert code in [code for _, code in failed]
+    assert all(gate.startswith("pushed file") for gate, _ in failed)
 
-    compiled = _changed(change)
-    smoke = Smoke(profile="cpu", file_bytes=len(compiled) + 10**4)
-    texts = smoke_test(serving, smoke, compiled).texts
-    assert texts[-1].startswith("holds: compiled file: ")
-    assert texts[-1].endswith("bytes; read, not run: no CPU runs it")
-    small = Smoke(profile="cpu", file_bytes=(serving / "tflite").stat().st_size)
-    assert _failed(smoke_test(serving, small, compiled + bytes(10**4))) == [("compiled file", "budget")]
-    assert _failed(smoke_test(serving, _SMOKE, b"no model")) == [("compiled file", "unreadable")]
+
+def test_smoke_test_runs_what_is_pushed_when_it_is_another_file_without_a_compiled_op(
+    serving: Path, copied: Path
+) -> None:
+    _other_weights(copied)
+    with np.load(serving / "golden_vectors.npz") as vectors:
+        np.savez(copied / "golden_vectors.npz", **{name: values[:4] for name, values in vectors.items()})
+    verdict = smoke_test(serving, _SMOKE, copied)
+    assert _failed(verdict) == [("pushed file, reference kernels", "golden"), ("pushed file", "incomplete")]
+    assert "pushed file, arena" in [reason.gate for reason in verdict.reasons]
 
 
-def _run_with(**changes: Any) -> ModelRun:
-    one = {"kernels": "k", "repeats": True, "digest": "a", "steps": {"reference": {"y": 0.0}, "default": {"y": 2.0}}}
-    return ModelRun(kernels={name: KernelRun(**{**one, **changes}) for name in ("default", "reference")}, arena_bytes=1)
+def _compile(model: Any) -> None:
+    code = next(code for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.CONV_2D)
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode, code.version = b"edgetpu-custom-op", 1
+    for op in model.subgraphs[0].operators:
+        if model.operatorCodes[op.opcodeIndex] is code:
+            op.builtinOptions, op.builtinOptionsType, op.customOptions = None, 0, [1, 2, 3]
+
+
+@pytest.mark.usefixtures("as_it_should")
+def test_smoke_test_of_a_compiled_file_reads_it_and_says_that_it_was_not_run(serving: Path, copied: Path) -> None:
+    compiled = _changed(_compile)
+    _spoil(copied, compiled)
+    verdict = smoke_test(serving, Smoke(profile="edge_tpu", file_bytes=10**5), copied)
+    assert verdict.blessed, verdict.texts
+    assert verdict.texts[-1].startswith("holds: pushed file: ")
+    assert verdict.texts[-1].endswith("bytes; read, not run: no CPU runs a compiled op")
+    small = Smoke(profile="edge_tpu", file_bytes=(serving / "tflite").stat().st_size)
+    _spoil(copied, compiled + bytes(10**4))
+    assert _failed(smoke_test(serving, small, copied)) == [("pushed file", "budget")]
+    _spoil(copied, compiled)
+    assert ("pushed file, audit", "audit") in _failed(smoke_test(serving, _SMOKE, copied))  # for a CPU
+
+
+def _scale_of_the_input(model: Any) -> None:
+    edge = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
+    edge.quantization.scale = [2 * edge.quantization.scale[0]]
+
+
+def _nan_scale_of_an_op(model: Any) -> None:
+    output = model.subgraphs[0].operators[-1].outputs[0]
+    model.subgraphs[0].tensors[output].quantization.scale = [float("nan")]
+
+
+def _fewer_outputs(model: Any) -> None:
+    model.subgraphs[0].outputs = []
+
+
+@pytest.mark.usefixtures("as_it_should")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(_scale_of_the_input, "signature"), (_nan_scale_of_an_op, "audit"), (_fewer_outputs, "audit")],
+)
+def test_smoke_test_refuses_a_compiled_file_when_what_no_accelerator_hides_is_wrong(
+    serving: Path, copied: Path, change: Any, code: str
+) -> None:
+    def both(model: Any) -> None:
+        _compile(model)
+        change(model)
+
+    _spoil(copied, _changed(both))
+    assert code in [code for _, code in _failed(smoke_test(serving, Smoke(profile="edge_tpu"), copied))]
+
+
+@pytest.mark.usefixtures("as_it_should")
+def test_smoke_test_refuses_a_compiled_file_when_contract_or_vectors_beside_it_are_others(
+    serving: Path, copied: Path
+) -> None:
+    _spoil(copied, _changed(_compile))
+    contract = json.loads((copied / "io_contract.json").read_text())
+    contract["outputs"][0]["zero_point"] += 1
+    (copied / "io_contract.json").write_text(json.dumps(contract))
+    np.savez(copied / "golden_vectors.npz", x=np.zeros(3))
+    failed = _failed(smoke_test(serving, Smoke(profile="edge_tpu"), copied))
+    assert failed == [("pushed file, files", "incomplete")] * 2
 
 
 @pytest.mark.parametrize(
@@ -236,7 +346,7 @@ def test_run_raises_when_the_process_that_forks_cannot_start(tmp_path: Path, mon
         smoke_process.run([tmp_path], Limits())
 
 
-@pytest.mark.parametrize("wrong", [{"file_bytes": 0}, {"arena_bytes": -1}, {"max_lsb": -1}])
+@pytest.mark.parametrize("wrong", [{"file_bytes": 0}, {"arena_bytes": -1}, {"max_lsb": -1}, {"max_lsb": float("nan")}])
 def test_smoke_raises_when_nothing_can_keep_to_it(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Smoke(profile="cpu", **wrong)

@@ -198,7 +198,7 @@ class Contract:
         try:
             fields = json.loads(text)
             version = fields.pop("schema_version")
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError("io_contract.json: not a JSON object with schema_version") from error
         if version != SCHEMA_VERSION:
             raise ValueError(
@@ -211,7 +211,7 @@ class Contract:
             behind = fields.pop("postprocessing", None)
             postprocessing = None if behind is None else _postprocessing(behind)
             return cls(inputs=inputs, outputs=outputs, postprocessing=postprocessing, **fields)
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
             raise ValueError(f"io_contract.json: a field is missing, unknown or of a wrong type: {error}") from error
 
     def quantize_raw(self, sources: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
