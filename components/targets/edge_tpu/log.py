@@ -50,7 +50,7 @@ _ALWAYS = (
     *("input_size", "output_model", "output_size", "on_chip_used", "off_chip_streamed"),
     *("subgraphs", "total_operations", "operation_log"),
 )
-_VERSION = re.compile(r"Edge TPU Compiler version ([0-9][0-9.]*)")
+_VERSION = re.compile(r"Edge TPU Compiler version ([0-9]{1,9}[0-9.]{0,40})")
 _FIELD = re.compile(rf"({'|'.join(map(re.escape, _FIELDS))}): (\S.*)")
 _INPUT = re.compile(r"(Input model|Input): (\S.*)")
 _HEADER = re.compile(r"Operator( +)Count( +)Status")
