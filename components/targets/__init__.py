@@ -4,15 +4,14 @@
 'edge_tpu'
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from components.quantization import plugins
-from components.quantization.conversion import flatbuffer
 from components.quantization.schemes import QuantizationScheme
-from components.targets import _figures
 from components.targets._report import (
     Attempt,
     BreakingOp,
@@ -38,6 +37,7 @@ __all__ = [
     "Memory",
     "OpCount",
     "OpMapping",
+    "Options",
     "Share",
     "Target",
     "analysis",
@@ -114,6 +114,13 @@ class CompileError(RuntimeError):
         self.kind = kind
         self.log = log
         self.attempts = attempts
+
+
+class Options(Protocol):
+    """Options of a target's compiler: a frozen dataclass of the target's own."""
+
+    def to_json(self) -> str:
+        """Returns them as `Target.require_options` reads them."""
 
 
 class Target(Protocol):
@@ -220,7 +227,8 @@ def analysis(
       tflite: The model; None for a report without figures that need it.
       edit: Says what to change in a model, of the name and status of an op off the target.
     """
-    rows = _figures.op_counts([(op.op, op.on_target, op.status) for op in mapping.ops])
+    counts = collections.Counter((op.op, op.on_target, op.status) for op in mapping.ops)
+    rows = tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
     report = CompileReport(target=mapping.target, compiled=False, tool="static analysis", ops=rows)
     return report if tflite is None else with_figures(report, mapping, tflite, edit)
 
@@ -229,6 +237,10 @@ def with_figures(
     report: CompileReport, mapping: Mapping, tflite: bytes, edit: Callable[[str, str], str] = lambda op, status: ""
 ) -> CompileReport:
     """Returns a report with what follows from where each op runs: both shares, and the first breaking op."""
+    # They import TensorFlow, which takes seconds, and a pipeline's definition needs only the names of targets.
+    from components.quantization.conversion import flatbuffer
+    from components.targets import _figures
+
     graph = flatbuffer.read_subgraphs(tflite)[0]
     on_target = [op.on_target for op in mapping.ops]
     there, cpu = _figures.shares(graph, on_target)

@@ -1,28 +1,17 @@
 """Figures of a report that follow from the model and from where its ops run."""
 
-import collections
 import math
 import re
 from collections.abc import Callable, Sequence
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.macs import macs
-from components.targets._report import BreakingOp, OpCount, Share
+from components.targets._report import BreakingOp, Share
 
 # Names that the converter makes up, and those of a function's outputs: no layers.
 _NO_LAYER = re.compile(
     r"tfl\.\w+\d*|arith\.\w+\d*|StatefulPartitionedCall.*|Identity.*|serving_default.*|PartitionedCall.*"
 )
-
-
-def op_counts(ops: Sequence[tuple[str, bool, str]]) -> tuple[OpCount, ...]:
-    """Returns ops by kind and status.
-
-    Args:
-      ops: Name, whether it is on the target, and status, of each op.
-    """
-    counts = collections.Counter(ops)
-    return tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
 
 
 def shares(graph: flatbuffer.Subgraph, on_target: Sequence[bool]) -> tuple[Share, Share]:

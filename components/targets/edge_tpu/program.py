@@ -89,14 +89,7 @@ class Program:
         if not self.image:
             unique = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
         else:
-            asked = subprocess.run(
-                [self.path, "image", "inspect", "--format", "{{.Id}}", self.image],
-                capture_output=True,
-                text=True,
-                timeout=_SHORT_S,
-                check=False,
-            )
-            unique = f"{self.image} {asked.stdout.strip()}".strip()
+            unique = f"{self.image} {self._ask('image', 'inspect', '--format', '{{.Id}}', self.image)}".strip()
         return f"{self.version()} {unique}".strip()
 
     def run(self, arguments: list[str], models: Mapping[str, bytes], limit_s: float, directory: Path) -> Run:
@@ -144,8 +137,15 @@ class Program:
 
     def _stop_container(self, container: str) -> None:
         if container:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run([self.path, "kill", container], capture_output=True, timeout=_SHORT_S, check=False)
+            self._ask("kill", container)
+
+    def _ask(self, *arguments: str) -> str:
+        """Returns what the program that runs containers says; "" if it does not answer."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            command = [self.path, *arguments]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=_SHORT_S, check=False)
+            return answer.stdout.strip()
+        return ""
 
 
 def find_program(options: CompilerOptions) -> Program | None:
