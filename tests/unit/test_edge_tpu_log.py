@@ -59,8 +59,7 @@ def _as_reference(model: ModelLog) -> dict[str, Any]:
     }
     found["rows"] = [[row.op, row.count, row.status] for row in model.rows]
     if model.has_table:
-        on_cpu = model.rows_total - model.rows_on_tpu
-        found |= {"has_table": True, "rows_on_tpu": model.rows_on_tpu, "rows_on_cpu": on_cpu}
+        found |= {"has_table": True, "rows_on_tpu": model.rows_on_tpu, "rows_on_cpu": model.rows_on_cpu}
         found["rows_total"] = model.rows_total
     return found
 

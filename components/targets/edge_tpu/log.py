@@ -141,14 +141,19 @@ class ModelLog:
     problems: tuple[str, ...] = ()
 
     @property
-    def rows_on_tpu(self) -> int:
-        """Operations of the table that run on the Edge TPU."""
-        return sum(row.count for row in self.rows if row.on_tpu)
+    def rows_on_tpu(self) -> int | None:
+        """Operations of the table that run on the Edge TPU; None without a table."""
+        return sum(row.count for row in self.rows if row.on_tpu) if self.has_table else None
 
     @property
-    def rows_total(self) -> int:
-        """Operations of the table."""
-        return sum(row.count for row in self.rows)
+    def rows_on_cpu(self) -> int | None:
+        """Operations of the table that do not; None without a table."""
+        return sum(row.count for row in self.rows if not row.on_tpu) if self.has_table else None
+
+    @property
+    def rows_total(self) -> int | None:
+        """Operations of the table; None without a table."""
+        return sum(row.count for row in self.rows) if self.has_table else None
 
     def differences(self, op_counts: Mapping[str, int]) -> tuple[str, ...]:
         """Compares with the model that was compiled: an operation log alone does not show that a row is missing.
@@ -415,16 +420,15 @@ def _sum_problems(model: ModelLog) -> list[str]:
         problems.append("operations on only one of Edge TPU and CPU are counted")
     if on_tpu is not None and on_cpu is not None and total is not None and on_tpu + on_cpu != total:
         problems.append(f"{on_tpu} operations on the Edge TPU and {on_cpu} on the CPU are not {total}")
-    if model.rows:
-        there = model.rows_on_tpu if on_tpu is None else on_tpu
-        figures = (
-            (total, model.rows_total, "operations"),
-            (on_tpu, model.rows_on_tpu, "operations on the Edge TPU"),
-            (on_cpu, model.rows_total - model.rows_on_tpu, "operations on the CPU"),
-        )
-        problems += [f"{said} {what}, but {n} in the table" for said, n, what in figures if said not in (None, n)]
-    else:
-        there = (total or 0) if on_tpu is None else on_tpu
+    figures = (
+        (total, model.rows_total, "operations"),
+        (on_tpu, model.rows_on_tpu, "operations on the Edge TPU"),
+        (on_cpu, model.rows_on_cpu, "operations on the CPU"),
+    )
+    problems += [
+        f"{said} {what}, but {n} in the table" for said, n, what in figures if None not in (said, n) and said != n
+    ]
+    there = next((n for n in (on_tpu, model.rows_on_tpu, total) if n is not None), 0)
     if model.subgraphs is not None and total is not None and bool(model.subgraphs) != bool(there):
         problems.append(f"{model.subgraphs} subgraphs with {there} operations on the Edge TPU")
     used, available = model.on_chip_used, model.on_chip_available

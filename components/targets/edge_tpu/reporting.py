@@ -11,6 +11,7 @@ from components.targets import (
     Memory,
     OpCount,
     OpMapping,
+    analysis,
     with_figures,
 )
 from components.targets.edge_tpu import compiled_file
@@ -59,6 +60,8 @@ def compiled_model(outcome: Outcome, position: int, file_name: str, tflite: byte
         problem = f"{said.rows_on_tpu} operations on the Edge TPU in the log, but {sum(on_tpu)} by the compiled file"
         report = dataclasses.replace(report, problems=(*report.problems, problem))
     mapping = _mapping(on_tpu, graph, said.rows, predicted)
+    if not said.rows:
+        report = dataclasses.replace(report, ops=analysis(mapping).ops)
     return CompiledModel(tflite=compiled, report=with_figures(report, mapping, tflite, edit))
 
 
