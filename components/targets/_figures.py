@@ -70,14 +70,16 @@ def first_breaking_op(
 def layer_of(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> str:
     """Returns the Keras layer of an op: the scope of its output, else of its constants; "" if neither tells.
 
-    The converter names a tensor "model/layer/Op;..." by what was fused into it, the last op first.
+    The converter names a tensor "model/layer/Op;..." by what was fused into it, the last op first, and an output of the
+    model as the model does, which for Keras is the layer's name.
     """
     constants = [i for i in op.inputs if graph.tensors[i].constant is not None]
     for name in (graph.tensors[i].name for i in (*op.outputs, *constants)):
         layer = _layer_of_name(name)
         if layer:
             return layer
-    return ""
+    outputs = [graph.tensors[i].name for i in op.outputs if i in graph.outputs]
+    return next((name for name in outputs if re.fullmatch(r"\w+", name) and not _NO_LAYER.fullmatch(name)), "")
 
 
 def _layer_of_name(name: str) -> str:

@@ -4,8 +4,11 @@ import dataclasses
 import json
 
 import jsonschema
+import numpy as np
 import pytest
+import tf_keras
 
+from components.quantization import convert
 from components.quantization.conversion import flatbuffer
 from components.targets import (
     CompileReport,
@@ -14,6 +17,7 @@ from components.targets import (
     Mapping,
     OpMapping,
     Share,
+    _figures,
     _schema,
     analysis,
     load_target,
@@ -73,6 +77,26 @@ def test_first_breaking_op_is_behind_the_target_not_before_it() -> None:
     assert only_before is not None
     assert only_before.index == 0
     assert analysis(_mapping([True] * len(ops), tflite), tflite).first_breaking_op is None
+
+
+@pytest.mark.slow
+def test_first_breaking_op_has_its_keras_layer_and_an_edit() -> None:
+    layers = tf_keras.layers
+    image = tf_keras.Input((8, 8, 3), name="image")
+    stem = layers.Conv2D(4, 3, name="stem")(image)
+    odd = layers.LeakyReLU(0.1, name="odd_activation")(stem)
+    head = layers.Dense(3, activation="softmax", name="head")(layers.Flatten()(odd))
+    tflite = convert(tf_keras.Model(image, head), representative_dataset=[np.ones((4, 8, 8, 3), np.float32)])
+    report = analysis(load_target("edge_tpu").inspect(tflite), tflite, edit)
+    breaking = report.first_breaking_op
+    assert breaking is not None
+    assert (breaking.op, breaking.layer) == ("LEAKY_RELU", "odd_activation")
+    assert "ReLU6" in breaking.edit
+    assert report.on_target is not None
+    assert report.on_target.macs == 6 * 6 * 4 * 3 * 3 * 3  # the stem, without padding
+    assert report.on_target.parameters == 4 * 3 * 3 * 3 + 4
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    assert _figures.layer_of(graph.ops[-1], graph) == "head"
 
 
 def test_every_status_but_mapped_has_an_edit() -> None:

@@ -252,6 +252,14 @@ def test_compile_raises_with_what_to_do_when_the_compiler_is_missing(
         TARGET.compile(_model(shared), when_missing="fail", options=options)
 
 
+def test_compile_says_so_when_the_program_is_of_another_machine(tmp_path: Path) -> None:
+    path = tmp_path / "edgetpu_compiler"
+    path.write_bytes(b"\x7fELF of another processor")
+    path.chmod(0o755)
+    with pytest.raises(CompileError, match="could not run: there is no compiler .*Exec format error"):
+        drive(Program(path=str(path)), CompilerOptions(), {"model.tflite": b"model"})
+
+
 def test_compile_keeps_what_each_run_wrote_when_it_is_asked_to(shared: Path, tmp_path: Path) -> None:
     log = tmp_path / "recorded.log"
     log.write_text("Edge TPU Compiler version 16.0.384591198\n")
