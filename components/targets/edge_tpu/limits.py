@@ -9,6 +9,14 @@ from collections.abc import Callable
 
 from components.targets.edge_tpu.operation import Operation, elements
 
+# Ops refused for a long row, and their kin, which move data or map it value by value as well.
+_LONG_ROWS = frozenset({"CONCATENATION", "LOGISTIC", "QUANTIZE", "STRIDED_SLICE"})
+_KIN_OF_LONG_ROWS = frozenset(
+    {
+        *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PACK", "SPLIT", "SLICE", "PAD", "PADV2"),
+        *("TANH", "RELU", "RELU6", "RELU_N1_TO_1", "PRELU", "RSQRT", "SOFTMAX"),
+    }
+)
 # The Edge TPU spreads rows of a tensor over 4 x 4 tiles; a row that is not split any more has to fit into its tiles.
 _INNER = 2
 
@@ -24,6 +32,7 @@ class Limit:
       mapped: The largest size known to be mapped.
       value: The largest size taken to be mapped.
       refused: The smallest size known to be refused.
+      kin: Ops that are taken to have the limit as well, though none is known to be refused.
     """
 
     name: str
@@ -32,20 +41,21 @@ class Limit:
     mapped: float
     value: float
     refused: float
+    kin: frozenset[str] = frozenset()
 
     @property
     def sentence(self) -> str:
         """The rule with its value."""
         return self.text.format(value=f"{self.value:,.0f}")
 
-    def certain(self, size: int) -> bool:
-        """Whether the evidence, not the value alone, says what becomes of this size."""
-        return size <= self.mapped or size >= self.refused
+    def certain(self, operation: Operation, size: int) -> bool:
+        """Whether the evidence, not the value alone, says what becomes of an op of this size."""
+        return size <= self.mapped or (size >= self.refused and operation.code not in self.kin)
 
 
 def _row(operation: Operation) -> int | None:
     """The largest row of the tensors that an op moves, its two innermost dimensions."""
-    if operation.code not in _ROW_OPS:
+    if operation.code not in _LONG_ROWS | _KIN_OF_LONG_ROWS:
         return None
     return max((elements(tensor.shape[-_INNER:]) for tensor in operation.data), default=None)
 
@@ -102,13 +112,6 @@ def _repeated(operation: Operation) -> int | None:
     return elements(operation.output.shape)
 
 
-_ROW_OPS = frozenset(
-    {
-        *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PACK", "CONCATENATION", "SPLIT", "SLICE"),
-        *("STRIDED_SLICE", "PAD", "PADV2", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "PRELU", "QUANTIZE"),
-        *("RSQRT", "SOFTMAX"),
-    }
-)
 # In elements of 8 bits, that is, in bytes.
 LIMITS = (
     Limit(
@@ -135,6 +138,7 @@ LIMITS = (
         mapped=176_400,
         value=2**18,
         refused=262_395,
+        kin=_KIN_OF_LONG_ROWS,
     ),
     Limit(
         name="fully-connected-batch",

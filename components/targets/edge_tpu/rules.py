@@ -223,11 +223,11 @@ def decide(operation: Operation, generation: Generation, limits: Iterable[Limit]
         size = limit.measure(operation)
         if size is None:
             continue
-        refused = size > limit.value
-        if not refused and limit.certain(size):
+        refused, certain = size > limit.value, limit.certain(operation, size)
+        if certain and not refused:
             continue
-        reason = f"{limit.sentence} Got {size:,}" + ("." if limit.certain(size) else ": no evidence at this size.")
-        confidence = CERTAIN if limit.certain(size) else UNKNOWN
+        reason = f"{limit.sentence} Got {size:,}" + ("." if certain else ": no evidence at this size.")
+        confidence = CERTAIN if certain else UNKNOWN
         if refused:
             return Decision(status=statuses.UNSPECIFIED, reason=reason, confidence=confidence)
         doubt = min(doubt, (confidence, reason))
@@ -246,7 +246,7 @@ def _doubt(operation: Operation) -> tuple[float, str]:
             f"{operation.code} is known to map up to version {support.version}: no evidence at this version.",
         )
     if size > support.elements:
-        known = f"{operation.code} is known to map up to about {support.elements:,} elements"
+        known = f"{operation.code} is known to map up to {support.elements:,} elements"
         return DOCUMENTED, f"{known}, got {size:,}: no evidence at this size."
     return CERTAIN, ""
 
@@ -264,3 +264,15 @@ def _dtype(operation: Operation, generation: Generation) -> str | None:
 
 def _rank(operation: Operation) -> int:
     return len(operation.input.shape) if operation.input else 0
+
+
+def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
+    """Returns what stands on the page of supported ops: op, first runtime, known and highest version, known size."""
+    newest = Generation.of("16.0")
+    rows = []
+    for code, support in SUPPORTED.items():
+        highest = generations.highest_version(code, newest)
+        known = f"{support.elements:,}" if support.version else "not known"
+        versions = (str(support.version or "not known"), str(highest or "not known"))
+        rows.append((code, str(support.runtime), *versions, known))
+    return tuple(rows)
