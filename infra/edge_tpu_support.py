@@ -27,8 +27,10 @@ def main() -> None:
 def page() -> str:
     """Returns the page."""
     # TensorFlow, which reading rules imports, takes seconds: `--help` does without.
+    from components.targets.edge_tpu.generations import support_rows
     from components.targets.edge_tpu.limits import LIMITS
-    from components.targets.edge_tpu.rules import CERTAIN, RULES, support_rows
+    from components.targets.edge_tpu.rules import CERTAIN, RULES
+    from components.targets.edge_tpu.statuses import UNSPECIFIED
 
     rules = [(f"`{rule.name}`", rule.text, rule.status, _basis(rule.confidence == CERTAIN)) for rule in RULES]
     limits = [
@@ -47,9 +49,9 @@ def page() -> str:
             "## Rules, in the compiler's order\n",
             results.markdown_table(("rule", "what it asks", "else the compiler says", "basis"), rules),
             "\n## Limits of sizes\n",
-            'Else the compiler says "Operation is otherwise supported, but not mapped due to some unspecified limitation".',
-            "Between the two sizes nothing is known: a prediction there has a low confidence and says so, as for ops that",
-            "are taken to share the limit.\n",
+            f'Else the compiler says "{UNSPECIFIED}".',
+            "Between the two sizes nothing is known: a prediction there has a low confidence and says so, as for ops",
+            "that are taken to share the limit.\n",
             results.markdown_table(
                 ("limit", "what it asks", "known to map", "known to fail", "taken to share it"), limits
             ),

@@ -140,3 +140,15 @@ def highest_version(code: str, generation: Generation) -> int | None:
     if generation.compiler < FIRST_COMPILER_OF_FLOAT_PARTS and code in _HIGHEST_VERSION_BEFORE_16:
         return _HIGHEST_VERSION_BEFORE_16[code]
     return _HIGHEST_VERSION.get(code)
+
+
+def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
+    """Returns the rows of the page of supported ops: op, first runtime, known and highest version, known size."""
+    rows = []
+    for code, support in SUPPORTED.items():
+        highest = _HIGHEST_VERSION.get(code)
+        known = f"{support.elements:,}" if support.version else "not known"
+        rows.append(
+            (code, str(support.runtime), str(support.version or "not known"), str(highest or "not known"), known)
+        )
+    return tuple(rows)

@@ -264,15 +264,3 @@ def _dtype(operation: Operation, generation: Generation) -> str | None:
 
 def _rank(operation: Operation) -> int:
     return len(operation.input.shape) if operation.input else 0
-
-
-def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
-    """Returns what stands on the page of supported ops: op, first runtime, known and highest version, known size."""
-    newest = Generation.of("16.0")
-    rows = []
-    for code, support in SUPPORTED.items():
-        highest = generations.highest_version(code, newest)
-        known = f"{support.elements:,}" if support.version else "not known"
-        versions = (str(support.version or "not known"), str(highest or "not known"))
-        rows.append((code, str(support.runtime), *versions, known))
-    return tuple(rows)
