@@ -10,7 +10,6 @@ from components.targets.edge_tpu.limits import LIMITS
 from infra.bench import edge_tpu_predictor as bench
 from infra.bench.edge_tpu_predictor import Case, Point
 
-
 _read_once = functools.cache(bench.read_cases)
 
 

@@ -1,9 +1,9 @@
 """How many bytes of parameters a compiled model keeps on the chip, and how many it streams at each inference.
 
 The compiler lays weights out for 16 tiles and pads them, which is why a model's parameters take more than its file. The
-layout is documented nowhere: it is deduced from compiled models in public, most of which it gives to the byte. What the
-compiler adds for moving data (a RESHAPE to a depth that is no multiple of 4, a TRANSPOSE, a FULLY_CONNECTED with
-computed weights) is not in it.
+layout is documented nowhere: it is deduced from compiled models in public, most of which it gives to the byte or to
+some hundred bytes. Not in it is what the compiler adds for moving data (a RESHAPE from a depth that is no multiple of 4, a
+TRANSPOSE, a FULLY_CONNECTED with computed weights), and that it leaves out a bias of zeros.
 """
 
 import dataclasses
@@ -128,9 +128,9 @@ def _weights(operation: Operation, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _lanes(outputs: int) -> int:
-    """Outputs padded so that each tile has 1, 2 or a multiple of 4 of them."""
+    """Outputs padded so that each tile has 1, 2, 3 or a multiple of 4 of them."""
     each = -(-outputs // _TILES)
-    return _TILES * (each if each <= 2 else _up(each, _GROUP))
+    return _TILES * (each if each < _GROUP else _up(each, _GROUP))
 
 
 def _constant_data(operation: Operation) -> list[Tensor]:
@@ -140,10 +140,11 @@ def _constant_data(operation: Operation) -> list[Tensor]:
 
 
 def _streamed(operation: Operation) -> bool:
-    if operation.code not in _WITH_WEIGHTS:
+    """Whether parameters are streamed even where there is room: constant data, and very long rows of weights."""
+    weights = operation.operands[1] if operation.code in _WITH_WEIGHTS and len(operation.operands) > 1 else None
+    if weights is None or weights.constant is None:
         return True
-    weights = operation.operands[1] if operation.code == "FULLY_CONNECTED" and len(operation.operands) > 1 else None
-    return weights is not None and weights.constant is not None and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
+    return operation.code == "FULLY_CONNECTED" and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
 
 
 def _adds_parameters(operation: Operation) -> bool:
