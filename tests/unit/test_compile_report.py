@@ -87,7 +87,10 @@ def test_first_breaking_op_has_its_keras_layer_and_an_edit() -> None:
     odd = layers.LeakyReLU(0.1, name="odd_activation")(stem)
     head = layers.Dense(3, activation="softmax", name="head")(layers.Flatten()(odd))
     tflite = convert(tf_keras.Model(image, head), representative_dataset=[np.ones((4, 8, 8, 3), np.float32)])
-    report = analysis(load_target("edge_tpu").inspect(tflite), tflite, edit)
+    model = load_target("edge_tpu").compile(tflite, options='{"compiler": "no such compiler"}')
+    report = model.report
+    assert (model.tflite, report.compiled, report.subgraphs) == (tflite, False, 1)
+    assert report.memory.cached_bytes
     breaking = report.first_breaking_op
     assert breaking is not None
     assert (breaking.op, breaking.layer) == ("LEAKY_RELU", "odd_activation")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.targets.edge_tpu import statuses
 from components.targets.edge_tpu.log import MAPPED, STATUSES, CompilerLog, ModelLog, Size, parse
 
 # Names of ours, and of the reference parses.
@@ -245,3 +246,9 @@ def test_parse_takes_time_in_proportion_when_a_number_is_absurd() -> None:
 def test_statuses_are_told_apart() -> None:
     assert len(set(STATUSES)) == len(STATUSES)
     assert dataclasses.is_dataclass(CompilerLog)
+
+
+def test_parser_knows_the_statuses_that_the_predictor_gives() -> None:
+    """The parser stands alone, so that its texts are written a second time."""
+    predicted = {text for name, text in vars(statuses).items() if name.isupper() and name != "NOT_QUANTIZED"}
+    assert set(STATUSES) == predicted

@@ -3,13 +3,21 @@
 import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, TypedDict
 
 COMPILER = "edgetpu_compiler"
 RUNTIME_VERSIONS = (10, 11, 12, 13, 14)
 _NEWEST_RUNTIME_BEFORE_16 = 13
 # The first generation whose logs speak of a timer.
 _FIRST_WITH_TIMER = 16
+
+
+class Generation(TypedDict):
+    """Arguments of `mapping.predict`."""
+
+    compiler_version: str
+    min_runtime_version: int | None
+    multiple_subgraphs: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +93,14 @@ class CompilerOptions:
     def searching(self, step: int) -> "CompilerOptions":
         """Returns a copy that searches for the ops that compile, by that step."""
         return dataclasses.replace(self, search_delegate=True, delegate_search_step=step)
+
+    def generation(self, compiler_version: str = "16.0") -> Generation:
+        """Returns what a prediction of the compiler's mapping depends on."""
+        return Generation(
+            compiler_version=compiler_version,
+            min_runtime_version=self.min_runtime_version,
+            multiple_subgraphs=self.enable_multiple_subgraphs,
+        )
 
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""

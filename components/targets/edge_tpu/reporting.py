@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 
 from components.quantization.conversion import flatbuffer
 from components.targets import (
@@ -14,14 +15,16 @@ from components.targets import (
     analysis,
     with_figures,
 )
-from components.targets.edge_tpu import compiled_file
+from components.targets.edge_tpu import compiled_file, mapping
 from components.targets.edge_tpu.driver import Outcome
 from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.log import MAPPED, ModelLog, OperationRow, parse
-from components.targets.edge_tpu.options import COMPILER
+from components.targets.edge_tpu.options import COMPILER, CompilerOptions
 
 
-def compiled_model(outcome: Outcome, position: int, file_name: str, tflite: bytes, predicted: Mapping) -> CompiledModel:
+def compiled_model(
+    outcome: Outcome, position: int, file_name: str, tflite: bytes, options: CompilerOptions
+) -> CompiledModel:
     """Returns one compiled file with its report.
 
     Args:
@@ -29,7 +32,8 @@ def compiled_model(outcome: Outcome, position: int, file_name: str, tflite: byte
       position: Which of its models, or segments, it is, in the order of the log.
       file_name: Name of the compiled file.
       tflite: The model before.
-      predicted: Where the rules say that its ops run; tells statuses apart where the log has several for one op.
+      options: What the compiler was asked for; by them the rules tell statuses apart where the log has several for one
+        op.
     """
     compiled = outcome.run.files[file_name]
     said, problems = _said_of(outcome, position, file_name)
@@ -37,6 +41,8 @@ def compiled_model(outcome: Outcome, position: int, file_name: str, tflite: byte
     counts = collections.Counter(op.code for op in graph.ops)
     problems += said.differences(counts)
     version = outcome.log.compiler_version or ""
+    is_known = re.match(r"[1-9]\d{0,3}\.\d{1,4}\.", version)
+    predicted = mapping.predict(tflite, **(options.generation(version) if is_known else options.generation()))
     report = CompileReport(
         target=predicted.target,
         compiled=True,
@@ -59,10 +65,10 @@ def compiled_model(outcome: Outcome, position: int, file_name: str, tflite: byte
     if said.rows and sum(on_tpu) != said.rows_on_tpu:
         problem = f"{said.rows_on_tpu} operations on the Edge TPU in the log, but {sum(on_tpu)} by the compiled file"
         report = dataclasses.replace(report, problems=(*report.problems, problem))
-    mapping = _mapping(on_tpu, graph, said.rows, predicted)
+    placed = _mapping(on_tpu, graph, said.rows, predicted)
     if not said.rows:
-        report = dataclasses.replace(report, ops=analysis(mapping).ops)
-    return CompiledModel(tflite=compiled, report=with_figures(report, mapping, tflite, edit))
+        report = dataclasses.replace(report, ops=analysis(placed).ops)
+    return CompiledModel(tflite=compiled, report=with_figures(report, placed, tflite, edit))
 
 
 def _said_of(outcome: Outcome, position: int, file_name: str) -> tuple[ModelLog, tuple[str, ...]]:
