@@ -207,6 +207,8 @@ def test_inspect_keeps_a_branch_beside_the_cut() -> None:
         ("LOGISTIC", "UINT8", {"compiler_version": "1.0"}, statuses.MAPPED),
         ("EXPAND_DIMS", "INT8", {"compiler_version": "2.1"}, statuses.NOT_SUPPORTED),
         ("EXPAND_DIMS", "INT8", {"compiler_version": "14.1"}, statuses.MAPPED),
+        ("TRANSPOSE", "INT8", {"compiler_version": "15.0"}, statuses.NOT_SUPPORTED),
+        ("TRANSPOSE", "INT8", {"min_runtime_version": 13}, statuses.MAPPED),
     ],
 )
 def test_inspect_maps_fewer_ops_when_compiler_or_runtime_are_older(
@@ -223,6 +225,14 @@ def test_inspect_refuses_half_pixel_centers_when_the_compiler_is_before_16(versi
     assert _only(net.tflite()).status == statuses.MAPPED
     before = _only(net.tflite(), compiler_version="14.1").status
     assert before == (statuses.MAPPED if version == 2 else statuses.VERSION)
+
+
+@pytest.mark.parametrize(("size", "mapped"), [(64, True), (256, False)])
+def test_inspect_refuses_a_bilinear_resize_when_the_image_is_large(size: int, mapped: bool) -> None:
+    net = Net()
+    sizes = net.tensor(2, dtype="INT32", values=2 * size)
+    net.op("RESIZE_BILINEAR", [net.tensor(1, size, size, 32), sizes], [net.tensor(1, 2 * size, 2 * size, 32)])
+    assert _only(net.tflite()).on_target is mapped
 
 
 def test_inspect_takes_no_partly_float_model_when_the_compiler_is_before_16() -> None:

@@ -2,8 +2,8 @@
 
 The compiler lays weights out for 16 tiles and pads them, which is why a model's parameters take more than its file. The
 layout is documented nowhere: it is deduced from compiled models in public, most of which it gives to the byte or to
-some hundred bytes. Not in it is what the compiler adds for moving data (a RESHAPE from a depth that is no multiple of 4, a
-TRANSPOSE, a FULLY_CONNECTED with computed weights), and that it leaves out a bias of zeros.
+some hundred bytes. Not in it is what the compiler adds for moving data (a RESHAPE from a depth that is no multiple of
+4, a TRANSPOSE, a FULLY_CONNECTED with computed weights), and that it leaves out a bias of zeros.
 """
 
 import dataclasses

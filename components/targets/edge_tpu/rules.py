@@ -82,6 +82,8 @@ def supported_op(operation: Operation, generation: Generation) -> str | None:
     support = SUPPORTED.get(operation.code)
     if support is None:
         return operation.op.name
+    if support.compiler > generation.compiler:
+        return f"one of compiler {support.compiler[0]}.{support.compiler[1]}"
     return f"one of runtime {support.runtime}" if support.runtime > generation.runtime else None
 
 
