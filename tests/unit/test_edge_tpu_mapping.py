@@ -167,6 +167,7 @@ def test_inspect_gives_an_op_behind_the_cut_its_own_status_when_it_fails_by_itse
         statuses.MORE_THAN_ONE_SUBGRAPH,
         statuses.NOT_SUPPORTED,
     ]
+    assert "Got op 1, LEAKY_RELU, before it." in ops[2].reason
 
 
 def test_inspect_maps_all_supported_ops_when_there_may_be_several_subgraphs() -> None:
@@ -225,6 +226,18 @@ def test_inspect_refuses_half_pixel_centers_when_the_compiler_is_before_16(versi
     assert _only(net.tflite()).status == statuses.MAPPED
     before = _only(net.tflite(), compiler_version="14.1").status
     assert before == (statuses.MAPPED if version == 2 else statuses.VERSION)
+
+
+def test_inspect_pads_channels_only_for_newer_runtimes() -> None:
+    def padded(*paddings: int) -> bytes:
+        net = Net()
+        amounts = net.tensor(4, 2, dtype="INT32", values=[[0, 0], [1, 1], [1, 1], list(paddings)])
+        net.op("PAD", [net.tensor(1, 4, 4, 8), amounts], [net.tensor(1, 6, 6, 8 + sum(paddings))])
+        return net.tflite()
+
+    assert _only(padded(0, 8)).status == statuses.MAPPED
+    assert _only(padded(0, 8), min_runtime_version=12).status == statuses.UNSPECIFIED
+    assert _only(padded(0, 0), min_runtime_version=12).status == statuses.MAPPED
 
 
 @pytest.mark.parametrize(("size", "mapped"), [(64, True), (256, False)])
@@ -297,6 +310,19 @@ def test_inspect_ends_in_a_mapping_when_graphs_are_random() -> None:
             net.op(random_.choice(codes), inputs, [random_.choice(tensors) for _ in range(random_.randrange(3))])
         mapping = TARGET.inspect(net.tflite())
         assert all(op.on_target == (op.status == statuses.MAPPED) for op in mapping.ops)
+
+
+def test_inspect_takes_at_most_a_second_when_ops_share_a_tensor_of_very_many_dimensions() -> None:
+    net = Net()
+    shared = net.tensor(*[1] * 200_000)
+    for _ in range(2000):
+        net.op("LOGISTIC", [shared], [shared], 2)
+    tflite = net.tflite()
+    start = time.perf_counter()
+    mapping = TARGET.inspect(tflite)
+    assert time.perf_counter() - start < 1
+    assert {op.status for op in mapping.ops} == {statuses.RANK}
+    assert max(len(op.reason) for op in mapping.ops) < 200
 
 
 def test_inspect_takes_well_under_a_second_when_a_model_has_4_mb_of_weights() -> None:
