@@ -279,7 +279,7 @@ def test_inspect_ends_in_a_mapping_or_a_value_error_when_a_file_is_mutated() -> 
     files = [_slice(), _split(3), _mean((1, 4, 4, 6), [1, 2], (1, 6)), _prelu(8), _concatenation(-3, 2), _convolution()]
     random_ = random.Random(0)
     answered = 0
-    for _ in range(1500):
+    for _ in range(600):
         tflite = fuzz_audit.mutated(random_, files)
         try:
             mapping = TARGET.inspect(tflite, multiple_subgraphs=random_.random() < 0.5)
@@ -288,7 +288,7 @@ def test_inspect_ends_in_a_mapping_or_a_value_error_when_a_file_is_mutated() -> 
         answered += 1
         assert all(0 < op.confidence <= 1 for op in mapping.ops)
         assert all(op.on_target == (op.status == statuses.MAPPED) for op in mapping.ops)
-    assert answered > 100
+    assert answered > 50
 
 
 def test_inspect_ends_in_a_mapping_when_graphs_are_random() -> None:
