@@ -180,7 +180,8 @@ LIMITS = (
         refused=33,
     ),
     Limit(
-        # Nearest, a decoder for style transfer: to 128 x 128 x 128 maps, to 256 x 256 x 64 does not. Of bilinear ones, 524,288 is known to map and 8,388,608 is not:
+        # Nearest, a decoder for style transfer: to 128 x 128 x 128 maps, to 256 x 256 x 64 does not. Bilinear, 524,288
+        # are known to map and 8,388,608 not to:
         # https://github.com/google-coral/edgetpu/issues/31
         name="resized-elements",
         text="A resized image of at most {value} elements, 3 MiB, is mapped.",
