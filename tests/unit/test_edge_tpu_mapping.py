@@ -167,6 +167,7 @@ def test_inspect_gives_an_op_behind_the_cut_its_own_status_when_it_fails_by_itse
         statuses.MORE_THAN_ONE_SUBGRAPH,
         statuses.NOT_SUPPORTED,
     ]
+    assert "Got op 1, LEAKY_RELU, before it." in ops[2].reason
 
 
 def test_inspect_maps_all_supported_ops_when_there_may_be_several_subgraphs() -> None:
@@ -207,6 +208,8 @@ def test_inspect_keeps_a_branch_beside_the_cut() -> None:
         ("LOGISTIC", "UINT8", {"compiler_version": "1.0"}, statuses.MAPPED),
         ("EXPAND_DIMS", "INT8", {"compiler_version": "2.1"}, statuses.NOT_SUPPORTED),
         ("EXPAND_DIMS", "INT8", {"compiler_version": "14.1"}, statuses.MAPPED),
+        ("TRANSPOSE", "INT8", {"compiler_version": "15.0"}, statuses.NOT_SUPPORTED),
+        ("TRANSPOSE", "INT8", {"min_runtime_version": 13}, statuses.MAPPED),
     ],
 )
 def test_inspect_maps_fewer_ops_when_compiler_or_runtime_are_older(
@@ -223,6 +226,26 @@ def test_inspect_refuses_half_pixel_centers_when_the_compiler_is_before_16(versi
     assert _only(net.tflite()).status == statuses.MAPPED
     before = _only(net.tflite(), compiler_version="14.1").status
     assert before == (statuses.MAPPED if version == 2 else statuses.VERSION)
+
+
+def test_inspect_pads_channels_only_for_newer_runtimes() -> None:
+    def padded(*paddings: int) -> bytes:
+        net = Net()
+        amounts = net.tensor(4, 2, dtype="INT32", values=[[0, 0], [1, 1], [1, 1], list(paddings)])
+        net.op("PAD", [net.tensor(1, 4, 4, 8), amounts], [net.tensor(1, 6, 6, 8 + sum(paddings))])
+        return net.tflite()
+
+    assert _only(padded(0, 8)).status == statuses.MAPPED
+    assert _only(padded(0, 8), min_runtime_version=12).status == statuses.UNSPECIFIED
+    assert _only(padded(0, 0), min_runtime_version=12).status == statuses.MAPPED
+
+
+@pytest.mark.parametrize(("size", "mapped"), [(64, True), (256, False)])
+def test_inspect_refuses_a_bilinear_resize_when_the_image_is_large(size: int, mapped: bool) -> None:
+    net = Net()
+    sizes = net.tensor(2, dtype="INT32", values=2 * size)
+    net.op("RESIZE_BILINEAR", [net.tensor(1, size, size, 32), sizes], [net.tensor(1, 2 * size, 2 * size, 32)])
+    assert _only(net.tflite()).on_target is mapped
 
 
 def test_inspect_takes_no_partly_float_model_when_the_compiler_is_before_16() -> None:
@@ -256,7 +279,7 @@ def test_inspect_ends_in_a_mapping_or_a_value_error_when_a_file_is_mutated() -> 
     files = [_slice(), _split(3), _mean((1, 4, 4, 6), [1, 2], (1, 6)), _prelu(8), _concatenation(-3, 2), _convolution()]
     random_ = random.Random(0)
     answered = 0
-    for _ in range(1500):
+    for _ in range(600):
         tflite = fuzz_audit.mutated(random_, files)
         try:
             mapping = TARGET.inspect(tflite, multiple_subgraphs=random_.random() < 0.5)
@@ -265,7 +288,7 @@ def test_inspect_ends_in_a_mapping_or_a_value_error_when_a_file_is_mutated() -> 
         answered += 1
         assert all(0 < op.confidence <= 1 for op in mapping.ops)
         assert all(op.on_target == (op.status == statuses.MAPPED) for op in mapping.ops)
-    assert answered > 100
+    assert answered > 50
 
 
 def test_inspect_ends_in_a_mapping_when_graphs_are_random() -> None:
@@ -287,6 +310,19 @@ def test_inspect_ends_in_a_mapping_when_graphs_are_random() -> None:
             net.op(random_.choice(codes), inputs, [random_.choice(tensors) for _ in range(random_.randrange(3))])
         mapping = TARGET.inspect(net.tflite())
         assert all(op.on_target == (op.status == statuses.MAPPED) for op in mapping.ops)
+
+
+def test_inspect_takes_at_most_a_second_when_ops_share_a_tensor_of_very_many_dimensions() -> None:
+    net = Net()
+    shared = net.tensor(*[1] * 200_000)
+    for _ in range(2000):
+        net.op("LOGISTIC", [shared], [shared], 2)
+    tflite = net.tflite()
+    start = time.perf_counter()
+    mapping = TARGET.inspect(tflite)
+    assert time.perf_counter() - start < 1
+    assert {op.status for op in mapping.ops} == {statuses.RANK}
+    assert max(len(op.reason) for op in mapping.ops) < 200
 
 
 def test_inspect_takes_well_under_a_second_when_a_model_has_4_mb_of_weights() -> None:

@@ -34,7 +34,8 @@ def test_limits_agree_with_every_size_that_models_show(cases: list[Case]) -> Non
     assert len(points) > 2000
     for point in points:
         limit = limits[point.limit]
-        assert point.size <= limit.mapped if point.mapped else point.size >= limit.refused, point
+        # What is refused at a size that maps elsewhere is refused by another limit of the same op.
+        assert point.size <= limit.mapped or (not point.mapped and point.size >= limit.refused), point
 
 
 @pytest.mark.slow

@@ -48,12 +48,14 @@ class Support:
 
     Attributes:
       runtime: The first runtime with it.
+      compiler: The first compiler that maps it, whatever the runtime.
       version: Its highest version known to map; 0 if none is.
       elements: Elements of the largest tensor that it is known to map with; 0 if the op is known from logs or documents
         alone, so that its sizes are not.
     """
 
     runtime: int = _OLDEST
+    compiler: tuple[int, int] = (1, 0)
     version: int = 0
     elements: int = 0
 
@@ -98,7 +100,8 @@ SUPPORTED = {
     "SUB": Support(version=2, elements=196_608),
     "SUM": Support(runtime=13, version=2, elements=131_072),
     "TANH": Support(),
-    "TRANSPOSE": Support(runtime=13, version=2, elements=57_600),
+    # Compiler 15.0 says that it is not supported: https://github.com/google-coral/edgetpu/issues/342
+    "TRANSPOSE": Support(runtime=13, compiler=(16, 0), version=2, elements=57_600),
     "TRANSPOSE_CONV": Support(runtime=13),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Support(runtime=12, version=1, elements=784),
 }

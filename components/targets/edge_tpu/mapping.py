@@ -48,32 +48,52 @@ def predict(
     decisions = [decide(operation, generation, limits) for operation in operations]
     kept = kept_ops(graph, [decision.supported for decision in decisions], multiple_subgraphs=multiple_subgraphs)
     confidences = _confidences(graph, decisions, kept)
-    ops = tuple(
-        _mapped(op, decision, op.index in kept, confidence)
-        for op, decision, confidence in zip(graph.ops, decisions, confidences, strict=True)
-    )
-    return Mapping(target=NAME, ops=ops)
+    cuts = _cuts(graph, decisions, kept)
+    ops = []
+    for op, decision in zip(graph.ops, decisions, strict=True):
+        status, reason = decision.status, decision.reason
+        if decision.supported and op.index not in kept:
+            status, reason = statuses.MORE_THAN_ONE_SUBGRAPH, _behind(graph, cuts[op.index])
+        ops.append(
+            OpMapping(
+                index=op.index,
+                op=op.name,
+                on_target=op.index in kept,
+                status=status,
+                reason=reason,
+                confidence=confidences[op.index],
+            )
+        )
+    return Mapping(target=NAME, ops=tuple(ops))
 
 
-def _mapped(op: flatbuffer.Op, decision: Decision, kept: bool, confidence: float) -> OpMapping:
-    status, reason = decision.status, decision.reason
-    if decision.supported and not kept:
-        status = statuses.MORE_THAN_ONE_SUBGRAPH
-        reason = "An op behind one that stays on the CPU is not mapped: the compiler keeps one part of the graph."
-    return OpMapping(
-        index=op.index, op=op.name, on_target=kept, status=status, reason=reason, confidence=round(confidence, 2)
-    )
+def _behind(graph: flatbuffer.Subgraph, cut: int | None) -> str:
+    rule = "The compiler keeps the first part of the graph that it can map: what waits for the CPU stays on the CPU."
+    return rule if cut is None else f"{rule} Got op {cut}, {graph.ops[cut].name}, before it."
+
+
+def _before(graph: flatbuffer.Subgraph) -> list[list[int]]:
+    """By op, the ops in front of it in the file that compute its operands."""
+    makers = {tensor: op.index for op in graph.ops for tensor in op.outputs}
+    return [[i for tensor in op.inputs if (i := makers.get(tensor, op.index)) < op.index] for op in graph.ops]
+
+
+def _cuts(graph: flatbuffer.Subgraph, decisions: Sequence[Decision], kept: frozenset[int]) -> list[int | None]:
+    """By op outside the kept part, the op that fails by itself and that it waits for, or that it is."""
+    found: list[int | None] = []
+    for index, before in enumerate(_before(graph)):
+        causes = [found[i] for i in before if i not in kept and found[i] is not None]
+        found.append(next(iter(causes), None) if decisions[index].supported else index)
+    return found
 
 
 def _confidences(graph: flatbuffer.Subgraph, decisions: Sequence[Decision], kept: frozenset[int]) -> list[float]:
     """How sure each op's place is: in the kept part as sure as all before it, behind it as what cut it off."""
-    makers = {tensor: op.index for op in graph.ops for tensor in op.outputs}
     found: list[float] = []
-    for op, decision in zip(graph.ops, decisions, strict=True):
-        before = [i for tensor in op.inputs if (i := makers.get(tensor, op.index)) < op.index]
+    for index, (decision, before) in enumerate(zip(decisions, _before(graph), strict=True)):
         if not decision.supported:
             found.append(decision.confidence)
-        elif op.index in kept:
+        elif index in kept:
             found.append(min([decision.confidence, *(found[i] for i in before)]))
         else:
             found.append(max((found[i] for i in before if i not in kept), default=decision.confidence))

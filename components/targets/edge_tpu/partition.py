@@ -23,14 +23,11 @@ def kept_ops(graph: Subgraph, supported: Sequence[bool], *, multiple_subgraphs: 
     """
     if multiple_subgraphs:
         return frozenset(op.index for op in graph.ops if supported[op.index])
-    makers: dict[int, set[int]] = collections.defaultdict(set)
-    for op in graph.ops:
-        for tensor in op.outputs:
-            makers[tensor].add(op.index)
+    makers = {tensor: op.index for op in graph.ops for tensor in op.outputs}
     waiting: list[int] = []
     readers: dict[int, list[int]] = collections.defaultdict(list)
     for op in graph.ops:
-        before = set().union(*(makers[tensor] for tensor in op.inputs if tensor in makers))
+        before = {makers[tensor] for tensor in op.inputs if tensor in makers}
         waiting.append(len(before))
         for maker in before:
             readers[maker].append(op.index)

@@ -19,11 +19,12 @@ from components.targets.edge_tpu.operation import Operation, elements
 CERTAIN, DOCUMENTED, UNKNOWN = 1.0, 0.8, 0.6
 
 _EIGHT_BITS = frozenset({"INT8", "UINT8"})
-_RELU = frozenset({"RELU", "RELU6", "RELU_N1_TO_1"})
 _REDUCTIONS = frozenset({"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"})
 _WITH_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 _MAPPED_DIMENSIONS, _HIGHEST_RANK = 3, 4
 _DEPTH_MULTIPLE = 4
+# A broken file may have tensors of millions of dimensions, and many ops that share one large constant.
+_SHOWN_DIMENSIONS, _READ_PADDING_BYTES = 8, 2**16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +58,14 @@ class Rule:
     breaks: Callable[[Operation, Generation], str | None]
 
 
-def few_dimensions(operation: Operation, generation: Generation) -> str | None:
-    """Only the three innermost dimensions of a tensor are above 1."""
-    return _shape(t.shape for t in operation.data if any(size > 1 for size in t.shape[:-_MAPPED_DIMENSIONS]))
-
-
 def low_rank(operation: Operation, generation: Generation) -> str | None:
     """Tensors have at most four dimensions, even where outer ones are 1."""
     return _shape(t.shape for t in operation.data if len(t.shape) > _HIGHEST_RANK)
+
+
+def few_dimensions(operation: Operation, generation: Generation) -> str | None:
+    """Only the three innermost dimensions of a tensor are above 1."""
+    return _shape(t.shape for t in operation.data if any(size > 1 for size in t.shape[:-_MAPPED_DIMENSIONS]))
 
 
 def quantize_of_integers(operation: Operation, generation: Generation) -> str | None:
@@ -82,6 +83,8 @@ def supported_op(operation: Operation, generation: Generation) -> str | None:
     support = SUPPORTED.get(operation.code)
     if support is None:
         return operation.op.name
+    if support.compiler > generation.compiler:
+        return f"one of compiler {support.compiler[0]}.{support.compiler[1]}"
     return f"one of runtime {support.runtime}" if support.runtime > generation.runtime else None
 
 
@@ -125,7 +128,7 @@ def zero_padding(operation: Operation, generation: Generation) -> str | None:
     if len(operation.operands) != 2:
         return f"{len(operation.operands)} inputs"
     zero = constants[0].zero_point[0] % 256 if constants[0].zero_point else 0
-    content = bytes(constants[0].constant or b"")
+    content = bytes((constants[0].constant or b"")[:_READ_PADDING_BYTES])
     return None if content.count(zero) == len(content) else "other values"
 
 
@@ -167,6 +170,14 @@ def depth_of_mean(operation: Operation, generation: Generation) -> str | None:
     return f"{depth}" if depth % _DEPTH_MULTIPLE or generation.runtime < 13 else None
 
 
+def padded_image(operation: Operation, generation: Generation) -> str | None:
+    """A PAD for a runtime before 13 is along height and width alone."""
+    if operation.code not in ("PAD", "PADV2") or generation.runtime >= 13 or _rank(operation) != _HIGHEST_RANK:
+        return None
+    paddings = operation.integers(1)
+    return f"{paddings}" if any((*paddings[:2], *paddings[-2:])) else None
+
+
 def dense_depthwise(operation: Operation, generation: Generation) -> str | None:
     """A DEPTHWISE_CONV_2D is dilated only for runtime 12 or newer."""
     if operation.code != "DEPTHWISE_CONV_2D" or generation.runtime >= 12:
@@ -186,8 +197,8 @@ def _rule(status: str, breaks: Callable[[Operation, Generation], str | None], co
 
 
 RULES = (
-    _rule(statuses.RANK, few_dimensions),
     _rule(statuses.RANK, low_rank),
+    _rule(statuses.RANK, few_dimensions),
     _rule(statuses.UNSPECIFIED, quantize_of_integers),
     _rule(statuses.DATA_TYPE, eight_bit_data),
     _rule(statuses.NOT_SUPPORTED, supported_op),
@@ -202,6 +213,7 @@ RULES = (
     _rule(statuses.UNSPECIFIED, plain_slice, DOCUMENTED),
     _rule(statuses.UNSPECIFIED, whole_batch, DOCUMENTED),
     _rule(statuses.UNSPECIFIED, depth_of_mean, DOCUMENTED),
+    _rule(statuses.UNSPECIFIED, padded_image, DOCUMENTED),
     _rule(statuses.UNSPECIFIED, dense_depthwise, DOCUMENTED),
 )
 
@@ -241,10 +253,8 @@ def _doubt(operation: Operation) -> tuple[float, str]:
     if not support.version:
         return DOCUMENTED, f"{operation.code} is documented, or in logs: no evidence at this size."
     if operation.op.version > support.version:
-        return (
-            UNKNOWN,
-            f"{operation.code} is known to map up to version {support.version}: no evidence at this version.",
-        )
+        known = f"{operation.code} is known to map up to version {support.version}"
+        return UNKNOWN, f"{known}, got {operation.op.version}: no evidence at this version."
     if size > support.elements:
         known = f"{operation.code} is known to map up to {support.elements:,} elements"
         return DOCUMENTED, f"{known}, got {size:,}: no evidence at this size."
@@ -252,7 +262,7 @@ def _doubt(operation: Operation) -> tuple[float, str]:
 
 
 def _shape(shapes: Iterable[tuple[int, ...]]) -> str | None:
-    return next(("x".join(str(size) for size in shape) for shape in shapes), None)
+    return next(("x".join(str(size) for size in shape[:_SHOWN_DIMENSIONS]) for shape in shapes), None)
 
 
 def _dtype(operation: Operation, generation: Generation) -> str | None:
