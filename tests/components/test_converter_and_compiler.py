@@ -198,8 +198,13 @@ def test_compiler_raises_when_the_artifact_holds_no_tflite_model(trained: Artifa
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"target": "abacus"}, "unknown target 'abacus'"), ({"when_missing": "pray"}, "expected one of analyze, fail")],
+    [
+        ({"target": "abacus"}, "unknown target 'abacus'"),
+        ({"when_missing": "pray"}, "expected one of analyze, fail"),
+        ({"options": CompilerOptions()}, "options of target 'cpu': got .*, expected none"),
+        ({"target": "edge_tpu", "options": CompilerOptions(num_segments=2)}, "num_segments: makes several files"),
+    ],
 )
-def test_compiler_constructor_raises_when_an_argument_is_wrong(arguments: dict[str, str], message: str) -> None:
+def test_compiler_constructor_raises_when_an_argument_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TargetCompiler(**{"model": _MODEL, "target": "cpu", **arguments})

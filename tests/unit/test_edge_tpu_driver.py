@@ -79,6 +79,12 @@ def test_compile_asks_for_the_table_a_runtime_and_a_timer(shared: Path, tmp_path
     assert [attempt.outcome for attempt in model.report.attempts] == ["compiled"]
 
 
+def test_compile_finds_the_compiler_on_path(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knowing(tmp_path, shared)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert TARGET.compile(_model(shared)).report.tool == f"edgetpu_compiler {VERSION}"
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 def test_compile_succeeds_when_the_compiler_crashed_before(shared: Path, tmp_path: Path, failures: int) -> None:
     double = replaying(tmp_path, [*[{"output": _BANNER, "signal": int(signal.SIGSEGV)}] * failures, _success(shared)])
