@@ -288,7 +288,7 @@ def test_container_sees_one_folder_and_no_network(tmp_path: Path) -> None:
     command = program.command(["--show_operations", "model.tflite"], tmp_path, "name")
     assert command == (
         *("/usr/bin/docker", "run", "--rm", "--name", "name", "--network", "none", "--platform", "linux/amd64"),
-        *("--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{tmp_path}:/work", "--workdir", "/work"),
+        *("--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{tmp_path}:/models", "--workdir", "/models"),
         *("--entrypoint", "edgetpu_compiler", "compilers/edgetpu:16", "--show_operations", "model.tflite"),
     )
 

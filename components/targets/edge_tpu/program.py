@@ -63,7 +63,7 @@ class Program:
 
         Args:
           arguments: Of the compiler; paths in them are relative to the directory.
-          directory: Where the compiler runs; a container sees it as /work, and nothing else of this machine.
+          directory: Where the compiler runs; a container sees it as /models, and nothing else of this machine.
           container: Name of the container.
         """
         if not self.image:
@@ -73,7 +73,7 @@ class Program:
         owner = ("--userns", "keep-id") if Path(self.path).name == "podman" and os.getuid() else ("--user", user)
         return (
             *(self.path, "run", "--rm", "--name", container, "--network", "none", "--platform", "linux/amd64", *owner),
-            *("--volume", f"{directory}:/work", "--workdir", "/work", "--entrypoint", self.compiler, self.image),
+            *("--volume", f"{directory}:/models", "--workdir", "/models", "--entrypoint", self.compiler, self.image),
             *arguments,
         )
 
