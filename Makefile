@@ -17,7 +17,7 @@ SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup demo test test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-evaluation fuzz
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-edge-tpu bench-evaluation fuzz
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +76,9 @@ bench-qat: setup ## Times training steps in floats, with our fake quantization a
 
 bench-conversion: setup ## Times conversions, ours and TensorFlow's, with their memory, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.conversion
+
+bench-edge-tpu: setup ## Compares the Edge TPU predictor with compiled models in public, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.edge_tpu_predictor
 
 bench-evaluation: setup ## Times the evaluation of two models, ours, stock TFMA's and a bare loop, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.evaluation

@@ -20,6 +20,7 @@ from components.blessing import publish_verdict
 from components.candidate_facts import candidate_facts
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
+from components.evaluation.gate import COMPILED
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
@@ -83,6 +84,7 @@ class Executor(evaluator_executor.Executor):
         )
         with model_artifact.local_serving(models[INTEGER]) as serving:
             facts = candidate_facts(serving, exec_properties["target"], gates.metrics)
+        facts |= _compilation(input_dict.get("compiled_model"))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
@@ -133,6 +135,14 @@ def _properties(measured: Measurements) -> dict[str, float]:
             found |= {f"{where}_{name}": float(getattr(paired, name)) for name in _PAIRED_PROPERTIES}
     found |= {name: value for name, value in measured.facts.items() if isinstance(value, float)}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _compilation(compiled: list[types.Artifact] | None) -> dict[str, float | str]:
+    """Whether the target's compiler made what is pushed; nothing if that is not connected, or of another maker."""
+    artifacts = [artifact for artifact in compiled or [] if artifact.has_custom_property(COMPILED)]
+    if not artifacts:
+        return {}
+    return {COMPILED: float(min(artifact.get_int_custom_property(COMPILED) for artifact in artifacts))}
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
@@ -242,10 +252,13 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           split: The split to evaluate on.
 
         Raises:
-          ValueError: If a gate is on something that is not measured, an override has expired, or there is no such
-            target or metric, or nothing can be made of it with its options.
+          ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
+            or metric, nothing can be made of a metric with its options, or gates want a compiled model and none is
+            connected.
         """
         require_target(target)
+        if gates.require_compiled and compiled_model is None:
+            raise ValueError("gates with require_compiled, but no compiled_model; connect TargetCompiler's output")
         further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}
         task = Task(
             label_key=label_key,

@@ -10,9 +10,11 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.targets import load_target, require_when_missing
+from components.targets import CompileReport, Options, load_target, require_when_missing
 
 REPORT_FILE = "compile_report.json"
+COMPILER_DIR = "compiler"
+"""Folder with what each run of the compiler wrote, verbatim."""
 
 
 class Executor(base_executor.BaseExecutor):
@@ -29,23 +31,41 @@ class Executor(base_executor.BaseExecutor):
         output = artifact_utils.get_single_instance(output_dict["compiled_model"])
         target = load_target(exec_properties["target"])
         tflite = model_artifact.read_tflite(source)
-        model = target.compile(tflite, exec_properties["when_missing"])
         with model_artifact.local_serving(source) as serving, model_artifact.staged_output(output) as directory:
+            model = target.compile(
+                tflite, exec_properties["when_missing"], exec_properties["options"], directory / COMPILER_DIR
+            )
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
                 **model_artifact.read_facts(source),  # scheme, versions and so on still hold
                 "kind": "compiled" if model.report.compiled else "not compiled",
                 "target": target.name,
-                "compiled": int(model.report.compiled),
-                "compiler": model.report.tool,
-                "ops_on_target": model.report.ops_on_target,
-                "ops_on_cpu": model.report.ops_on_cpu,
+                **_facts(model.report),
                 "sha256": hashlib.sha256(model.tflite).hexdigest(),
                 "parent_sha256": hashlib.sha256(tflite).hexdigest(),
                 "size_bytes": len(model.tflite),
             }
             model_artifact.record_facts(output, directory, facts)
+
+
+def _facts(report: CompileReport) -> dict[str, model_artifact.Fact]:
+    """What lineage shows of a report; what is not known is left out."""
+    breaking = report.first_breaking_op
+    facts: dict[str, model_artifact.Fact | None] = {
+        "compiled": int(report.compiled),
+        "compiler": report.tool,
+        "ops_on_target": report.ops_on_target,
+        "ops_on_cpu": report.ops_on_cpu,
+        "macs_on_target": report.on_target.macs if report.on_target else None,
+        "macs_on_cpu": report.on_cpu.macs if report.on_cpu else None,
+        "target_subgraphs": report.subgraphs,
+        "first_breaking_op": breaking.op if breaking else "",
+        "first_breaking_layer": breaking.layer if breaking else "",
+        "cached_bytes": report.memory.cached_bytes,
+        "streamed_bytes": report.memory.streamed_bytes,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 class TargetCompilerSpec(component_spec.ComponentSpec):
@@ -54,6 +74,7 @@ class TargetCompilerSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "target": component_spec.ExecutionParameter(type=str),
         "when_missing": component_spec.ExecutionParameter(type=str),
+        "options": component_spec.ExecutionParameter(type=str),
         "compiler": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
@@ -66,31 +87,41 @@ class TargetCompiler(base_component.BaseComponent):
 
     Where the target's compiler is missing, the model is passed on as it is, with an analysis of where its ops would
     run, and marked as not compiled. Output `compiled_model`: a Model with `Format-Serving/tflite`, the input's
-    contract, golden vectors and so on beside it, and `compile_report.json`.
+    contract, golden vectors and so on beside it, `compile_report.json`, and `compiler/` with what the compiler wrote.
     """
 
     SPEC_CLASS = TargetCompilerSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, *, model: types.BaseChannel, target: str, when_missing: str = "analyze") -> None:
+    def __init__(
+        self,
+        *,
+        model: types.BaseChannel,
+        target: str,
+        when_missing: str = "analyze",
+        options: Options | None = None,
+    ) -> None:
         """Declares the component.
 
         Args:
           model: An integer TFLite model, as TFLiteIntConverter made it.
           target: Name of the target.
           when_missing: What to do without a compiler: "analyze", or "fail".
+          options: Options of the target's compiler, of the target's own type; None for its defaults.
 
         Raises:
-          ValueError: If there is no such target or `when_missing` is neither.
+          ValueError: If there is no such target, `when_missing` is neither, or the options are none of the target's.
         """
         loaded = load_target(target)
         require_when_missing(when_missing)
+        written = loaded.require_options(options.to_json() if options is not None else "")
         super().__init__(
             TargetCompilerSpec(
                 model=model,
                 target=target,
                 when_missing=when_missing,
-                compiler=loaded.compiler_version(),
+                options=written,
+                compiler=loaded.compiler_version(written),
                 toolchain=toolchain.versions_json(),
                 compiled_model=channel_utils.as_channel([standard_artifacts.Model()]),
             )

@@ -72,6 +72,7 @@ def _blessing_options(command: Any) -> Any:
             help="A gate that the model need not keep, as it is written.",
         ),
         click.option("--bless-ungated", is_flag=True, help="Bless a model though no gate was held against it."),
+        click.option("--require-compiled", is_flag=True, help="Bless only what the target's own compiler made."),
     ):
         command = option(command)
     return command
@@ -83,8 +84,9 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     config = load_config(config_name).with_gates(gates)
     override = [changes.pop(name, empty) for name, empty in (("overridden", ()), ("because", ""), ("until", ""))]
     config = config.with_overrides(*override)
-    if changes.pop("bless_ungated", False):
-        config = dataclasses.replace(config, gates=dataclasses.replace(config.gates, bless_ungated=True))
+    for flag in ("bless_ungated", "require_compiled"):
+        if changes.pop(flag, False):
+            config = dataclasses.replace(config, gates=dataclasses.replace(config.gates, **{flag: True}))
     changed = {name: value for name, value in changes.items() if value not in (None, ())}
     if "io_dtype" in changed:
         from pipelines.conversion import io_dtypes_of

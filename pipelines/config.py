@@ -44,6 +44,7 @@ class PipelineConfig:
       conversion_cache_dir: Local directory in which conversions are kept, so that a retry does not convert again; ""
         for `conversions` under the root, if that is local. Under a remote root, such as gs://, nothing is kept.
       when_missing: Without the target's compiler: "analyze" or "fail".
+      compiler_options: Options of the target's compiler, of the target's own type; None for its defaults.
       training: Strategy, epochs, rates, seed and so on.
       warm_start: Whether float training begins with the weights of the last blessed model.
       metrics: Class names of TFMA or Keras metrics by the names that gates use; as "output/name" of one output.
@@ -74,6 +75,7 @@ class PipelineConfig:
     attribution_examples: int = 200
     conversion_cache_dir: str = ""
     when_missing: str = "analyze"
+    compiler_options: targets.Options | None = None
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
     warm_start: bool = False
     metrics: Mapping[str, str | TaskMetric] = dataclasses.field(

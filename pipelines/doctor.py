@@ -60,7 +60,11 @@ def examine(job: Mapping[str, Any]) -> list[Finding]:
     parameters = _parameters(job)
     code = sorted({*_executors(job), *_user_modules(parameters)})
     code_questions = [Question("versions", ""), *(Question("import", path) for path in code)]
-    compilers = [Question("compiler", task["target"]) for task in parameters.values() if "when_missing" in task]
+    compilers = [
+        Question("compiler", f"{task['target']} {task.get('options', '')}")
+        for task in parameters.values()
+        if "when_missing" in task
+    ]
     directories = _directories(job, parameters)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         storage = pool.submit(_ask, list(directories))
@@ -270,7 +274,7 @@ def _compiler_findings(parameters: Mapping[str, Mapping[str, str]], answers: lis
         if answer.error:
             yield Finding("wrong", f"compiler: {target}: {answer.error}")
         elif answer.value:
-            yield Finding("ok", f"compiler: that of {target} is here, {answer.value[:12]}")
+            yield Finding("ok", f"compiler: that of {target} is here, {answer.value.split()[0]:.16}")
         elif values["when_missing"] == "fail":
             yield Finding(
                 "wrong", f"compiler: that of {target} is not here, and when_missing='fail'; build the image with it"

@@ -173,5 +173,7 @@ def model_components(
 
 def _compiler(config: PipelineConfig, model: types.BaseChannel) -> TargetCompiler:
     if config.target == "edge_tpu":
-        return EdgeTPUCompiler(model=model, when_missing=config.when_missing)
-    return TargetCompiler(model=model, target=config.target, when_missing=config.when_missing)
+        return EdgeTPUCompiler(model=model, when_missing=config.when_missing, options=config.compiler_options)
+    return TargetCompiler(
+        model=model, target=config.target, when_missing=config.when_missing, options=config.compiler_options
+    )

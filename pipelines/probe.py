@@ -37,11 +37,12 @@ def versions(_: str) -> dict[str, str]:
     return {**toolchain.versions(), "python": platform.python_version(), "editable": editable}
 
 
-def compiler(target: str) -> str:
-    """Returns the version of a target's compiler here, empty without one."""
+def compiler(target_and_options: str) -> str:
+    """Returns the version of a target's compiler here, empty without one; after the target, JSON of its options."""
     from components.targets import load_target
 
-    return load_target(target).compiler_version()
+    target, _, options = target_and_options.partition(" ")
+    return load_target(target).compiler_version(options)
 
 
 def writable(directory: str) -> str:

@@ -16,6 +16,8 @@ ANY_VALUE = "*"
 ACCURACY = "accuracy"
 LATENCY = "latency_ms"
 FIRST_CPU_OP = "first_cpu_op"
+COMPILED = "compiled"
+"""Fact of a model that `Gates.require_compiled` asks for: 1 if the target's own compiler made the file, else 0."""
 NO_OP = "none"
 """Name of the first op on the CPU where all are on the target."""
 

@@ -60,11 +60,13 @@ class Gates:
       bounds: The gates; a model must keep every one.
       bless_ungated: Whether a model that no gate was held against is blessed.
       overrides: Gates that a model need not keep for a while.
+      require_compiled: Whether the file must be made by the target's own compiler; an analysis is none.
     """
 
     bounds: tuple[Gate, ...] = ()
     bless_ungated: bool = False
     overrides: tuple[Override, ...] = ()
+    require_compiled: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for gates that say the same, different confidences, and overrides of what there is not."""
@@ -153,7 +155,14 @@ class Gates:
     def to_json(self) -> str:
         """Returns the gates as JSON, for `from_json`."""
         bounds = [str(gate) for gate in self.bounds]
-        return json.dumps({"bounds": bounds, "bless_ungated": self.bless_ungated, "overrides": self._overrides()})
+        return json.dumps(
+            {
+                "bounds": bounds,
+                "bless_ungated": self.bless_ungated,
+                "overrides": self._overrides(),
+                "require_compiled": self.require_compiled,
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Gates":
@@ -164,6 +173,7 @@ class Gates:
             bounds=tuple(map(Gate.parse, fields["bounds"])),
             bless_ungated=fields["bless_ungated"],
             overrides=tuple(overrides),
+            require_compiled=fields.get("require_compiled", False),  # written by earlier versions without it
         )
 
 

@@ -6,7 +6,18 @@ import math
 from collections.abc import Iterator
 
 from components.evaluation.degenerate import NOT_NUMBERS
-from components.evaluation.gate import ANY_VALUE, COUNTED, FACTS, FIRST_CPU_OP, LATENCY, NO_OP, PAIRED, Gate, slice_text
+from components.evaluation.gate import (
+    ANY_VALUE,
+    COMPILED,
+    COUNTED,
+    FACTS,
+    FIRST_CPU_OP,
+    LATENCY,
+    NO_OP,
+    PAIRED,
+    Gate,
+    slice_text,
+)
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
 from components.evaluation.verdict import Code, Reason, Verdict, holding
@@ -37,6 +48,8 @@ def judge(gates: Gates, measured: Measurements, day: datetime.date) -> Verdict:
     reasons += _unclear(measured)
     if not any(reason.gate and reason.code != "no_baseline" for reason in reasons):
         reasons.append(_nothing_gated(gates))
+    if gates.require_compiled:  # says nothing of how good the model is
+        reasons.append(_of_compilation(measured))
     return Verdict(reasons=tuple(reasons))
 
 
@@ -94,6 +107,21 @@ def _of_fact(gate: Gate, measured: Measurements) -> Reason:
             return _fails(gate, "not_measured", f"{figures}, but not on which host, with which kernels or threads")
         figures += f" on {parts[0]}, kernels {parts[1]}, threads {parts[2]}"
     return _number(gate, float(value), figures)
+
+
+def _of_compilation(measured: Measurements) -> Reason:
+    """Whether the file is the compiler's."""
+    got = measured.facts.get(COMPILED)
+    if got == 1:
+        return Reason(code="holds", gate=COMPILED, got=1.0, limit=1.0, text=holding(f"{COMPILED} (by its compiler)"))
+    if got is None:
+        text = f"fails: {COMPILED} (it is not known whether the target's compiler made the file)"
+        return Reason(code="not_measured", gate=COMPILED, limit=1.0, text=text)
+    text = (
+        f"fails: {COMPILED} (the model was analysed, not compiled; install the target's compiler, or leave out"
+        " require_compiled)"
+    )
+    return Reason(code="not_compiled", gate=COMPILED, got=0.0, limit=1.0, text=text)
 
 
 def _of_examples(gate: Gate, measured: Measurements, cut: Slice) -> Reason:

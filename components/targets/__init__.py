@@ -6,10 +6,49 @@
 
 import collections
 import dataclasses
-import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from components.quantization import plugins
+from components.quantization.schemes import QuantizationScheme
+from components.targets._report import (
+    Attempt,
+    BreakingOp,
+    CompileReport,
+    Latency,
+    LayerFigures,
+    Memory,
+    OpCount,
+    Share,
+    report_schema,
+)
+
+__all__ = [
+    "WHEN_MISSING",
+    "Attempt",
+    "BreakingOp",
+    "CompileError",
+    "CompileReport",
+    "CompiledModel",
+    "Latency",
+    "LayerFigures",
+    "Mapping",
+    "Memory",
+    "OpCount",
+    "OpMapping",
+    "Options",
+    "Share",
+    "Target",
+    "analysis",
+    "load_target",
+    "no_options",
+    "report_schema",
+    "require_target",
+    "require_when_missing",
+    "target_names",
+    "with_figures",
+]
 
 WHEN_MISSING = ("analyze", "fail")
 
@@ -54,49 +93,6 @@ class Mapping:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class OpCount:
-    """How many ops of one kind share a status."""
-
-    op: str
-    count: int
-    on_target: bool
-    status: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class CompileReport:
-    """What became of a model on its way to a target.
-
-    Attributes:
-      target: Name of the target.
-      compiled: Whether the target's own compiler made the file; if not, the counts are an analysis by documented rules.
-      tool: What made the report: the compiler with its version, or "static analysis".
-      ops: Ops by kind and status.
-      log: The compiler's output, verbatim; empty without one.
-    """
-
-    target: str
-    compiled: bool
-    tool: str
-    ops: tuple[OpCount, ...]
-    log: str = ""
-
-    @property
-    def ops_on_target(self) -> int:
-        """Number of ops on the target."""
-        return sum(row.count for row in self.ops if row.on_target)
-
-    @property
-    def ops_on_cpu(self) -> int:
-        """Number of ops on the CPU."""
-        return sum(row.count for row in self.ops if not row.on_target)
-
-    def to_json(self) -> str:
-        """Returns the report as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CompiledModel:
     """A file for the target and how it came about."""
 
@@ -105,13 +101,39 @@ class CompiledModel:
 
 
 class CompileError(RuntimeError):
-    """The target's compiler failed; the message has its command, exit status and last lines."""
+    """The target's compiler failed; the message has its command, exit status and last lines, and what to do.
+
+    Attributes:
+      kind: The kind of failure, one of the target's; "" where it has none.
+      log: All that the compiler wrote, verbatim, of every attempt.
+      attempts: Runs of the compiler, in order.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", log: str = "", attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.log = log
+        self.attempts = attempts
+
+
+class Options(Protocol):
+    """Options of a target's compiler: a frozen dataclass of the target's own."""
+
+    def to_json(self) -> str:
+        """Returns them as `Target.require_options` reads them."""
 
 
 class Target(Protocol):
     """The contract of a target."""
 
     name: str
+
+    def check(self, scheme: QuantizationScheme) -> None:
+        """Checks, before anything is trained, that models of a scheme run on the target.
+
+        Raises:
+          ValueError: If they do not; says why, and which schemes do.
+        """
 
     def inspect(self, tflite: bytes) -> Mapping:
         """Says by documented rules where every op of the main subgraph would run.
@@ -120,19 +142,34 @@ class Target(Protocol):
           ValueError: If the bytes are not a TFLite flatbuffer.
         """
 
-    def compiler_version(self) -> str:
+    def require_options(self, options: str) -> str:
+        """Checks options of the compiler and returns them as canonical JSON, every default written out.
+
+        Args:
+          options: JSON of the target's options; "" for the defaults.
+
+        Raises:
+          ValueError: If they are none; lists all that is wrong.
+        """
+
+    def compiler_version(self, options: str = "") -> str:
         """Returns what identifies the compiler on this machine, empty without one; part of a component's cache key."""
 
-    def compile(self, tflite: bytes, when_missing: str = "analyze") -> CompiledModel:
+    def compile(
+        self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None
+    ) -> CompiledModel:
         """Compiles for the target.
 
         Args:
           tflite: An integer-only TFLite flatbuffer.
           when_missing: Without a compiler: "analyze" passes the model on with a report by `inspect`; "fail" raises.
+          options: As for `require_options`.
+          directory: Where to keep what the compiler wrote, whether or not it succeeds; None to keep it in the report
+            and the error alone.
 
         Raises:
           CompileError: If the compiler fails, or is missing and must not be.
-          ValueError: If the bytes are not a TFLite flatbuffer.
+          ValueError: If the bytes are not a TFLite flatbuffer, or the options none of the target's.
         """
 
 
@@ -169,8 +206,45 @@ def load_target(name: str) -> Target:
     return target
 
 
-def analysis(mapping: Mapping) -> CompileReport:
-    """Returns the report of a model that was analysed, not compiled."""
+def no_options(target: str, options: str) -> str:
+    """Returns the options of a target that has none.
+
+    Raises:
+      ValueError: If some were given.
+    """
+    if options not in ("", "{}"):
+        raise ValueError(f"options of target {target!r}: got {options}, expected none")
+    return "{}"
+
+
+def analysis(
+    mapping: Mapping, tflite: bytes | None = None, edit: Callable[[str, str], str] = lambda op, status: ""
+) -> CompileReport:
+    """Returns the report of a model that was analysed, not compiled.
+
+    Args:
+      mapping: Where its ops run.
+      tflite: The model; None for a report without figures that need it.
+      edit: Says what to change in a model, of the name and status of an op off the target.
+    """
     counts = collections.Counter((op.op, op.on_target, op.status) for op in mapping.ops)
     rows = tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
-    return CompileReport(target=mapping.target, compiled=False, tool="static analysis", ops=rows)
+    report = CompileReport(target=mapping.target, compiled=False, tool="static analysis", ops=rows)
+    return report if tflite is None else with_figures(report, mapping, tflite, edit)
+
+
+def with_figures(
+    report: CompileReport, mapping: Mapping, tflite: bytes, edit: Callable[[str, str], str] = lambda op, status: ""
+) -> CompileReport:
+    """Returns a report with what follows from where each op runs: both shares, and the first breaking op."""
+    # They import TensorFlow, which takes seconds, and a pipeline's definition needs only the names of targets.
+    from components.quantization.conversion import flatbuffer
+    from components.targets import _figures
+
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    on_target = [op.on_target for op in mapping.ops]
+    there, cpu = _figures.shares(graph, on_target)
+    breaking = _figures.first_breaking_op(
+        graph, on_target, [op.status for op in mapping.ops], [op.reason for op in mapping.ops], edit
+    )
+    return dataclasses.replace(report, on_target=there, on_cpu=cpu, first_breaking_op=breaking)

@@ -1,9 +1,11 @@
+import collections
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
@@ -11,11 +13,14 @@ from tfx.types import channel_utils, standard_artifacts
 from components import target_compiler, tflite_int_converter
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.quantization import audit
+from components.quantization.conversion import flatbuffer
 from components.target_compiler import TargetCompiler
-from components.targets import CompileError
+from components.targets import CompileError, report_schema
+from components.targets.edge_tpu import CompilerOptions
 from components.tflite_int_converter import TFLiteIntConverter
 
 from conftest_components import Artifacts, new_models
+from edge_tpu_compilers import Double
 
 pytestmark = pytest.mark.slow
 _MODEL = channel_utils.as_channel([standard_artifacts.Model()])
@@ -135,11 +140,40 @@ def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
     assert (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes() == before
     report = json.loads((Path(artifact.uri) / "compile_report.json").read_text())
     assert (report["compiled"], report["tool"]) == (False, "static analysis")
+    jsonschema.validate(report, report_schema())
+    assert not list(Path(artifact.uri).rglob("*_edgetpu*"))  # an analysis never claims to be a compilation
+    assert artifact.get_int_custom_property("macs_on_target") == report["on_target"]["macs"] > 0
     assert artifact.get_int_custom_property("compiled") == 0
     assert artifact.get_int_custom_property("ops_on_target") == 7
     for fact in ("scheme", "tensorflow_version", "tf_keras_version", "compiler", "io_dtype"):
         assert artifact.get_string_custom_property(fact)
     assert artifact.get_string_custom_property("parent_sha256") == hashlib.sha256(before).hexdigest()
+
+
+def test_compiler_publishes_file_report_and_log_when_the_compiler_is_there(
+    integer_model: types.Artifact, tmp_path: Path, shared: Path
+) -> None:
+    tflite = (Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()
+    compiled = shared / "edgetpu" / "models" / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"
+    counts = collections.Counter(op.code for op in flatbuffer.read_subgraphs(tflite)[0].ops)
+    rows = [(op, count, "Mapped to Edge TPU") for op, count in counts.items()]
+    known = {"compiled": str(compiled), "rows": rows, "parameter_bytes": 4096}
+    double = Double(tmp_path / "double", known={hashlib.sha256(tflite).hexdigest(): known})
+    options = CompilerOptions(compiler=str(double.path), timeout_sec=90)
+    component = EdgeTPUCompiler(model=_MODEL, when_missing="fail", options=options)
+    assert component.exec_properties["options"] == options.to_json()
+    assert component.exec_properties["compiler"].startswith("16.0.384591198 ")
+    outputs = new_models(tmp_path, "compiled_model")
+    target_compiler.Executor().Do({"model": [integer_model]}, outputs, component.exec_properties)
+    artifact = outputs["compiled_model"][0]
+    assert (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes() == compiled.read_bytes()
+    report = json.loads((Path(artifact.uri) / "compile_report.json").read_text())
+    jsonschema.validate(report, report_schema())
+    assert (report["compiled"], report["problems"]) == (True, [])
+    assert (Path(artifact.uri) / "compiler" / "attempt_1.txt").read_text() == report["log"]
+    assert artifact.get_int_custom_property("compiled") == 1
+    assert artifact.get_int_custom_property("cached_bytes") == 4096
+    assert "--timeout_sec 90" in " ".join(double.calls[0])
 
 
 def test_edge_tpu_compiler_fails_when_the_compiler_is_missing_and_must_not_be(
@@ -164,8 +198,13 @@ def test_compiler_raises_when_the_artifact_holds_no_tflite_model(trained: Artifa
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"target": "abacus"}, "unknown target 'abacus'"), ({"when_missing": "pray"}, "expected one of analyze, fail")],
+    [
+        ({"target": "abacus"}, "unknown target 'abacus'"),
+        ({"when_missing": "pray"}, "expected one of analyze, fail"),
+        ({"options": CompilerOptions()}, "options of target 'cpu': got .*, expected none"),
+        ({"target": "edge_tpu", "options": CompilerOptions(num_segments=2)}, "num_segments: makes several files"),
+    ],
 )
-def test_compiler_constructor_raises_when_an_argument_is_wrong(arguments: dict[str, str], message: str) -> None:
+def test_compiler_constructor_raises_when_an_argument_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TargetCompiler(**{"model": _MODEL, "target": "cpu", **arguments})

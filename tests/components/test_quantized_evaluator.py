@@ -52,11 +52,16 @@ def _component(channel: Any, *gates: str, **changes: Any) -> QuantizedEvaluator:
 
 
 def _evaluate(
-    component: QuantizedEvaluator, standard: Artifacts, trained: Artifacts, model: types.Artifact, directory: Path
+    component: QuantizedEvaluator,
+    standard: Artifacts,
+    trained: Artifacts,
+    model: types.Artifact,
+    directory: Path,
+    **further: list[types.Artifact],
 ) -> Artifacts:
     outputs = new_models(directory, "evaluation", kind=standard_artifacts.ModelEvaluation)
     outputs |= new_models(directory, "blessing", kind=standard_artifacts.ModelBlessing)
-    inputs = {"examples": standard["examples"], "model": [model], "baseline_model": trained["float_model"]}
+    inputs = {"examples": standard["examples"], "model": [model], "baseline_model": trained["float_model"], **further}
     context = quantized_evaluator.Executor.Context(
         beam_pipeline_args=list(load_config("digits").beam_pipeline_args), tmp_dir=str(directory), unique_id="1"
     )
@@ -297,6 +302,29 @@ def test_stock_evaluator_reads_our_models(
     stock = tfma.load_eval_result(found["evaluation"][0].uri).get_metrics_for_slice()["accuracy"]["doubleValue"]
     ours = outputs["evaluation"][0].get_float_custom_property(f"{kind}_accuracy")
     assert stock == pytest.approx(ours, abs=1e-6 if kind == "float" else 0.05)
+
+
+@pytest.mark.parametrize(("compiled", "code"), [(1, "holds"), (0, "not_compiled")])
+def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
+    channel: Any,
+    standard: Artifacts,
+    trained: Artifacts,
+    integer_model: types.Artifact,
+    tmp_path: Path,
+    compiled: int,
+    code: str,
+) -> None:
+    gates = dataclasses.replace(Gates.of("accuracy >= 0.1"), require_compiled=True)
+    with pytest.raises(ValueError, match="no compiled_model; connect TargetCompiler's output"):
+        _component(channel, gates=gates)
+    artifact = new_models(tmp_path, "compiled_model")["compiled_model"][0]
+    artifact.set_int_custom_property("compiled", compiled)
+    artifact.set_string_custom_property("parent_sha256", integer_model.get_string_custom_property("sha256"))
+    component = _component(channel, gates=gates, compiled_model=_MODEL)
+    outputs = _evaluate(component, standard, trained, integer_model, tmp_path, compiled_model=[artifact])
+    blessing = outputs["blessing"][0]
+    assert blessing.get_int_custom_property("blessed") == compiled
+    assert code in blessing.get_string_custom_property("reason_codes").split(", ")
 
 
 def test_executor_refuses_a_compiled_model_of_another_parent(

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import json
 
+import jsonschema
 import pytest
 import tensorflow as tf
 
@@ -57,7 +59,15 @@ def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch
     assert model.tflite == tflite
     assert not model.report.compiled
     assert model.report.ops_on_target + model.report.ops_on_cpu == len(mapping.ops)
-    assert f'"target": "{name}"' in model.report.to_json()
+    report = json.loads(model.report.to_json())
+    jsonschema.validate(report, targets.report_schema())
+    assert report["target"] == name
+    assert report["on_target"]["macs"] + report["on_cpu"]["macs"] > 0
+    target.check(schemes.load_scheme("full_int8"))
+    written = target.require_options("")
+    assert target.require_options(written) == written
+    with pytest.raises(ValueError, match="options"):
+        target.require_options('{"nonsense": 1}')
 
 
 @pytest.mark.parametrize("name", runners.runner_names())

@@ -178,7 +178,10 @@ def test_updated_replaces_the_gate_of_the_same_figure_and_kind_and_adds_others()
 def test_gates_read_the_json_that_they_write() -> None:
     override = Override(gate="accuracy >= 0.9", because="a demo on Friday", until=_DAY)
     gates = dataclasses.replace(
-        Gates.of("accuracy >= 0.9", "first_cpu_op in none"), bless_ungated=True, overrides=(override,)
+        Gates.of("accuracy >= 0.9", "first_cpu_op in none"),
+        bless_ungated=True,
+        overrides=(override,),
+        require_compiled=True,
     )
     assert Gates.from_json(gates.to_json()) == gates
     assert Gates.from_json(Gates().to_json()) == Gates()

@@ -291,6 +291,23 @@ def test_judge_blesses_ungated_only_when_it_is_told_to() -> None:
     assert judge(told, _measured(), _DAY).codes == ("value",)
 
 
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [({"compiled": 1.0}, "holds"), ({"compiled": 0.0}, "not_compiled"), ({}, "not_measured")],
+)
+def test_judge_refuses_what_is_not_compiled_when_that_is_required(facts: dict[str, float | str], code: str) -> None:
+    gates = dataclasses.replace(Gates.of("accuracy >= 0.1"), require_compiled=True)
+    verdict = judge(gates, _measured(facts=facts), _DAY)
+    reason = verdict.reasons[-1]
+    assert (reason.gate, reason.code, verdict.blessed) == ("compiled", code, code == "holds")
+    assert judge(Gates.of("accuracy >= 0.1"), _measured(facts=facts), _DAY).blessed
+
+
+def test_judge_says_that_nothing_was_gated_when_only_a_compilation_is_required() -> None:
+    verdict = judge(Gates(require_compiled=True), _measured(facts={"compiled": 1.0}), _DAY)
+    assert verdict.codes == ("holds", "nothing_gated")
+
+
 @pytest.mark.parametrize("kind", ["constant", "one class", "saturated", "not a number"])
 @pytest.mark.parametrize("gates", [Gates.of("accuracy >= 0.1"), Gates(bless_ungated=True)])
 def test_degenerate_outputs_refuse_with_and_without_gates(kind: str, gates: Gates) -> None:

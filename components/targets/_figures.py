@@ -1,0 +1,99 @@
+"""Figures of a report that follow from the model and from where its ops run."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from components.quantization.conversion import flatbuffer
+from components.quantization.macs import macs
+from components.targets._report import BreakingOp, Share
+
+# Names that the converter makes up, and those of a function's outputs: no layers.
+_NO_LAYER = re.compile(
+    r"tfl\.\w+\d*|arith\.\w+\d*|StatefulPartitionedCall.*|Identity.*|serving_default.*|PartitionedCall.*"
+)
+
+
+def shares(graph: flatbuffer.Subgraph, on_target: Sequence[bool]) -> tuple[Share, Share]:
+    """Returns what target and CPU do; a constant that several ops read counts where it is read first."""
+    seen: set[int] = set()
+    totals = {True: [0, 0, 0], False: [0, 0, 0]}
+    for op, there in zip(graph.ops, on_target, strict=True):
+        constants = {i for i in op.inputs if _is_parameter(graph.tensors[i])} - seen
+        seen |= constants
+        parameters = sum(math.prod(graph.tensors[i].shape) for i in constants)
+        for position, figure in enumerate((1, macs(op, graph), parameters)):
+            totals[there][position] += figure
+    target, cpu = (
+        Share(ops=ops, macs=n, parameters=parameters) for ops, n, parameters in (totals[True], totals[False])
+    )
+    return target, cpu
+
+
+def first_breaking_op(
+    graph: flatbuffer.Subgraph,
+    on_target: Sequence[bool],
+    statuses: Sequence[str],
+    reasons: Sequence[str],
+    edit: Callable[[str, str], str],
+) -> BreakingOp | None:
+    """Returns the first op off the target that needs a value from it; without one, the first op off the target.
+
+    Ops before the target's part, such as the QUANTIZE of a float input, do not end it.
+
+    Args:
+      graph: The main subgraph.
+      on_target: Of each op, whether it is on the target.
+      statuses: Of each op, why.
+      reasons: Of each op, the rule that decided, or "".
+      edit: Says what to change, of an op's name and status.
+    """
+    off = [op for op, there in zip(graph.ops, on_target, strict=True) if not there]
+    behind: set[int] = set()  # tensors that depend on the target
+    for op, there in zip(graph.ops, on_target, strict=True):
+        if there or behind & set(op.inputs):
+            behind |= set(op.outputs)
+    found = next((op for op in off if behind & set(op.inputs)), off[0] if off else None)
+    if found is None:
+        return None
+    status = statuses[found.index]
+    return BreakingOp(
+        index=found.index,
+        op=found.name,
+        layer=layer_of(found, graph),
+        status=status,
+        reason=reasons[found.index],
+        edit=edit(found.name, status),
+    )
+
+
+def layer_of(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> str:
+    """Returns the Keras layer of an op: the scope of its output, else of its constants; "" if neither tells.
+
+    The converter names a tensor "model/layer/Op;..." by what was fused into it, the last op first, and an output of the
+    model as the model does, which for Keras is the layer's name.
+    """
+    constants = [i for i in op.inputs if graph.tensors[i].constant is not None]
+    for name in (graph.tensors[i].name for i in (*op.outputs, *constants)):
+        layer = _layer_of_name(name)
+        if layer:
+            return layer
+    outputs = [graph.tensors[i].name for i in op.outputs if i in graph.outputs]
+    return next((name for name in outputs if re.fullmatch(r"\w+", name) and not _NO_LAYER.fullmatch(name)), "")
+
+
+def _layer_of_name(name: str) -> str:
+    """The layer in a tensor's name.
+
+    >>> [_layer_of_name(name) for name in ("model/conv_1/Relu;model/bn/add", "pool/MaxPool", "tfl.quantize", "x")]
+    ['conv_1', 'pool', '', '']
+    """
+    path = name.partition(";")[0].partition(":")[0].split("/")
+    if len(path) < 2 or _NO_LAYER.fullmatch(path[0]):
+        return ""
+    return "/".join(path[1:-1]) or path[0]
+
+
+def _is_parameter(tensor: flatbuffer.Tensor) -> bool:
+    """Whether it is a weight or a bias, not a shape, an axis or paddings."""
+    return tensor.constant is not None and (bool(tensor.scale) or tensor.dtype.startswith("FLOAT"))
