@@ -62,7 +62,7 @@ class OpMapping:
       op: Its name, for example "CONV_2D".
       on_target: Whether it runs on the target; else on the CPU.
       status: Why, in the words of the target's compiler where it has any.
-      reason: The rule that decided, one sentence; empty for an op on the target.
+      reason: The rule that decided, one sentence; of an op on the target what is not sure of it, or "".
       confidence: How much evidence stands behind it, 0..1; 1 where the rule is certain.
     """
 
