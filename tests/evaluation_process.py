@@ -69,9 +69,11 @@ def main(directory: Path) -> None:
     ended, seconds = _in_a_fork(request, directory / "clean", 600)
     assert ended
     random_ = random.Random(3)
-    # The last tenth, in which results are written, gets half of the kills.
-    moments = [random_.uniform(0, 1) if number % 2 else random_.uniform(0.9, 1) for number in range(request["kills"])]
-    found = [_in_a_fork(request, directory / "killed", moment * seconds)[0] for moment in moments]
+    found: list[bool] = []
+    while found.count(False) < request["kills"] and len(found) < 3 * request["kills"]:
+        # The last tenth, in which results are written, gets half of the kills.
+        moment = random_.uniform(0, 1) if len(found) % 2 else random_.uniform(0.9, 1)
+        found.append(_in_a_fork(request, directory / "killed", moment * seconds)[0])
     assert _in_a_fork(request, directory / "killed", 600)[0]
     print(json.dumps({"killed": found.count(False), "ended": found.count(True)}))
 

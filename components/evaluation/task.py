@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from components.evaluation.decisions import KINDS
+from components.evaluation.gate import Gate
 from components.evaluation.gates import Gates, Measurable, today
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.task_metric import TaskMetric
@@ -75,6 +76,9 @@ class Task:
         twice = sorted({name for names in figures.values() for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"metrics: two figures called {', '.join(twice)}; rename one of the metrics")
+        misleading = [text for gate in gates.bounds for text in self._misleading(gate)]
+        if misleading:
+            raise ValueError("; ".join(misleading))
         Measurable(
             metrics=tuple(dict.fromkeys(name for names in figures.values() for name in names)),
             slices=tuple(tuple(group) for group in self.slices),
@@ -82,3 +86,17 @@ class Task:
             outputs=tuple(self.labels),
             paired=True,
         ).require(gates, today())
+
+    def _misleading(self, gate: Gate) -> list[str]:
+        """Why a gate does not say what it seems to."""
+        found = []
+        for name, metric in self.metrics_of(gate.output).items():
+            if gate.metric not in metric.figures(name):
+                continue
+            if gate.kind not in metric.kinds:
+                found.append(f"gate '{gate}': a worse model would keep it more easily, as {metric.class_name} goes")
+            if gate.confidence and not metric.is_accuracy:
+                found.append(
+                    f"gate '{gate}': its interval is that of right decisions, which {metric.class_name} is not"
+                )
+        return found

@@ -5,6 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from components.evaluation.gate import Kind
+
+# Words in the names of classes of TFMA and Keras.
+_HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1score", "fbetascore", "iou", "r2score", "specificity")
+_LOWER_IS_BETTER = ("error", "loss", "crossentropy", "hinge", "poisson", "divergence", "huber", "logcosh")
+
 Aggregate = Literal["", "micro", "macro", "weighted_macro"]
 
 
@@ -53,6 +59,26 @@ class TaskMetric:
             wrong.append("class_weights without an aggregate")
         if wrong:
             raise ValueError(f"metric {self.class_name}: {'; '.join(wrong)}")
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of gates that a worse model does not keep more easily; all where the class does not tell.
+
+        >>> TaskMetric(class_name="SparseCategoricalAccuracy").kinds
+        ('at_least', 'drop_at_most')
+        """
+        name = self.class_name.rpartition(".")[2].lower()
+        higher, lower = (any(word in name for word in words) for words in (_HIGHER_IS_BETTER, _LOWER_IS_BETTER))
+        if higher == lower:
+            return get_args(Kind)
+        return ("at_least", "drop_at_most") if higher else ("at_most", "rise_at_most")
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is the share of examples that are decided rightly, as what is paired counts them."""
+        return (
+            self.is_plain and self.class_name.rpartition(".")[2].endswith("Accuracy") and "TopK" not in self.class_name
+        )
 
     @classmethod
     def of(cls, metric: "str | TaskMetric") -> "TaskMetric":

@@ -44,7 +44,7 @@ def _component(channel: Any, *gates: str, **changes: Any) -> QuantizedEvaluator:
         "model": _MODEL,
         "baseline_model": _MODEL,
         "label_key": "label",
-        "metrics": {"accuracy": "SparseCategoricalAccuracy"},
+        "metrics": {"accuracy": "SparseCategoricalAccuracy", "loss": "SparseCategoricalCrossentropy"},
         "gates": Gates.of(*gates),
         "slices": [("label",)],
     }
@@ -104,10 +104,10 @@ def test_evaluation_equals_a_plain_loop_over_the_same_examples(
         (("accuracy >= 0.5", "accuracy drop <= 0.5", "example_count >= 100"), True),
         (("accuracy >= 1.01",), False),
         (("accuracy >= 0.5", "accuracy drop <= -0.5"), False),
-        (("accuracy <= 0.1",), False),
-        (("accuracy rise <= -0.5",), False),
+        (("loss <= 0",), False),
+        (("loss rise <= -5",), False),
         (("agreement >= 1.5", "accuracy >= 0.5"), False),
-        (("accuracy >= 0.5", "accuracy <= 0.6"), False),
+        (("accuracy >= 0.5", "loss <= 0"), False),
         (
             ("accuracy >= 0.5", "model_bytes <= 100000", "accuracy[label=3] drop <= 0.5", "agreement[label=3] >= 0.5"),
             True,

@@ -8,6 +8,7 @@ import pytest
 from components.evaluation.gate import Gate
 from components.evaluation.gates import Gates, Measurable, Override
 from components.evaluation.task import Task
+from components.evaluation.task_metric import TaskMetric
 
 _DAY = datetime.date(2026, 12, 31)
 
@@ -233,6 +234,38 @@ def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, messag
     measurable = Measurable(metrics=("a",), slices=(("country",), ("country", "city")), facts=("model_bytes",))
     with pytest.raises(ValueError, match=message):
         measurable.require(Gates.of(text), _DAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("accuracy <= 0.9", "a worse model would keep it more easily, as SparseCategoricalAccuracy goes"),
+        ("accuracy rise <= 0.1", "a worse model would keep it more easily"),
+        (
+            "loss >= 0.1",
+            "a worse model would keep it more easily, as tf_keras.losses.SparseCategoricalCrossentropy goes",
+        ),
+        ("loss drop <= 0.1", "a worse model would keep it more easily"),
+        ("auc_class_1 <= 0.9", "a worse model would keep it more easily, as AUC goes"),
+    ],
+)
+def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str, message: str) -> None:
+    metrics = {
+        "accuracy": "SparseCategoricalAccuracy",
+        "loss": "tf_keras.losses.SparseCategoricalCrossentropy",
+        "auc": TaskMetric(class_name="AUC", class_ids=(1,)),
+        "mine": "my.module.Score",
+    }
+    task = Task(label_key="label", metrics=metrics)
+    with pytest.raises(ValueError, match=message):
+        task.require(Gates.of(text))
+    task.require(Gates.of("accuracy drop <= 0.1", "loss <= 1", "auc_class_1 >= 0.5", "mine <= 3", "mine drop <= 1"))
+
+
+def test_task_raises_when_the_interval_is_not_one_of_the_metric() -> None:
+    task = Task(label_key="label", metrics={"accuracy": "SparseTopKCategoricalAccuracy"})
+    with pytest.raises(ValueError, match="its interval is that of right decisions, which SparseTopK"):
+        task.require(Gates.of("accuracy drop <= 0.1 at 95%"))
 
 
 @pytest.mark.parametrize("kind", ["class", {"scores": "classes"}])

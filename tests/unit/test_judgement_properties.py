@@ -17,8 +17,7 @@ _DAY = datetime.date(2026, 6, 1)
 _SLICES: tuple[Slice, ...] = ((), (("label", "0"),), (("label", "1"),))
 _OTHERS = (FLOAT, LAST_BLESSED)
 
-# Every form of gate in which lower accuracy, higher loss, and so on, are worse. A user may also write 'accuracy <= x',
-# by which a better model is refused.
+# Every form of gate on these; those that a worse model keeps more easily, such as 'accuracy <= x', cannot be made.
 _FORMS = (
     "accuracy{cut} >= {share}",
     "loss{cut} <= {share}",
