@@ -31,8 +31,8 @@ from components.quantization.qat.export import TRANSFORM_SIGNATURE
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-# A model sees at most so many bytes of input at once, or the activations of large images would fill the memory.
-_CHUNK_BYTES = 4 * 2**20
+# A model sees at most so many bytes of input at once: with more its activations fill the caches, then the memory.
+_CHUNK_BYTES = 2**20
 # https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
 _PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
 
