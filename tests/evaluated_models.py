@@ -54,7 +54,7 @@ class EvaluatedModel(tf.Module):
         dense = self.dense.get_concrete_function(x=tf.TensorSpec([None, 4], tf.float32, name="x"))
         signatures = {"transform_features": self.transform, "serving_dense": dense}
         tf.saved_model.save(self, str(directory / "Format-Serving"), signatures=signatures)
-        return _artifact(directory)
+        return artifact_of(directory)
 
     def save_tflite(self, directory: Path) -> types.Artifact:
         dense = self.dense.get_concrete_function(x=tf.TensorSpec([1, 4], tf.float32, name="x"))
@@ -64,12 +64,15 @@ class EvaluatedModel(tf.Module):
         converter.representative_dataset = lambda: ([sample] for sample in samples)
         (directory / "Format-Serving").mkdir(parents=True)
         (directory / "Format-Serving" / "tflite").write_bytes(converter.convert())
-        return _artifact(directory)
+        return artifact_of(directory)
 
 
-def _artifact(directory: Path) -> types.Artifact:
+def artifact_of(directory: Path) -> types.Artifact:
+    """A model that says what it is of, as TFLiteIntConverter's do."""
     artifact = standard_artifacts.Model()
     artifact.uri = str(directory)
+    for name, value in {"pipeline": "tests", "task": "tests.task", "profile": "cpu"}.items():
+        artifact.set_string_custom_property(name, value)
     return artifact
 
 
