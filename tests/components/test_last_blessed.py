@@ -118,6 +118,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path, load_config("digits"))
 
 
+@pytest.mark.long
 def test_each_pipeline_is_held_against_its_own_last_blessed_model(store: Store) -> None:
     first = Ran(codes="holds, no_baseline", blessed=True, baselines=[])
     assert store.run("cats", "first") == first
@@ -131,6 +132,7 @@ def test_each_pipeline_is_held_against_its_own_last_blessed_model(store: Store) 
     assert store.run("cats", "second") == dataclasses.replace(held, baselines=["first"])
 
 
+@pytest.mark.long
 def test_other_labels_refuse_and_the_refused_model_is_no_baseline(store: Store) -> None:
     store.run("cats", "first")
     refused = Ran(codes="holds, incompatible_baseline", blessed=False, baselines=["first"])
