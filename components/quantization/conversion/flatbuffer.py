@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer_tables
 from components.quantization.conversion.flatbuffer_types import (
@@ -22,6 +21,7 @@ from components.quantization.conversion.flatbuffer_types import (
     packed_int4,
     unpacked_int4,
 )
+from components.quantization.conversion.tflite_schema import schema
 
 __all__ = [
     "Model",
