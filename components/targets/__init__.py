@@ -8,7 +8,7 @@ import collections
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
@@ -38,6 +38,7 @@ __all__ = [
     "OpCount",
     "OpMapping",
     "Options",
+    "Reporter",
     "Share",
     "Target",
     "analysis",
@@ -138,6 +139,9 @@ class Target(Protocol):
     def inspect(self, tflite: bytes) -> Mapping:
         """Says by documented rules where every op of the main subgraph would run.
 
+        What it depends on besides, such as a version, are keyword arguments with a default, each an option of
+        `python -m pipelines inspect`. It needs neither a compiler nor TensorFlow.
+
         Raises:
           ValueError: If the bytes are not a TFLite flatbuffer.
         """
@@ -170,6 +174,20 @@ class Target(Protocol):
         Raises:
           CompileError: If the compiler fails, or is missing and must not be.
           ValueError: If the bytes are not a TFLite flatbuffer, or the options none of the target's.
+        """
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """A target that knows more of a model than where its ops run, such as memory."""
+
+    def report(self, tflite: bytes, mapping: Mapping, **options: Any) -> CompileReport:
+        """Returns the report of a model that was not compiled.
+
+        Args:
+          tflite: The model.
+          mapping: What the target's `inspect` said of it.
+          **options: The keyword arguments that `inspect` was given.
         """
 
 
@@ -237,7 +255,7 @@ def with_figures(
     report: CompileReport, mapping: Mapping, tflite: bytes, edit: Callable[[str, str], str] = lambda op, status: ""
 ) -> CompileReport:
     """Returns a report with what follows from where each op runs: both shares, and the first breaking op."""
-    # They import TensorFlow, which takes seconds, and a pipeline's definition needs only the names of targets.
+    # They read flatbuffers, and a pipeline's definition needs only the names of targets.
     from components.quantization.conversion import flatbuffer
     from components.targets import _figures
 
