@@ -7,6 +7,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping as Table
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,6 +43,7 @@ __all__ = [
     "Share",
     "Target",
     "analysis",
+    "inspect_file",
     "load_target",
     "no_options",
     "report_schema",
@@ -233,6 +235,26 @@ def no_options(target: str, options: str) -> str:
     if options not in ("", "{}"):
         raise ValueError(f"options of target {target!r}: got {options}, expected none")
     return "{}"
+
+
+def inspect_file(target: Target, tflite: bytes, options: Table[str, str]) -> tuple[Mapping, CompileReport]:
+    """Says where every op of a file would run, and the report that follows, without running any compiler.
+
+    Args:
+      target: The target.
+      tflite: A TFLite flatbuffer.
+      options: Texts by name, of the keyword arguments that the target's `inspect` takes.
+
+    Raises:
+      ValueError: If the bytes are no TFLite flatbuffer, or the options none of the target's; lists all that is wrong.
+    """
+    from components.targets import _inspection
+
+    values = _inspection.values(target, options)
+    mapping = target.inspect(tflite, **values)
+    if isinstance(target, Reporter):
+        return mapping, target.report(tflite, mapping, **values)
+    return mapping, analysis(mapping, tflite)
 
 
 def analysis(

@@ -1,4 +1,4 @@
-"""Inspection of a file by any target, with the target's own options given as text."""
+"""Options of a target's inspection: the keyword arguments of its `inspect`, given as text."""
 
 import inspect
 import typing
@@ -11,46 +11,39 @@ from components import targets
 _BOOLEANS = {"true": True, "false": False}
 
 
-def inspect_file(
-    target: "targets.Target", tflite: bytes, options: Table[str, str]
-) -> "tuple[targets.Mapping, targets.CompileReport]":
-    """Says where every op of a file would run, and the report that follows, without running any compiler.
-
-    Args:
-      target: The target.
-      tflite: A TFLite flatbuffer.
-      options: Texts by name, of the keyword arguments that the target's `inspect` takes.
-
-    Raises:
-      ValueError: If the bytes are no TFLite flatbuffer, or the options none of the target's; lists all that is wrong.
-    """
-    values = _values(target, options)
-    mapping = target.inspect(tflite, **values)
-    if isinstance(target, targets.Reporter):
-        return mapping, target.report(tflite, mapping, **values)
-    return mapping, targets.analysis(mapping, tflite)
-
-
 def option_names(target: "targets.Target") -> tuple[str, ...]:
     """Returns the names of the options that the target's `inspect` takes."""
     parameters = inspect.signature(target.inspect).parameters.values()
     return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY and _readable(_hints(target)[one.name]))
 
 
-def _values(target: "targets.Target", options: Table[str, str]) -> dict[str, Any]:
+def values(target: "targets.Target", options: Table[str, str]) -> dict[str, Any]:
+    """Returns options of a target's inspection as the values that they stand for.
+
+    Args:
+      target: The target.
+      options: Texts by name.
+
+    Raises:
+      ValueError: If some are none of the target's; lists all that is wrong.
+
+    >>> values(targets.load_target("edge_tpu"), {"compiler_version": "14.1", "min_runtime_version": "13"})
+    {'compiler_version': '14.1', 'min_runtime_version': 13}
+    """
     names, hints = option_names(target), _hints(target)
-    values, wrong = {}, []
+    found: dict[str, Any] = {}
+    wrong = []
     for name, text in options.items():
         if name not in names:
             wrong.append(f"{name} is none of {', '.join(names) or 'them: it has none'}")
             continue
         try:
-            values[name] = _value(text, hints[name])
+            found[name] = _value(text, hints[name])
         except ValueError:
             wrong.append(f"{name}: got {text!r}, expected {_described(hints[name])}")
     if wrong:
         raise ValueError(f"options of target {target.name!r}: {'; '.join(wrong)}")
-    return values
+    return found
 
 
 def _hints(target: "targets.Target") -> dict[str, Any]:
