@@ -16,8 +16,8 @@ _PAGES = {
     "cpu": (
         "What XNNPACK runs",
         """The rules are those of TensorFlow 2.16 and say what `load_target("cpu").inspect(tflite)` counts as XNNPACK's.
-Every other builtin op runs on the CPU too, by a kernel of TFLite's own. Where TensorFlow can be imported, `compile` asks
-its interpreter instead; it may hand over less, for one op that it fails to prepare leaves the whole model to TFLite.""",
+Every other builtin op runs on the CPU too, by a kernel of TFLite's own. `compile` asks TensorFlow's interpreter, which
+may delegate less, of some models nothing at all.""",
         "xnnpack",
         "xnnpack",
         ("op", "types of its data"),
@@ -25,9 +25,9 @@ its interpreter instead; it may hand over less, for one op that it fails to prep
     "nnapi": (
         "What TFLite hands to NNAPI",
         """The rules are those of [TFLite's delegate](https://github.com/tensorflow/tensorflow/blob/002e5f47fa2ea99aa910ba83e66240c0cda8ff8a/tensorflow/lite/delegates/nnapi/nnapi_delegate.cc)
-and of [Android](https://developer.android.com/ndk/reference/group/neural-networks), and the statuses the delegate's. API
-levels 27 to 31 are Android 8.1 to 12. For API levels before 30 the delegate makes UINT8 of INT8 where it can; that is
-not counted, for a model of signed data belongs on phones that have them. A phone's driver may refuse more.""",
+and of [Android](https://developer.android.com/ndk/reference/group/neural-networks), and the statuses the delegate's.
+API levels 27 to 31 are Android 8.1 to 12. For API levels before 30 the delegate makes UINT8 of INT8 where it can; that
+is not counted, for a model of signed data belongs on phones that have them. A phone's driver may refuse more.""",
         "rules",
         "operations",
         ("op", "since API level", "highest version", "types of its first operand", "INT8 since"),
@@ -35,7 +35,10 @@ not counted, for a model of signed data belongs on phones that have them. A phon
     "tflm": (
         "What TensorFlow Lite for Microcontrollers runs",
         """The ops are those of [its resolver](https://github.com/tensorflow/tflite-micro/blob/0cc6f983266d1bd6f5d66f485c546e8cc80ad6a2/tensorflow/lite/micro/micro_mutable_op_resolver.h).
-It does not look at the version of an op. Which types a kernel has is in no list; optimized kernels have fewer.""",
+It does not look at the version of an op. Which types a kernel has is in no list; optimized kernels have fewer. A
+FULLY_CONNECTED with a scale per channel was computed wrongly, then
+[refused](https://github.com/tensorflow/tflite-micro/pull/2602), and is computed by newer reference kernels: for whoever
+does not know the version on the device, it is refused.""",
         "rules",
         "rules",
         ("op", "call of the resolver"),
