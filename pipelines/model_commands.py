@@ -173,9 +173,15 @@ def selftest(directory: Path, interpreter: str, max_lsb: float) -> None:
 
 
 def is_tflite(source: str) -> bool:
-    """Whether a source is, or claims to be, a .tflite file."""
+    """Whether a source is, or claims to be, a .tflite file.
+
+    Raises:
+      ValueError: If it is named like one and is no file.
+    """
     path = Path(source)
     if not path.is_file():
+        if path.suffix == ".tflite":
+            raise ValueError(f"{source}: got no file there, expected a .tflite file; check the path")
         return False
     with path.open("rb") as file:
         return path.suffix == ".tflite" or file.read(len(_IDENTIFIER) + 4)[4:] == _IDENTIFIER

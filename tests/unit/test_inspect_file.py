@@ -125,6 +125,12 @@ def test_inspect_ends_with_2_when_the_file_is_no_model(tmp_path: Path, content: 
     assert _inspect(path, "--target", target).exit_code == 2
 
 
+def test_inspect_ends_with_2_when_nothing_is_there(tmp_path: Path) -> None:
+    result = _inspect(tmp_path / "model.tflite", "--target", "tflm")
+    assert result.exit_code == 2
+    assert "expected a .tflite file" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_inspect_refuses_options_of_files_when_it_is_given_a_config() -> None:
     result = _inspect("digits", "--option", "api_level=30")
     assert result.exit_code == 2
