@@ -16,6 +16,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.kernels import KernelInterpreter
 from components.quantization.macs import macs
 from components.targets import load_target
+from components.targets.cpu.measuring import cpu_name
 
 _RUNS, _WARM_UP_RUNS = 50, 5
 _THREADS = 1
@@ -73,14 +74,7 @@ def _latency(tflite: bytes) -> dict[str, float | str]:
         seconds.append(time.perf_counter() - started)
     return {
         LATENCY: 1000 * statistics.median(seconds[_WARM_UP_RUNS:]),
-        "latency_host": f"{platform.node()} ({_cpu()})",
+        "latency_host": f"{platform.node()} ({cpu_name()})",
         "latency_kernels": interpreter.description,
         "latency_threads": str(_THREADS),
     }
-
-
-def _cpu() -> str:
-    """Name of the CPU, as Linux gives it."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()

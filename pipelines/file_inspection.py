@@ -1,68 +1,186 @@
-"""Shows what a .tflite file is, from anywhere: inputs and outputs, ops, and what its audit finds."""
+"""Shows what a .tflite file is, from anywhere: inputs and outputs, where each op runs, and what its audit finds.
 
-import collections
+Neither TensorFlow nor any compiler is imported or run: a file is read and rules are applied.
+"""
+
+import dataclasses
+import json
 import sys
+from collections.abc import Mapping as Table
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
-from pipelines.progress import silent
-
-_IDENTIFIER = b"TFL3"
-
-
-def is_tflite(source: str) -> bool:
-    """Whether a source is, or claims to be, a .tflite file."""
-    path = Path(source)
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return path.suffix == ".tflite" or file.read(8)[4:] == _IDENTIFIER
+from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.audit import Audit, audit
+from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
+from components.quantization.macs import macs
+from components.targets import CompileReport, Mapping, Share, inspect_file, load_target
+from pipelines.columns import print_line, print_table
 
 
-def inspect_file(source: str, target: str, as_json: bool, console: Console) -> int:
-    """Shows a file and its audit, or its audit alone as JSON.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FileRequest:
+    """What is asked of a file.
 
-    Args:
-      source: Path of the file.
-      target: Name of the target whose rules are checked, too.
-      as_json: Whether only the audit is written, as JSON.
-      console: Where to.
+    Attributes:
+      source: Its path.
+      target: Name of the target whose rules are applied.
+      options: Options of the target's inspection, as text, by name.
+      min_mapped_macs: The least share of the multiplications that the target must run, 0..1; None for any.
+      as_json: Whether JSON is written instead of text.
+    """
 
-    Returns:
-      The exit status: 0 if it is ready for the target, else 1.
+    source: str
+    target: str
+    options: Table[str, str] = dataclasses.field(default_factory=dict)
+    min_mapped_macs: float | None = None
+    as_json: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Inspected:
+    content: bytes
+    graph: flatbuffer.Subgraph
+    mapping: Mapping
+    report: CompileReport
+    audit: Audit
+
+
+def options_of(texts: tuple[str, ...]) -> dict[str, str]:
+    """Returns options by name, of texts such as "api_level=30".
 
     Raises:
-      ValueError: If it is no TFLite file, or a broken one.
+      ValueError: If a text has no "=", or a name occurs twice; lists them all.
     """
-    content = Path(source).read_bytes()
-    with silent():
-        from components.quantization.conversion import flatbuffer
-        from components.quantization.conversion.audit import audit
-        from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
-
-        found = audit(content, target)
-        graph = flatbuffer.read_subgraphs(content)[0]
-        floats = float_edges(graph)
-        inside = with_float_edges(found, graph, floats)
-    if as_json:
-        sys.stdout.write(found.to_json())
-        return int(not found.ready)
-    _print(console, f"{source}: {len(content):,} bytes, {found.ops} ops, target {target}", "bold")
-    for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        for tensor in (graph.tensors[index] for index in indices):
-            grid = f", scale {tensor.scale[0]:g}, zero point {tensor.zero_point[0]}" if tensor.scale else ""
-            _print(console, f"{kind} {tensor.name}: {tensor.dtype.lower()} {list(tensor.shape)}{grid}")
-    ops = collections.Counter(op.name for op in graph.ops)
-    _print(console, ", ".join(f"{count} {op}" for op, count in sorted(ops.items())))
-    _print(console, str(found), "" if found.ready else "red")
-    if inside.integer_only and not found.integer_only:
-        _print(console, f"but for {', '.join(floats)}, floats outside of one QUANTIZE or DEQUANTIZE: integer-only")
-    for note in found.notes:
-        _print(console, f"note: {note.op} {note.tensor}: {note.reason}", "yellow")
-    return int(not found.ready)
+    pairs = [text.partition("=") for text in texts]
+    names = [name for name, _, _ in pairs]
+    wrong = [text for text, (name, equals, _) in zip(texts, pairs, strict=True) if not (name and equals)]
+    wrong += sorted({f"{name} twice" for name in names if names.count(name) > 1})
+    if wrong:
+        raise ValueError(f"--option: got {', '.join(wrong)}, expected NAME=VALUE, each name once")
+    return {name: value for name, _, value in pairs}
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style), soft_wrap=True)
+def inspect_and_show_file(request: FileRequest, console: Console) -> int:
+    """Shows a file: op by op on the target or the CPU, and its audit; or all of it as JSON.
+
+    Returns:
+      The exit status: 0; 1 if the audit finds what prevents that the file runs on the target, or too few
+      multiplications do.
+
+    Raises:
+      ValueError: If it is no TFLite file, or a broken one, or the options are none of the target's.
+    """
+    content = Path(request.source).read_bytes()
+    mapping, report = inspect_file(load_target(request.target), content, request.options)
+    found = _Inspected(
+        content=content,
+        graph=flatbuffer.read_subgraphs(content)[0],
+        mapping=mapping,
+        report=report,
+        audit=audit(content, request.target),
+    )
+    share = _mapped_macs(report)
+    if request.as_json:
+        sys.stdout.write(_as_json(request, found))
+    else:
+        _show_edges(request, found, console)
+        _show_ops(found, console)
+        _show_report(report, share, console)
+        _show_audit(found, console)
+    enough = request.min_mapped_macs is None or share >= request.min_mapped_macs
+    if not enough and not request.as_json:
+        text = f"{share:.1%} of the multiplications run on {request.target}, expected {request.min_mapped_macs:.1%}"
+        print_line(console, text, "red")
+    return int(not found.audit.ready or not enough)
+
+
+def _mapped_macs(report: CompileReport) -> float:
+    """The target's share of the multiplications; without any, whether all ops are on the target."""
+    there, cpu = _both(report)
+    total = (there.macs or 0) + (cpu.macs or 0)
+    return (there.macs or 0) / total if total else float(not cpu.ops)
+
+
+def _both(report: CompileReport) -> tuple[Share, Share]:
+    return report.on_target or Share(ops=0), report.on_cpu or Share(ops=0)
+
+
+def _as_json(request: FileRequest, found: _Inspected) -> str:
+    """What the text says: where each op runs, the report of the schema of all targets, and the audit."""
+    result = {
+        "source": request.source,
+        "bytes": len(found.content),
+        "target": request.target,
+        "options": dict(request.options),
+        "mapped_macs": _mapped_macs(found.report),
+        "mapping": [dataclasses.asdict(op) for op in found.mapping.ops],
+        "report": json.loads(found.report.to_json()),
+        "audit": found.audit.to_dict(),
+    }
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+
+def _show_edges(request: FileRequest, found: _Inspected, console: Console) -> None:
+    options = "".join(f", {name} {value}" for name, value in request.options.items())
+    size = f"{len(found.content):,} bytes, {len(found.graph.ops)} ops"
+    print_line(console, f"{request.source}: {size}, target {request.target}{options}", "bold")
+    for kind, indices in (("input", found.graph.inputs), ("output", found.graph.outputs)):
+        for tensor in (found.graph.tensors[index] for index in indices):
+            grid = ""
+            if tensor.scale and tensor.zero_point:
+                grid = f", scale {tensor.scale[0]:g}, zero point {tensor.zero_point[0]}"
+            print_line(console, f"{kind} {tensor.name}: {tensor.dtype.lower()} {list(tensor.shape)}{grid}")
+
+
+def _show_ops(found: _Inspected, console: Console) -> None:
+    rows, styles = [], []
+    for op, placed in zip(found.graph.ops, found.mapping.ops, strict=True):
+        where = found.mapping.target if placed.on_target else "CPU"
+        why = f"{placed.status}: {placed.reason}" if placed.reason else placed.status
+        rows.append((str(op.index), placed.op, where, f"{macs(op, found.graph):,}", why))
+        styles.append("" if placed.on_target else "yellow")
+    print_table(console, ("index", "op", "runs on", "MACs", "why"), rows, styles)
+
+
+def _show_report(report: CompileReport, share: float, console: Console) -> None:
+    there, cpu = _both(report)
+    ops = f"{there.ops} of {there.ops + cpu.ops} ops run on {report.target}, by its rules"
+    print_line(console, ops, "" if there.ops else "red")
+    print_line(
+        console,
+        f"multiplications: {there.macs or 0:,} on {report.target} ({share:.1%}), {cpu.macs or 0:,} on the CPU;"
+        f" parameters: {there.parameters or 0:,} on {report.target}, {cpu.parameters or 0:,} on the CPU",
+    )
+    breaking = report.first_breaking_op
+    if breaking is not None:
+        layer = f", layer {breaking.layer}" if breaking.layer else ""
+        edit = f"; {breaking.edit}" if breaking.edit else ""
+        print_line(
+            console, f"first op not there: {breaking.index} {breaking.op}{layer}: {breaking.status}{edit}", "yellow"
+        )
+    memory = report.memory
+    basis = f" ({memory.basis})" if memory.basis else ""
+    for name, size in (
+        ("parameters cached on the target", memory.cached_bytes),
+        ("parameters streamed to the target", memory.streamed_bytes),
+        ("arena", memory.arena_bytes),
+    ):
+        if size is not None:
+            print_line(console, f"{name}: {size:,} bytes{basis}")
+    for name, value in report.measurements.items():
+        print_line(
+            console, f"{name.replace('_', ' ')}: {value:,g}" if value < 1 else f"{name.replace('_', ' ')}: {value:,.0f}"
+        )
+
+
+def _show_audit(found: _Inspected, console: Console) -> None:
+    floats = float_edges(found.graph)
+    inside = with_float_edges(found.audit, found.graph, floats)
+    console.print()
+    print_line(console, str(found.audit), "" if found.audit.ready else "red")
+    if inside.integer_only and not found.audit.integer_only:
+        print_line(console, f"but for {', '.join(floats)}, floats outside of one QUANTIZE or DEQUANTIZE: integer-only")
+    for note in found.audit.notes:
+        print_line(console, f"note: {note.op} {note.tensor}: {note.reason}", "yellow")

@@ -2,16 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.targets import Mapping, analysis, load_target, require_target
+from pipelines.columns import print_line, print_table
 from pipelines.configs import config_names, load_config
 from pipelines.progress import silent
 
@@ -94,11 +93,11 @@ def inspect_and_show(subject: Subject, console: Console) -> int:
     scheme = load_scheme(subject.scheme)
     with console.status("loading TensorFlow and the model"), silent():
         model = subject.load()
-    _print(console, f"{subject.source}: scheme {scheme.name}, target {subject.target}", "bold")
+    print_line(console, f"{subject.source}: scheme {scheme.name}, target {subject.target}", "bold")
     if not scheme.trained:
-        _print(console, f"scheme {scheme.name} is not trained: it is applied when a float model is converted")
+        print_line(console, f"scheme {scheme.name} is not trained: it is applied when a float model is converted")
     elif not _show_plan(subject, scheme, model, console):
-        _print(console, "Not converted: the target's ops are checked when no layer is blocked", "red")
+        print_line(console, "Not converted: the target's ops are checked when no layer is blocked", "red")
         return STOPPED_STATUS
     return _show_mapping(subject, scheme, model, console)
 
@@ -110,15 +109,15 @@ def _show_plan(subject: Subject, scheme: QuantizationScheme, model: Any, console
 
         found = plan(model, scheme, subject.target, subject.untrainable)
     rows = [(layer.name, layer.layer, layer.action, layer.reason) for layer in found.layers]
-    _table(console, ("layer", "class", "action", "how or why"), rows, [_STYLES.get(row[2], "") for row in rows])
+    print_table(console, ("layer", "class", "action", "how or why"), rows, [_STYLES.get(row[2], "") for row in rows])
     parameters, macs = (sum(getattr(layer, what) for layer in found.layers) for what in ("parameters", "macs"))
-    _print(
+    print_line(
         console,
         f"Trained as integers: {found.coverage:.1%} of {parameters:,} parameters, {found.mac_coverage:.1%} of"
         f" {macs:,} multiplications; layers calibrated: {len(found.calibrated)}, blocked: {len(found.blockers)}",
     )
     for layer in found.blockers:
-        _print(console, f"blocked: {layer.name} ({layer.layer}): {layer.reason}", "red")
+        print_line(console, f"blocked: {layer.name} ({layer.layer}): {layer.reason}", "red")
     return not found.blockers
 
 
@@ -134,7 +133,7 @@ def _show_mapping(subject: Subject, scheme: QuantizationScheme, model: Any, cons
         else:
             failure = ""
     if failure:
-        _print(console, f"Not converted: {failure}", "red")
+        print_line(console, f"Not converted: {failure}", "red")
         return STOPPED_STATUS
     mapping = load_target(subject.target).inspect(tflite)
     _show_ops(mapping, console)
@@ -146,23 +145,9 @@ def _show_ops(mapping: Mapping, console: Console) -> None:
     rows = [
         (count.op, str(count.count), mapping.target if count.on_target else "CPU", count.status) for count in counts
     ]
-    _table(console, ("op", "count", "runs on", "why"), rows, ["" if row.on_target else "yellow" for row in counts])
+    print_table(console, ("op", "count", "runs on", "why"), rows, ["" if row.on_target else "yellow" for row in counts])
     style = "" if mapping.on_target else "red"
-    _print(console, f"{mapping.on_target} of {len(mapping.ops)} ops run on {mapping.target}, by its rules", style)
+    print_line(console, f"{mapping.on_target} of {len(mapping.ops)} ops run on {mapping.target}, by its rules", style)
     left = [f"{op.index} {op.op}" for op in mapping.ops if not op.on_target]
     if left:
-        _print(console, f"not on {mapping.target}, by index: {', '.join(left)}", "yellow")
-
-
-def _table(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
-    """Prints aligned columns. Not a table of rich's, which would cut what is wider than the console."""
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads) - 1)]
-    console.print()
-    for row, style in zip((heads, *rows), ("bold", *styles), strict=True):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        console.print(Text("  ".join([*cells, row[-1]]), style), soft_wrap=True)
-    console.print()
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style), soft_wrap=True)
+        print_line(console, f"not on {mapping.target}, by index: {', '.join(left)}", "yellow")

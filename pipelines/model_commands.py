@@ -10,6 +10,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from components.quantization.qat.plan import Policy
 
+_IDENTIFIER = b"TFL3"  # behind the first four bytes of a file
+
 
 @click.command()
 @click.argument("source", metavar="CONFIG|MODEL|TFLITE")
@@ -20,22 +22,55 @@ if TYPE_CHECKING:
     type=click.Choice(["calibrate", "fail"]),
     help="What becomes of layers that cannot be trained; default: as the config's training says, else calibrate.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Of a .tflite file: write the audit alone, as JSON.")
-def inspect(source: str, scheme: str | None, target: str | None, untrainable: "Policy | None", as_json: bool) -> None:
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of a .tflite file: an option of the target, such as compiler_version=14.1 or api_level=29.",
+)
+@click.option(
+    "--min-mapped-macs",
+    type=click.FloatRange(0.0, 1.0),
+    help="Of a .tflite file: the least share of the multiplications that the target must run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Of a .tflite file: write mapping, report and audit as JSON.")
+def inspect(
+    source: str,
+    scheme: str | None,
+    target: str | None,
+    untrainable: "Policy | None",
+    options: tuple[str, ...],
+    min_mapped_macs: float | None,
+    as_json: bool,
+) -> None:
     """Shows what quantization will do to every layer of a model, and which of its ops the target will run.
 
-    Of a .tflite file, from wherever: whether it is integer-only, numerically sound and ready for the target, and what
-    prevents it, op by op.
+    Of a .tflite file, from wherever: where each op runs and why, multiplications, parameters and memory, the first op
+    that is not on the target and what to change; and whether the file is integer-only, numerically sound and ready for
+    the target. Nothing is compiled, and TensorFlow is not needed for it.
 
     The model is that of the config CONFIG, or MODEL: a .keras or .h5 file, or the directory of a SavedModel, of either
     Keras. Nothing is trained.
 
-    Exit status: 0 if nothing stands in the way, 1 if something does, 2 for a mistake in what was asked.
+    Exit status: 0 if nothing stands in the way, 1 if something does or less than --min-mapped-macs is on the target, 2
+    for a mistake in what was asked, a file that is no model among them.
     """
-    from pipelines.file_inspection import inspect_file, is_tflite
-
     if is_tflite(source):
-        sys.exit(inspect_file(source, target or "edge_tpu", as_json, Console(highlight=False)))
+        from pipelines.file_inspection import FileRequest, inspect_and_show_file, options_of
+
+        request = FileRequest(
+            source=source,
+            target=target or "edge_tpu",
+            options=options_of(options),
+            min_mapped_macs=min_mapped_macs,
+            as_json=as_json,
+        )
+        sys.exit(inspect_and_show_file(request, Console(highlight=False)))
+    if options or min_mapped_macs is not None or as_json:
+        raise ValueError(
+            f"{source}: got --option, --min-mapped-macs or --json, which are for a .tflite file; leave them out"
+        )
     from pipelines.inspection import inspect_and_show, subject_of
 
     sys.exit(inspect_and_show(subject_of(source, scheme, target, untrainable), Console(highlight=False)))
@@ -135,6 +170,21 @@ def selftest(directory: Path, interpreter: str, max_lsb: float) -> None:
     result = run_selftest(directory, interpreter=interpreter, max_lsb=max_lsb)
     click.echo(str(result))
     sys.exit(not result.passed)
+
+
+def is_tflite(source: str) -> bool:
+    """Whether a source is, or claims to be, a .tflite file.
+
+    Raises:
+      ValueError: If it is named like one and is no file.
+    """
+    path = Path(source)
+    if not path.is_file():
+        if path.suffix == ".tflite":
+            raise ValueError(f"{source}: got no file there, expected a .tflite file; check the path")
+        return False
+    with path.open("rb") as file:
+        return path.suffix == ".tflite" or file.read(len(_IDENTIFIER) + 4)[4:] == _IDENTIFIER
 
 
 COMMANDS = (inspect, convert, attribute, selftest)

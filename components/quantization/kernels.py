@@ -49,14 +49,15 @@ def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DT
     return quantized
 
 
-def load(tflite: bytes, kernels: Kernels = "default", keep_tensors: bool = False) -> Any:
-    """Returns a `tf.lite.Interpreter` of one thread with these kernels, its tensors allocated.
+def load(tflite: bytes, kernels: Kernels = "default", keep_tensors: bool = False, threads: int = 1) -> Any:
+    """Returns a `tf.lite.Interpreter` with these kernels, its tensors allocated.
 
     Args:
       tflite: A TFLite flatbuffer.
       kernels: "default" for those that an interpreter takes if nobody chooses, which is XNNPACK wherever it applies;
         "optimized" for TFLite's own for this CPU, without delegates; "reference" for its portable ones.
       keep_tensors: Whether intermediate tensors can be read after a run; those inside a delegate cannot.
+      threads: How many threads it may use.
 
     Raises:
       ValueError: If there are no such kernels, or the interpreter refuses the file.
@@ -65,7 +66,7 @@ def load(tflite: bytes, kernels: Kernels = "default", keep_tensors: bool = False
     try:
         interpreter = tf.lite.Interpreter(
             model_content=_registered(tflite) if kernels == "reference" else tflite,
-            num_threads=1,
+            num_threads=threads,
             experimental_op_resolver_type=_RESOLVERS[kernels],
             experimental_preserve_all_tensors=keep_tensors,
         )
@@ -82,7 +83,12 @@ def require_known(kernels: str, allowed: tuple[str, ...] = KERNELS) -> None:
 
 
 def delegated_ops(interpreter: Any) -> int:
-    """Returns how many ops of the main subgraph a delegate has taken over, 0 if there is none.
+    """Returns how many ops of the main subgraph a delegate has taken over, 0 if there is none."""
+    return len(delegated_op_indices(interpreter))
+
+
+def delegated_op_indices(interpreter: Any) -> frozenset[int]:
+    """Returns the ops of the main subgraph that a delegate has taken over, by their indices.
 
     The interpreter lists a delegate's nodes behind the ops, with the tensors at their edges; the ops that lead from one
     edge to the other are what the node runs.
@@ -99,7 +105,7 @@ def delegated_ops(interpreter: Any) -> int:
             if op is not None and op["index"] not in taken:
                 taken.add(op["index"])
                 wanted += [int(index) for index in op["inputs"] if int(index) not in fed]
-    return len(taken)
+    return frozenset(taken)
 
 
 def described(kernels: Kernels, interpreter: Any) -> str:

@@ -6,12 +6,22 @@ from components.quantization.conversion import flatbuffer
 
 
 def macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
-    """Returns how often an op multiplies and adds for one inference; 0 for one that is no convolution or product.
+    """Returns how often an op multiplies and adds for one inference.
 
     Args:
       op: An op of the graph.
       graph: The subgraph, of static shapes.
+
+    Returns:
+      0 for an op that is no convolution or product, and for one without the operands or dimensions that it must have.
     """
+    try:
+        return _macs(op, graph)
+    except (IndexError, ZeroDivisionError):  # of a broken file
+        return 0
+
+
+def _macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
     shapes = {index: graph.tensors[index].shape for index in (*op.inputs, *op.outputs) if index >= 0}
     output = math.prod(shapes[op.outputs[0]]) if op.outputs else 0
     if op.code == "CONV_2D":

@@ -7,8 +7,9 @@
 import collections
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping as Table
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
@@ -38,9 +39,11 @@ __all__ = [
     "OpCount",
     "OpMapping",
     "Options",
+    "Reporter",
     "Share",
     "Target",
     "analysis",
+    "inspect_file",
     "load_target",
     "no_options",
     "report_schema",
@@ -138,6 +141,9 @@ class Target(Protocol):
     def inspect(self, tflite: bytes) -> Mapping:
         """Says by documented rules where every op of the main subgraph would run.
 
+        What it depends on besides, such as a version, are keyword arguments with a default, each an option of
+        `python -m pipelines inspect`. It needs neither a compiler nor TensorFlow.
+
         Raises:
           ValueError: If the bytes are not a TFLite flatbuffer.
         """
@@ -170,6 +176,20 @@ class Target(Protocol):
         Raises:
           CompileError: If the compiler fails, or is missing and must not be.
           ValueError: If the bytes are not a TFLite flatbuffer, or the options none of the target's.
+        """
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """A target that knows more of a model than where its ops run, such as memory."""
+
+    def report(self, tflite: bytes, mapping: Mapping, **options: Any) -> CompileReport:
+        """Returns the report of a model that was not compiled.
+
+        Args:
+          tflite: The model.
+          mapping: What the target's `inspect` said of it.
+          **options: The keyword arguments that `inspect` was given.
         """
 
 
@@ -217,6 +237,26 @@ def no_options(target: str, options: str) -> str:
     return "{}"
 
 
+def inspect_file(target: Target, tflite: bytes, options: Table[str, str]) -> tuple[Mapping, CompileReport]:
+    """Says where every op of a file would run, and the report that follows, without running any compiler.
+
+    Args:
+      target: The target.
+      tflite: A TFLite flatbuffer.
+      options: Texts by name, of the keyword arguments that the target's `inspect` takes.
+
+    Raises:
+      ValueError: If the bytes are no TFLite flatbuffer, or the options none of the target's; lists all that is wrong.
+    """
+    from components.targets import _inspection
+
+    values = _inspection.values(target, options)
+    mapping = target.inspect(tflite, **values)
+    if isinstance(target, Reporter):
+        return mapping, target.report(tflite, mapping, **values)
+    return mapping, analysis(mapping, tflite)
+
+
 def analysis(
     mapping: Mapping, tflite: bytes | None = None, edit: Callable[[str, str], str] = lambda op, status: ""
 ) -> CompileReport:
@@ -237,7 +277,7 @@ def with_figures(
     report: CompileReport, mapping: Mapping, tflite: bytes, edit: Callable[[str, str], str] = lambda op, status: ""
 ) -> CompileReport:
     """Returns a report with what follows from where each op runs: both shares, and the first breaking op."""
-    # They import TensorFlow, which takes seconds, and a pipeline's definition needs only the names of targets.
+    # They read flatbuffers, and a pipeline's definition needs only the names of targets.
     from components.quantization.conversion import flatbuffer
     from components.targets import _figures
 

@@ -61,12 +61,14 @@ class Memory:
     Attributes:
       cached_bytes: Parameters that stay in the target's memory.
       streamed_bytes: Parameters that are sent for each inference.
-      arena_bytes: Room for activations.
+      arena_bytes: Room for activations, and for what a runtime keeps beside them.
+      basis: What the figures rest on, if not on a compiler.
     """
 
     cached_bytes: int | None = None
     streamed_bytes: int | None = None
     arena_bytes: int | None = None
+    basis: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

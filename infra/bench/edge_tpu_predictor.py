@@ -20,10 +20,10 @@ from typing import Any
 import click
 
 from components.quantization.conversion import flatbuffer
+from components.targets._operation import read_operations
 from components.targets.edge_tpu import mapping, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
-from components.targets.edge_tpu.operation import read_operations
 from components.targets.edge_tpu.parameter_memory import parameter_memory
 from components.targets.edge_tpu.rules import decide
 from infra.bench import results, shared_data

@@ -204,7 +204,7 @@ def test_inspect_shows_a_tflite_file_and_what_breaks_a_rule(saved: Path, tmp_pat
     bad = _invoke("inspect", tmp_path / "float.tflite", "--json")
     assert bad.exit_code == 1
     found: dict[str, Any] = json.loads(bad.output)
-    assert not found["integer_only"]
+    assert not found["audit"]["integer_only"]
     (tmp_path / "broken.tflite").write_bytes(b"TFL3 but nothing else")
     assert _invoke("inspect", tmp_path / "broken.tflite").exit_code == 2
 

@@ -33,6 +33,24 @@ def test_plain_modules_import_no_tfx() -> None:
     assert heavy.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["components.quantization", "components.targets", "pipelines.configs.digits"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "components.quantization",
+        "components.quantization.conversion.audit",
+        "components.quantization.conversion.flatbuffer",
+        "components.targets",
+        "pipelines.configs.digits",
+        "pipelines.file_inspection",
+    ],
+)
 def test_light_module_imports_no_tensorflow(module: str) -> None:
     assert _run(f"import sys, {module}; print('tensorflow' in sys.modules)").strip() == "False"
+
+
+def test_schema_is_that_of_tensorflow_wherever_it_comes_from() -> None:
+    ours = "from components.quantization.conversion.tflite_schema import schema as ours"
+    theirs = "from tensorflow.lite.python import schema_py_generated as theirs"
+    same = "print(vars(ours.BuiltinOperator).keys() == vars(theirs.BuiltinOperator).keys(), ours is theirs)"
+    assert _run(f"{ours}; {theirs}; {same}").split() == ["True", "False"]
+    assert _run(f"{theirs}; {ours}; {same}").split() == ["True", "True"]

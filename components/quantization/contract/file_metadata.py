@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.tflite_schema import schema
 
 ENTRY = "tfx_qat"
 _VERSION = 1

@@ -10,10 +10,10 @@ import copy
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit.rules import CHANNEL_AXIS
+from components.quantization.conversion.tflite_schema import schema
 
 # 64 bits with 16-bit activations.
 _DTYPES: dict[int, np.dtype[Any]] = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer_tables
 from components.quantization.conversion.flatbuffer_types import (
@@ -22,6 +21,7 @@ from components.quantization.conversion.flatbuffer_types import (
     packed_int4,
     unpacked_int4,
 )
+from components.quantization.conversion.tflite_schema import schema
 
 __all__ = [
     "Model",
@@ -322,11 +322,13 @@ def _read_tensor(index: int, tensor: flatbuffer_tables.Table, buffers: list[memo
     data = buffers[which] if which else None
     quantization = tensor.table(_TENSOR_QUANTIZATION)
     kind, shape = tensor.number(_TENSOR_TYPE, "<b"), tuple(tensor.numbers(_TENSOR_SHAPE, "<i4").tolist())
+    unknown = {i for i, size in enumerate(shape) if size < 0}
+    unknown |= {i for i, size in enumerate(tensor.numbers(_TENSOR_SIGNATURE, "<i4").tolist()) if size < 0}
     return Tensor(
         index=index,
         name=tensor.text(_TENSOR_NAME),
         shape=shape,
-        dynamic=min(shape, default=0) < 0 or bool((tensor.numbers(_TENSOR_SIGNATURE, "<i4") < 0).any()),
+        dynamic=bool(unknown),
         dtype=_TYPE_NAMES.get(kind, f"TYPE_{kind}"),
         scale=tuple(quantization.numbers(_QUANTIZATION_SCALE, "<f4").tolist()) if quantization else (),
         zero_point=tuple(quantization.numbers(_QUANTIZATION_ZERO, "<i8").tolist()) if quantization else (),
@@ -334,4 +336,5 @@ def _read_tensor(index: int, tensor: flatbuffer_tables.Table, buffers: list[memo
         quantized_dimension=quantization.number(_QUANTIZATION_AXIS, "<i") if quantization else 0,
         is_variable=bool(tensor.number(_TENSOR_VARIABLE, "<b")),
         is_sparse=tensor.table(_TENSOR_SPARSITY) is not None,
+        unknown_dimensions=tuple(sorted(unknown)),
     )

@@ -20,6 +20,7 @@ class Tensor:
       name: Its name.
       shape: Its shape, as stored.
       dynamic: Whether a dimension is unknown until run time.
+      unknown_dimensions: Which those are.
       dtype: The name of its type in the schema, for example "INT8".
       scale: Scales: one, or one per channel; empty if it is not quantized.
       zero_point: Zero points, as many as scales.
@@ -40,6 +41,7 @@ class Tensor:
     quantized_dimension: int = 0
     is_variable: bool = False
     is_sparse: bool = False
+    unknown_dimensions: tuple[int, ...] = ()
 
     @property
     def values(self) -> np.ndarray[Any, Any] | None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.tflite_schema import schema
 
 # The place of the data and of the bias among the inputs of each op, and the version that knows 16-bit data:
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/tools/versioning/op_version.cc

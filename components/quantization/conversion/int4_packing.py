@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.tflite_schema import schema
 
 # The version of each op that has a kernel for INT4 weights, and the first TensorFlow with all of them:
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/tools/versioning/runtime_version.cc

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.frozen_graph import freeze, put_constant
 from components.quantization.conversion.rewrites import lower_version
+from components.quantization.conversion.tflite_schema import schema
 
 LARGE = 2**16  # values; below that it is not worth while
 _LARGEST_CODE = 127

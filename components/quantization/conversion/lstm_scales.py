@@ -9,9 +9,8 @@ https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/ls
 import copy
 from typing import Any
 
-from tensorflow.lite.python import schema_py_generated as schema
-
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.tflite_schema import schema
 
 _LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _INPUTS = (20, 24)  # without and with layer normalization

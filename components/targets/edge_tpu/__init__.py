@@ -50,6 +50,29 @@ class EdgeTpu:
             multiple_subgraphs=multiple_subgraphs,
         )
 
+    def report(
+        self,
+        tflite: bytes,
+        mapping: Mapping,
+        *,
+        compiler_version: str = "16.0",
+        min_runtime_version: int | None = None,
+        multiple_subgraphs: bool = False,
+    ) -> CompileReport:
+        """Returns the report of a model of that predicted mapping, with the memory of its parameters."""
+        memory = parameter_memory(
+            tflite,
+            compiler_version=compiler_version,
+            min_runtime_version=min_runtime_version,
+            multiple_subgraphs=multiple_subgraphs,
+        )
+        return dataclasses.replace(
+            analysis(mapping, tflite, edit),
+            subgraphs=None if multiple_subgraphs else int(mapping.on_target > 0),
+            memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes),
+            measurements={"memory_confidence": memory.confidence},
+        )
+
     def check(self, scheme: QuantizationScheme) -> None:
         """Checks the scheme by the profile of the same name."""
         load_profile(self.name).check(scheme)
@@ -74,7 +97,9 @@ class EdgeTpu:
         program = find_program(wanted)
         if program is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
-            return CompiledModel(tflite=tflite, report=_analysis(tflite, wanted))
+            generation = wanted.generation()
+            predicted = self.inspect(tflite, **generation)
+            return CompiledModel(tflite=tflite, report=self.report(tflite, predicted, **generation))
         outcome = drive(_present(program, wanted), wanted, {_MODEL: tflite}, directory)
         return compiled_model(outcome, 0, output_names({_MODEL: tflite})[0], tflite, wanted)
 
@@ -149,19 +174,6 @@ class EdgeTpu:
 
 
 TARGET = EdgeTpu()
-
-
-def _analysis(tflite: bytes, options: CompilerOptions) -> CompileReport:
-    """The report of a model that was not compiled: what the compiler would say, as far as its public results tell."""
-    generation = options.generation()
-    predicted = mapping.predict(tflite, **generation)
-    memory = parameter_memory(tflite, **generation)
-    return dataclasses.replace(
-        analysis(predicted, tflite, edit),
-        subgraphs=None if options.enable_multiple_subgraphs else int(predicted.on_target > 0),
-        memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes),
-        measurements={"memory_confidence": memory.confidence},
-    )
 
 
 def _present(program: Program | None, options: CompilerOptions) -> Program:

@@ -7,7 +7,7 @@ known, and the value assumed is a round number of bytes of on-chip memory where 
 import dataclasses
 from collections.abc import Callable
 
-from components.targets.edge_tpu.operation import Operation, elements
+from components.targets._operation import Operation, elements
 
 # Ops refused for a long row, and their kin, which move data or map it value by value as well.
 _LONG_ROWS = frozenset({"CONCATENATION", "LOGISTIC", "QUANTIZE", "STRIDED_SLICE"})

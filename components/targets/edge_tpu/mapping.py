@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from components.quantization.conversion import flatbuffer
 from components.targets import Mapping, OpMapping
+from components.targets._operation import Operation, read_operations
 from components.targets.edge_tpu import generations, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
-from components.targets.edge_tpu.operation import Operation, read_operations
 from components.targets.edge_tpu.partition import kept_ops
 from components.targets.edge_tpu.rules import CERTAIN, DOCUMENTED, Decision, decide
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.flatbuffer import Tensor
+from components.targets._operation import Operation, elements, read_operations
 from components.targets.edge_tpu import mapping
-from components.targets.edge_tpu.operation import Operation, elements, read_operations
 
 _TILES = 16
 _ALIGNMENT = 64

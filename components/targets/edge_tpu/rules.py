@@ -9,10 +9,10 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
 
+from components.targets._operation import Operation, elements
 from components.targets.edge_tpu import generations, statuses
 from components.targets.edge_tpu.generations import SUPPORTED, Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
-from components.targets.edge_tpu.operation import Operation, elements
 
 # How sure a decision is. "Documented": no compiled model shows it. "Unknown": between what is known to map and what is
 # known to be refused, or beyond all sizes and versions that were seen.

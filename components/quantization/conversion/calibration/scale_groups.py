@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer, same_scale
+from components.quantization.conversion.tflite_schema import schema
 
 # MAXIMUM and MINIMUM are left to the converter, which takes the range of their result: a clip narrows the range of what
 # it clips.

@@ -7,7 +7,7 @@ https://github.com/tensorflow/tensorflow/blob/03f49db5a23ec2b22a59f3f3d72e574446
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorflow.lite.python import schema_py_generated as schema
+from components.quantization.conversion.tflite_schema import schema
 
 _INT8, _UINT8, _INT16 = schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16
 

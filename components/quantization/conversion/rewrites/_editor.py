@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.rewrites._content_versions import content_version
+from components.quantization.conversion.tflite_schema import schema
 
 _DTYPES: dict[int, str] = {
     schema.TensorType.INT8: "<i1",

@@ -6,9 +6,9 @@ https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/in
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion.rewrites._editor import GraphEditor
+from components.quantization.conversion.tflite_schema import schema
 
 CODES = ("QUANTIZE",)
 

@@ -11,9 +11,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.conversion.rewrites._editor import GraphEditor
+from components.quantization.conversion.tflite_schema import schema
 
 CODES = ("CONV_2D",)
 _CHANNEL_AXIS = 3

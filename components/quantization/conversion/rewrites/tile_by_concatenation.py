@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from tensorflow.lite.python import schema_py_generated as schema
-
 from components.quantization.conversion.rewrites._editor import GraphEditor
+from components.quantization.conversion.tflite_schema import schema
 
 CODES = ("TILE",)
 

@@ -6,9 +6,8 @@ multiplies by one and clips at the same steps as the fused one.
 
 from typing import Any
 
-from tensorflow.lite.python import schema_py_generated as schema
-
 from components.quantization.conversion.rewrites._editor import GraphEditor
+from components.quantization.conversion.tflite_schema import schema
 
 CODES = ("TRANSPOSE_CONV",)
 

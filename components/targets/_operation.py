@@ -32,12 +32,16 @@ PARAMETERS = {
 # Fields of the options of an op: their slots and formats in the schema.
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/schema/schema.fbs
 _OPTIONS = {
-    "AVERAGE_POOL_2D": {"activation": (5, "<b")},
+    "AVERAGE_POOL_2D": {"filter_width": (3, "<i"), "filter_height": (4, "<i"), "activation": (5, "<b")},
     "CONCATENATION": {"axis": (0, "<i"), "activation": (1, "<b")},
+    "CONV_2D": {"dilation_width": (4, "<i"), "dilation_height": (5, "<i")},
     "DEPTHWISE_CONV_2D": {"dilation_width": (5, "<i"), "dilation_height": (6, "<i")},
-    "FULLY_CONNECTED": {"weights_format": (1, "<b")},
+    "FULLY_CONNECTED": {"weights_format": (1, "<b"), "keep_num_dims": (2, "<b")},
+    "L2_NORMALIZATION": {"activation": (0, "<b")},
     "MAX_POOL_2D": {"activation": (5, "<b")},
     "PACK": {"axis": (1, "<i")},
+    "RESIZE_BILINEAR": {"align_corners": (2, "<b"), "half_pixel_centers": (3, "<b")},
+    "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "<b"), "half_pixel_centers": (1, "<b")},
     "STRIDED_SLICE": {"ellipsis_mask": (2, "<i"), "new_axis_mask": (3, "<i")},
 }
 _DEFAULTS = {"dilation_width": 1, "dilation_height": 1}

@@ -1,0 +1,36 @@
+"""Options of targets without a compiler, from JSON."""
+
+import dataclasses
+import json
+from typing import Any, TypeVar
+
+Chosen = TypeVar("Chosen")
+
+
+def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:
+    """Reads options, all or some of them; "" for the defaults.
+
+    Args:
+      target: Name of the target.
+      cls: A dataclass with a default for each option, of the type that the option has.
+      text: JSON of an object.
+
+    Raises:
+      ValueError: If the text is no such JSON; lists all that is wrong.
+    """
+    names = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    try:
+        values: Any = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"options of target {target!r}: {text!r} is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"options of target {target!r}: got {text}, expected an object such as {{}}")
+    wrong = [f"{name} is none of {', '.join(names)}" for name in values if name not in names]
+    wrong += [
+        f"{name}: got {value!r}, expected something like {names[name]!r}"
+        for name, value in values.items()
+        if name in names and type(value) is not type(names[name])
+    ]
+    if wrong:
+        raise ValueError(f"options of target {target!r}: {'; '.join(wrong)}")
+    return cls(**values)

@@ -1,0 +1,114 @@
+"""TensorFlow Lite for Microcontrollers, on a CPU without an operating system.
+
+It interprets the model as it is, so nothing is compiled: the artifact is a copy, and its report an analysis, which
+never claims to be a compilation. What a program needs besides is written into the directory of the compile: model.h and
+model.cc, the same bytes as an aligned array, and model_ops.h, which registers the ops that the model has.
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.profiles import load_profile
+from components.quantization.schemes import QuantizationScheme
+from components.targets import CompiledModel, CompileReport, Mapping, Memory, analysis
+from components.targets._operation import Operation
+from components.targets._options import options_from_json
+from components.targets._rules import by_rules
+from components.targets.tflm import arena
+from components.targets.tflm.c_array import c_array
+from components.targets.tflm.resolver import call, resolver_header
+from components.targets.tflm.rules import RULES, edit
+
+OPS_HEADER = "model_ops.h"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TflmOptions:
+    """How the source is written.
+
+    Attributes:
+      array_name: Name of the array in model.cc.
+    """
+
+    array_name: str = "g_model"
+
+    def __post_init__(self) -> None:
+        """Checks the name; raises ValueError if it is no identifier."""
+        if not re.fullmatch(r"[A-Za-z]\w*", self.array_name, re.ASCII):
+            raise ValueError(f"options of target 'tflm': array_name: got {self.array_name!r}, expected an identifier")
+
+    def to_json(self) -> str:
+        """Returns the canonical JSON. Part of a component's cache key."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+class Tflm:
+    """A microcontroller with TFLite Micro."""
+
+    name = "tflm"
+
+    def check(self, scheme: QuantizationScheme) -> None:
+        """Checks the scheme by the profile of the same name."""
+        load_profile(self.name).check(scheme)
+
+    def inspect(self, tflite: bytes) -> Mapping:
+        """Says which ops TFLite Micro has kernels for; its status is the call that registers the op."""
+        return by_rules(self.name, tflite, RULES, None, _registered)
+
+    def report(self, tflite: bytes, mapping: Mapping) -> CompileReport:
+        """Returns the analysis of a model of that mapping, with an estimate of its arena."""
+        found = arena.estimate(flatbuffer.read_subgraphs(tflite)[0])
+        report = analysis(mapping, tflite, edit)
+        if found is None:
+            return report
+        return dataclasses.replace(
+            report,
+            memory=Memory(arena_bytes=found.total_bytes, basis=arena.BASIS),
+            measurements={
+                "activation_bytes": float(found.activation_bytes),
+                "persistent_bytes": float(found.persistent_bytes),
+                "flash_bytes": float(len(tflite)),
+            },
+        )
+
+    def require_options(self, options: str) -> str:
+        """Reads `TflmOptions`."""
+        return options_from_json(self.name, TflmOptions, options).to_json()
+
+    def compiler_version(self, options: str = "") -> str:
+        """There is no compiler."""
+        del options
+        return ""
+
+    def compile(
+        self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None
+    ) -> CompiledModel:
+        """Passes the model on, and writes its C++ source into the directory."""
+        del when_missing
+        name = options_from_json(self.name, TflmOptions, options).array_name
+        report = self.report(tflite, self.inspect(tflite))
+        if directory is not None:
+            header = resolver_header(_all_operations(tflite), f"{name.upper()}_OPS_H_")
+            directory.mkdir(parents=True, exist_ok=True)
+            for file_name, content in {**c_array(tflite, name), OPS_HEADER: header.encode()}.items():
+                (directory / file_name).write_bytes(content)
+        return CompiledModel(tflite=tflite, report=report)
+
+
+TARGET = Tflm()
+
+
+def _registered(operation: Operation) -> str:
+    return call(operation) or ""
+
+
+def _all_operations(tflite: bytes) -> list[Operation]:
+    """The ops of all subgraphs; control flow runs those of others."""
+    return [
+        Operation(op=op, operands=(), outputs=(), options={})
+        for graph in flatbuffer.read_subgraphs(tflite)
+        for op in graph.ops
+    ]

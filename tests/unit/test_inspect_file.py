@@ -1,0 +1,163 @@
+"""`python -m pipelines inspect` of a .tflite file: what it says on each target, its exit status, and how fast it is."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from components.targets import load_target, report_schema, target_names
+from components.targets._inspection import option_names
+from pipelines.__main__ import main
+
+from edge_tpu_graphs import Net, chain
+
+# A process that starts on a busy machine; on an idle one it takes well below a second.
+_LONGEST_S = 4.0
+
+
+def _inspect(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+
+def _convolution() -> bytes:
+    """Two convolutions of 4 x 4 x 8 x 4 = 512 MACs, with an op between them that the Edge TPU does not have."""
+    net = Net()
+    tensors = [net.tensor(1, 4, 4, channels) for channels in (8, 4, 4, 4)]
+    for source, result, channels in ((0, 1, 8), (2, 3, 4)):
+        weights = net.tensor(4, 1, 1, channels, values=1)
+        net.op("CONV_2D", [tensors[source], weights, net.tensor(4, dtype="INT32", values=0)], [tensors[result]], 3)
+    operators = net._graph.operators
+    net.op("ABS", [tensors[1]], [tensors[2]])
+    operators.insert(1, operators.pop())
+    net._graph.inputs, net._graph.outputs = [tensors[0]], [tensors[3]]
+    return net.tflite()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(_convolution())
+    return path
+
+
+def test_inspect_shows_each_op_and_the_first_that_breaks(model: Path) -> None:
+    output = _inspect(model, "--target", "edge_tpu").output
+    rows = [line.split() for line in output.splitlines() if line[:1].isdigit() and " ops run on " not in line]
+    assert [row[:4] for row in rows] == [
+        ["0", "CONV_2D", "edge_tpu", "512"],
+        ["1", "ABS", "CPU", "0"],
+        ["2", "CONV_2D", "CPU", "256"],
+    ]
+    assert "1 of 3 ops run on edge_tpu" in output
+    assert (
+        "multiplications: 512 on edge_tpu (66.7%), 256 on the CPU; parameters: 36 on edge_tpu, 20 on the CPU" in output
+    )
+    assert "first op not there: 1 ABS: Operation not supported; replace it" in output
+    assert "parameters cached on the target: " in output
+
+
+@pytest.mark.parametrize(("least", "status"), [("0.66", 0), ("0.67", 1)])
+def test_inspect_ends_with_1_when_too_few_multiplications_are_mapped(model: Path, least: str, status: int) -> None:
+    # Whatever else the audit says of a graph that no converter made: the two differ in the share alone.
+    results = [_inspect(model, "--target", "edge_tpu", "--min-mapped-macs", share, "--json") for share in ("0", least)]
+    assert results[1].exit_code == max(results[0].exit_code, status)
+    text = _inspect(model, "--target", "edge_tpu", "--min-mapped-macs", least).output
+    assert ("66.7% of the multiplications run on edge_tpu, expected" in text) is bool(status)
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_inspect_writes_mapping_report_and_audit_as_json(model: Path, target: str) -> None:
+    result = _inspect(model, "--target", target, "--json")
+    found: dict[str, Any] = json.loads(result.output)
+    jsonschema.validate(found["report"], report_schema())
+    assert found["report"]["target"] == target
+    assert not found["report"]["compiled"]
+    assert [op["op"] for op in found["mapping"]] == ["CONV_2D", "ABS", "CONV_2D"]
+    assert result.exit_code == int(not found["audit"]["ready"])
+
+
+def test_inspect_takes_options_of_the_target(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(chain("RELU"))
+    mapped = [
+        json.loads(_inspect(path, "--target", "nnapi", "--json", "--option", f"api_level={level}").output)
+        for level in (29, 30)
+    ]
+    assert [found["mapping"][0]["on_target"] for found in mapped] == [False, True]
+    assert mapped[0]["options"] == {"api_level": "29"}
+    path.write_bytes(chain("TRANSPOSE"))
+    assert option_names(load_target("edge_tpu")) == ("compiler_version", "min_runtime_version", "multiple_subgraphs")
+    options = ("--option", "compiler_version=14.1", "--option", "min_runtime_version=none")
+    assert "target edge_tpu, compiler_version 14.1" in _inspect(path, *options).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--option", "api_level"], "--option: got api_level, expected NAME=VALUE"),
+        (["--option", "a=1", "--option", "a=2"], "a twice"),
+        (["--target", "tflm", "--option", "api_level=30"], "api_level is none of them: it has none"),
+        (["--target", "nnapi", "--option", "api_level=old"], "api_level: got 'old', expected an integer"),
+        (["--target", "nnapi", "--option", "api_level=12"], "api_level: got 12, expected one of 27"),
+        (["--option", "multiple_subgraphs=yes"], "expected true or false"),
+        (["--option", "min_runtime_version=x"], "expected an integer or none"),
+        (["--min-mapped-macs", "2"], "min-mapped-macs"),
+        (["--target", "moon"], "unknown target 'moon'"),
+    ],
+)
+def test_inspect_ends_with_2_when_asked_for_what_is_not_there(model: Path, arguments: list[str], message: str) -> None:
+    result = _inspect(model, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"TFL3", b"\x1c\x00\x00\x00TFL3" + bytes(30)])
+@pytest.mark.parametrize("target", target_names())
+def test_inspect_ends_with_2_when_the_file_is_no_model(tmp_path: Path, content: bytes, target: str) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    assert _inspect(path, "--target", target).exit_code == 2
+
+
+def test_inspect_ends_with_2_when_nothing_is_there(tmp_path: Path) -> None:
+    result = _inspect(tmp_path / "model.tflite", "--target", "tflm")
+    assert result.exit_code == 2
+    assert "expected a .tflite file" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_inspect_refuses_options_of_files_when_it_is_given_a_config() -> None:
+    result = _inspect("digits", "--option", "api_level=30")
+    assert result.exit_code == 2
+    assert "are for a .tflite file" in result.output
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_inspect_is_fast_and_imports_no_tensorflow(tmp_path: Path, target: str) -> None:
+    net = Net()
+    source, result = net.tensor(1, 2048), net.tensor(1, 2048)
+    weights = net.tensor(2048, 2048, values=1)
+    net.op("FULLY_CONNECTED", [source, weights, net.tensor(2048, dtype="INT32", values=0)], [result], 4)
+    net._graph.inputs, net._graph.outputs = [source], [result]
+    path = tmp_path / "model.tflite"
+    path.write_bytes(net.tflite())
+    assert path.stat().st_size > 4_000_000
+    program = (
+        "import sys; from pipelines.__main__ import main\n"
+        "try: main()\n"
+        "finally: print('heavy:', sorted({'tensorflow', 'keras', 'tf_keras', 'tfx', 'ethosu'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", program, "inspect", str(path), "--target", target]
+    times_s = []
+    for _ in range(3):
+        started = time.perf_counter()
+        run = subprocess.run(command, capture_output=True, text=True)
+        times_s.append(time.perf_counter() - started)
+        assert run.returncode in (0, 1), run.stderr
+        assert run.stdout.endswith("heavy: []\n"), run.stdout + run.stderr
+    assert min(times_s) < _LONGEST_S
