@@ -41,6 +41,7 @@ __all__ = [
     "Share",
     "Target",
     "analysis",
+    "layers",
     "load_target",
     "no_options",
     "report_schema",
@@ -215,6 +216,15 @@ def no_options(target: str, options: str) -> str:
     if options not in ("", "{}"):
         raise ValueError(f"options of target {target!r}: got {options}, expected none")
     return "{}"
+
+
+def layers(tflite: bytes) -> tuple[str, ...]:
+    """Returns of each op of the main subgraph the Keras layer that it comes from; "" where names do not tell."""
+    from components.quantization.conversion import flatbuffer
+    from components.targets import _figures
+
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    return tuple(_figures.layer_of(op, graph) for op in graph.ops)
 
 
 def analysis(

@@ -22,6 +22,7 @@ from components.quantization.qat.distribution import make_strategy, worker_dir
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.qat.preflight import PlannedConversion
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.splits import summarize_split, without_small_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
@@ -125,7 +126,7 @@ def _train_last_batch_of_one() -> TrainedModels:
 
     parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored")
     training = QuantizationAwareTraining(dataset, dataset, parameters)
-    return training.run(build, load_scheme("full_int8"), profile="edge_tpu")
+    return training.run(build, load_scheme("full_int8"), conversions=[PlannedConversion(profile="edge_tpu")])
 
 
 def _climb() -> TrainedModels:
