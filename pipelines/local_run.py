@@ -43,7 +43,7 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
     """
     log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
     with quiet(log_file) as console:
-        progress = Progress(console)
+        progress = Progress(console, 20 + max(len(plan.suffix) for plan in config.plans))
         try:
             _run(config, runner, console, progress, log_file)
         except Exception as error:

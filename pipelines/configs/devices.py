@@ -8,8 +8,8 @@ from pipelines.target_plan import TargetPlan
 
 CONFIG = dataclasses.replace(
     digits.CONFIG,
-    name="digits-targets",
-    root="runs/digits-targets",
+    name="devices",
+    root="runs/devices",
     training=dataclasses.replace(digits.CONFIG.training, float_epochs=8, qat_epochs=2),
     gates=Gates.of("accuracy >= 0.9", "accuracy drop <= 0.02"),
     attribution_examples=0,
