@@ -47,11 +47,3 @@ def test_run_ends_with_one_table_of_both_targets(run: Run) -> None:
     for line in (run.root / "targets.md").read_text().splitlines()[2:4]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert any(shown.split()[:3] == cells[:3] for shown in run.output.splitlines())
-
-
-def test_second_run_for_one_target_trains_nothing_anew(run: Run) -> None:
-    again = run_digits(run.root, "--target", "cpu", config="devices")
-    assert again.status == 0, again.output
-    assert "TargetCompiler-cpu" in again.output
-    assert "EdgeTPUCompiler-edge-tpu" not in again.output
-    assert not list((run.root / "artifacts").glob("QuantizeTrainer/model/*"))[1:], again.output

@@ -124,9 +124,18 @@ def _train_last_batch_of_one() -> TrainedModels:
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
-    parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored")
+    looks = []
+
+    def hold(tflite: bytes, when: str) -> None:
+        looks.append((tflite[4:8], when, tf.distribute.has_strategy()))
+
+    planned = PlannedConversion(profile="edge_tpu", hold=hold, gated=True)
+    parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored", probe_steps=3)
     training = QuantizationAwareTraining(dataset, dataset, parameters)
-    return training.run(build, load_scheme("full_int8"), conversions=[PlannedConversion(profile="edge_tpu")])
+    trained = training.run(build, load_scheme("full_int8"), conversions=[planned])
+    when = ("before anything was trained", "after 3 steps of qat training")
+    assert looks == [(b"TFL3", one, False) for one in when]
+    return trained
 
 
 def _climb() -> TrainedModels:
