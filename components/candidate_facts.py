@@ -1,21 +1,22 @@
 """What is known of an integer model as a file and on its target, for the gates that ask."""
 
+import dataclasses
 import logging
 import platform
 import statistics
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from components.evaluation import smoke
-from components.evaluation.gate import FIRST_CPU_OP, LATENCY
+from components.evaluation.gate import LATENCY, MODEL_BYTES, TARGET_BASIS
 from components.quantization.contract import TFLITE_FILE
-from components.quantization.conversion import flatbuffer
 from components.quantization.kernels import KernelInterpreter
-from components.quantization.macs import macs
-from components.targets import load_target
+from components.target_facts import target_facts
+from components.targets import analysis, load_target
 from components.targets.cpu.measuring import cpu_name
 
 _RUNS, _WARM_UP_RUNS = 50, 5
@@ -23,16 +24,20 @@ _THREADS = 1
 _LOGGER = logging.getLogger(__name__)
 
 
-def candidate_facts(serving: Path, target: str, names: Collection[str]) -> dict[str, float | str]:
+def candidate_facts(
+    serving: Path, target: str, names: Collection[str], report: Mapping[str, Any] | None = None
+) -> dict[str, float | str]:
     """Returns facts by name, as `Measurements.facts` has them; what takes time only if it is asked for.
 
     Args:
       serving: Directory of the model.
-      target: Name of the target, whose rules say where its ops run.
+      target: Name of the target.
       names: Of what gates ask for.
+      report: What TargetCompiler reported of the model, as JSON; without one, and where it does not say which ops run
+        where, the target's rules do.
     """
     tflite = (serving / TFLITE_FILE).read_bytes()
-    facts: dict[str, float | str] = {"model_bytes": float(len(tflite)), **_on_target(tflite, target)}
+    facts: dict[str, float | str] = {MODEL_BYTES: float(len(tflite)), **_on_target(tflite, target, report)}
     if "arena_bytes" in names:
         facts |= _arena(serving)
     if LATENCY in names:
@@ -49,15 +54,17 @@ def _arena(serving: Path) -> dict[str, float | str]:
         return {}
 
 
-def _on_target(tflite: bytes, target: str) -> dict[str, float | str]:
-    """Share of the multiplications on the target, and the first op that is not, as the target's rules predict it."""
-    graph = flatbuffer.read_subgraphs(tflite)[0]
-    mapped = load_target(target).inspect(tflite).ops
-    counts = [macs(op, graph) for op in graph.ops]
-    there = sum(count for count, op in zip(counts, mapped, strict=True) if op.on_target)
-    first = next((op.op for op in mapped if not op.on_target), "")
-    share = there / sum(counts) if sum(counts) else float(not first)
-    return {"macs_on_target": share, FIRST_CPU_OP: first}
+def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None) -> dict[str, float | str]:
+    """Share of the multiplications on the target, and the first op that ends its part."""
+    reported = target_facts(report) if report is not None else None
+    if reported is not None:
+        return reported
+    facts = target_facts(dataclasses.asdict(analysis(load_target(target).inspect(tflite), tflite)))
+    if facts is None:  # an analysis knows of each op where it runs
+        raise RuntimeError(f"the analysis for target {target!r} does not say which ops it takes")
+    if report is not None:
+        facts[TARGET_BASIS] = f"{facts[TARGET_BASIS]}, since the report of {report['tool']} does not say which ops"
+    return facts
 
 
 def _latency(tflite: bytes) -> dict[str, float | str]:

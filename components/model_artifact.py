@@ -3,6 +3,7 @@
 {uri}/
   Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`, with what a
                           device needs beside it
+  compile_report.json     of a compiled model: a CompileReport of components/targets
   facts.json              what is known of the model; the same as the artifact's custom properties
 """
 
@@ -13,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tfx import types
 from tfx.dsl.io import fileio
@@ -23,6 +25,7 @@ from components.quantization.contract import CONTRACT_FILE
 SERVING_DIR = path_utils.serving_model_dir("").strip("/")
 TFLITE_FILE = "tflite"  # the name that TFX's rewriter writes and TFMA's loader reads
 FACTS_FILE = "facts.json"
+COMPILE_REPORT_FILE = "compile_report.json"
 _PARTIAL_DIR = ".partial"
 
 Fact = str | int | float
@@ -45,6 +48,15 @@ def read_tflite(artifact: types.Artifact) -> bytes:
     with fileio.open(path, "rb") as file:
         content: bytes = file.read()
     return content
+
+
+def read_compile_report(artifact: types.Artifact) -> dict[str, Any] | None:
+    """Returns the report beside a compiled model; None if its maker left none."""
+    path = os.path.join(artifact.uri, COMPILE_REPORT_FILE)
+    if not fileio.exists(path):
+        return None
+    report: dict[str, Any] = json.loads(io_utils.read_string_file(path))
+    return report
 
 
 def serving_directory(directory: Path) -> Path:

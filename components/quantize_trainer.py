@@ -1,13 +1,14 @@
 """QuantizeTrainer: transformed examples -> a float model and its quantization-aware-trained copy."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components import example_files, model_artifact, trained_models
+from components import example_files, model_artifact, planned_target, trained_models
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import of_all_examples
+from components.planned_target import PlannedTarget
 from components.quantization import plugins, toolchain
 from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import io_dtypes
@@ -32,6 +34,7 @@ from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.targets import Options
 
 USER_FUNCTIONS = ("build_model", "input_fn")
 # A feature of the schema that is not in this environment is not there when the model serves.
@@ -50,6 +53,7 @@ class Executor(base_executor.BaseExecutor):
         """Stages the splits, trains, exports; writes no output if anything fails."""
         user = plugins.load_user_module(exec_properties["module"], USER_FUNCTIONS)
         scheme = QuantizationScheme.from_json(exec_properties["scheme"])
+        targets = planned_target.from_json(exec_properties["targets"])
         hyperparameters = _read_hyperparameters(input_dict.get("hyperparameters"))
         parameters = _training_parameters(exec_properties["training"], hyperparameters)
         # Workers that train together must find each other before anything else runs in TensorFlow.
@@ -76,11 +80,10 @@ class Executor(base_executor.BaseExecutor):
                 scheme,
                 _load_float(input_dict, "base_model"),
                 warm_start_model=_load_float(input_dict, "warm_start_model"),
-                ladder=_ladder_options(exec_properties),
+                ladder=_ladder_options(targets),
                 checkpoint_dir=checkpoints,
                 strategy=strategy,
-                profile=exec_properties["profile"],
-                io_dtype=io_dtypes.from_text(exec_properties["io_dtype"]),
+                conversions=[planned_target.conversion_of(one) for one in targets],
             )
             if not is_chief(strategy):
                 return
@@ -143,18 +146,35 @@ def _load_float(input_dict: dict[str, list[types.Artifact]], key: str) -> Any:
         return export.load_float_model(path)
 
 
-def _ladder_options(exec_properties: dict[str, Any]) -> LadderOptions | None:
-    gates = Gates.from_json(exec_properties["gates"])
-    if not gates.bounds:
+def _in_training(planned: PlannedTarget, scheme: QuantizationScheme, training: TrainingParameters) -> PlannedTarget:
+    """A target with the gates that a training holds, and no others: those of the evaluator are not its business."""
+    load_profile(planned.target).check(scheme)
+    io_dtypes.require(planned.io_dtype, scheme)
+    held = planned.gates.before_training()
+    if training.strategy == "auto":
+        held = dataclasses.replace(held, bounds=(*held.bounds, *planned.gates.before_evaluation().bounds))
+    return dataclasses.replace(planned, gates=held)
+
+
+def _ladder_options(targets: Sequence[PlannedTarget]) -> LadderOptions | None:
+    """When a ladder is content: its model must keep the gates of all targets, measured as the first one gets it."""
+    stops = list(dict.fromkeys(gates for gates in (one.gates.before_evaluation() for one in targets) if gates.bounds))
+    if not stops:
         return None
 
     def judge_rung(integer: Mapping[str, float], parent: Mapping[str, float]) -> tuple[bool, tuple[str, ...]]:
         measured = of_all_examples(integer, parent, int(integer[EXAMPLE_COUNT]))
-        verdict = judge(gates, measured, today())
-        return verdict.blessed, verdict.texts
+        verdicts = [judge(gates, measured, today()) for gates in stops]
+        texts = dict.fromkeys(text for verdict in verdicts for text in verdict.texts)
+        return all(verdict.blessed for verdict in verdicts), tuple(texts)
 
-    io_dtype = io_dtypes.from_text(exec_properties["io_dtype"])
-    return LadderOptions(judge=judge_rung, profile=exec_properties["profile"], io_dtype=io_dtype)
+    first, *others = targets
+    return LadderOptions(
+        judge=judge_rung,
+        profile=first.target,
+        io_dtype=first.io_dtype,
+        also_for=tuple((one.target, one.io_dtype) for one in others),
+    )
 
 
 def _serving_features(
@@ -183,9 +203,7 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
         "module_sha256": component_spec.ExecutionParameter(type=str),
         "scheme": component_spec.ExecutionParameter(type=str),
         "training": component_spec.ExecutionParameter(type=str),
-        "profile": component_spec.ExecutionParameter(type=str),
-        "io_dtype": component_spec.ExecutionParameter(type=str),
-        "gates": component_spec.ExecutionParameter(type=str),
+        "targets": component_spec.ExecutionParameter(type=str),
         "training_only": component_spec.ExecutionParameter(type=str),
         "train_split": component_spec.ExecutionParameter(type=str),
         "eval_split": component_spec.ExecutionParameter(type=str),
@@ -231,6 +249,8 @@ class QuantizeTrainer(base_component.BaseComponent):
         profile: str = "edge_tpu",
         io_dtype: io_dtypes.IoDtype = "",
         gates: Gates | None = None,
+        compiler_options: Options | None = None,
+        also_for: Sequence[PlannedTarget] = (),
         base_model: types.BaseChannel | None = None,
         warm_start_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
@@ -252,9 +272,12 @@ class QuantizeTrainer(base_component.BaseComponent):
           profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
             anything is trained.
           io_dtype: Type of the integer model's inputs and outputs, of all or by name; "" for the scheme's usual one.
-          gates: What a model of strategy "auto" must keep on the eval split, on metrics that build_model compiles the
-            model with, its loss, "agreement" and "example_count". Gates on slices, the last blessed model, paired
-            figures and the file are left to the evaluator.
+          gates: Of these, those on "macs_on_target", "first_cpu_op" and "model_bytes" are held against the model before
+            anything is trained, and again after so many steps of fine-tuning as the training says. With strategy
+            "auto" those on metrics that build_model compiles the model with, its loss, "agreement" and "example_count"
+            must be kept on the eval split. All others are left to the evaluator.
+          compiler_options: Options of the target's compiler, should gates be held by compiling; None for its defaults.
+          also_for: Further targets of the same trained model, each with types and gates of its own.
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.
           warm_start_model: An earlier model, integer, quantized or float, such as the last blessed one that a Resolver
             finds: float training begins with the weights of its float model, layer by layer where they fit.
@@ -263,18 +286,22 @@ class QuantizeTrainer(base_component.BaseComponent):
           eval_split: Name of the split to evaluate on.
 
         Raises:
-          ValueError: If the module, the scheme or a type is wrong, scheme and profile do not fit, or strategy "auto"
+          ValueError: If the module, the scheme or a type is wrong, a target cannot run the scheme, or strategy "auto"
             has no gate that it could stop at.
         """
         plugins.load_user_module(module, USER_FUNCTIONS)
         scheme, training = load_scheme(scheme), training or TrainingParameters()
-        load_profile(profile).check(scheme)
-        io_dtypes.require(io_dtype, scheme)
+        first = PlannedTarget(
+            target=profile,
+            io_dtype=io_dtype,
+            options=compiler_options.to_json() if compiler_options is not None else "",
+            gates=gates or Gates(),
+        )
+        planned = [_in_training(one, scheme, training) for one in (first, *also_for)]
         if not scheme.trained:
             raise ValueError(f"scheme {scheme.name!r} is not trained; TFLiteIntConverter applies it to a float model")
         labels = [label_key] if isinstance(label_key, str) else label_key.values()
-        to_stop_at = gates.before_evaluation() if gates and training.strategy == "auto" else Gates()
-        if training.strategy == "auto" and not to_stop_at.bounds:
+        if training.strategy == "auto" and not any(one.gates.before_evaluation().bounds for one in planned):
             raise ValueError(
                 "strategy 'auto' stops at the first model that keeps the gates; give at least one on a metric over all"
                 " examples, absolute or against the float model"
@@ -291,9 +318,7 @@ class QuantizeTrainer(base_component.BaseComponent):
                 module_sha256=toolchain.module_sha256(module),
                 scheme=scheme.to_json(),
                 training=training.to_json(),
-                profile=profile,
-                io_dtype=io_dtypes.as_text(io_dtype),
-                gates=to_stop_at.to_json(),
+                targets=planned_target.to_json(planned),
                 training_only=json.dumps(sorted({*labels, weight_key} - {""})),
                 train_split=train_split,
                 eval_split=eval_split,

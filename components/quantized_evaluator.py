@@ -83,7 +83,10 @@ class Executor(evaluator_executor.Executor):
             config, {name: model for name, model in models.items() if name not in left_out}
         )
         with model_artifact.local_serving(models[INTEGER]) as serving:
-            facts = candidate_facts(serving, exec_properties["target"], gates.metrics)
+            compiled = input_dict.get("compiled_model")
+            one = artifact_utils.get_single_instance(compiled) if compiled else None
+            report = model_artifact.read_compile_report(one) if one is not None else None
+            facts = candidate_facts(serving, exec_properties["target"], gates.metrics, report)
         facts |= _compilation(input_dict.get("compiled_model"))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
@@ -247,8 +250,9 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           fake_quant_model: The model with fake quantization that the integer model was made from, to be compared too.
           last_blessed_model: The integer model that was blessed last, to be compared too; may have no artifact yet. One
             of another pipeline, task or target is not compared, and refused by each gate against it.
-          compiled_model: What will be pushed; must have been made from `model`.
-          target: Name of the target, by whose rules gates are held against the share of the work that it takes.
+          compiled_model: What will be pushed; must have been made from `model`. Gates on the target are held against
+            the report beside it.
+          target: Name of the target, whose rules say what it takes where there is no such report.
           split: The split to evaluate on.
 
         Raises:

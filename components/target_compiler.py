@@ -12,7 +12,6 @@ from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
 from components.targets import CompileReport, Options, load_target, require_when_missing
 
-REPORT_FILE = "compile_report.json"
 COMPILER_DIR = "compiler"
 """Folder with what each run of the compiler wrote, verbatim."""
 
@@ -36,7 +35,7 @@ class Executor(base_executor.BaseExecutor):
                 tflite, exec_properties["when_missing"], exec_properties["options"], directory / COMPILER_DIR
             )
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
-            (directory / REPORT_FILE).write_text(model.report.to_json())
+            (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
                 **model_artifact.read_facts(source),  # scheme, versions and so on still hold
                 "kind": "compiled" if model.report.compiled else "not compiled",

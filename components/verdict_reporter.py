@@ -1,7 +1,8 @@
 """VerdictRecorder and RunReporter: what a run on a service came to, as a JSON file that outlives the run.
 
 {reports_uri}/
-  {run_id}.verdict.json   what the gates said and where the model was pushed, by VerdictRecorder, a task
+  {run_id}.verdict.json   what the gates said and where the model was pushed, by VerdictRecorder, a task; with several
+                          targets {run_id}.{target}.verdict.json, by a task for each
   {run_id}.json           how the run ended, with that verdict if it came so far, by RunReporter, the exit handler
 
 An exit handler gets no artifacts, and the tasks before it may come from the cache, so its run's directory need not hold
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -57,7 +59,7 @@ class RecorderExecutor(base_executor.BaseExecutor):
             "reasons": [*of_gates, *without_held(of_smoke_test)],
             "pushed_to": pushed.get_string_custom_property("pushed_destination") if is_pushed else "",
         }
-        _write(_file(exec_properties, "verdict.json"), verdict)
+        _write(_verdict_file(exec_properties, exec_properties.get("target") or ""), verdict)
 
 
 class ReporterExecutor(base_executor.BaseExecutor):
@@ -72,19 +74,28 @@ class ReporterExecutor(base_executor.BaseExecutor):
         """Puts the service's final status and the recorded verdict together."""
         given = exec_properties["final_status"]  # Vertex gives JSON, Kubeflow a structure
         status = json.loads(given) if isinstance(given, str) else json_format.MessageToDict(given)
-        recorded = _file(exec_properties, "verdict.json")
-        verdict = json.loads(io_utils.read_string_file(recorded)) if fileio.exists(recorded) else None
+        targets = json.loads(exec_properties.get("targets") or "[]")
+        verdicts = {target: _recorded(_verdict_file(exec_properties, target)) for target in targets or ("",)}
         report = {
             "run": exec_properties["run_id"],
             "job": status.get("pipelineJobResourceName", ""),
             "state": status.get("state", ""),
             "error": (status.get("error") or {}).get("message") or "",
-            "verdict": verdict,
+            **({"verdicts": verdicts} if targets else {"verdict": verdicts[""]}),
         }
         file = _file(exec_properties, "json")
         _write(file, report)
         level = logging.INFO if report["state"] in _WENT_WELL else logging.ERROR
         _LOGGER.log(level, "%s (report: %s)", summary_line(report), file)
+
+
+def _verdict_file(exec_properties: dict[str, Any], target: str) -> str:
+    return _file(exec_properties, f"{target}.verdict.json" if target else "verdict.json")
+
+
+def _recorded(file: str) -> dict[str, Any] | None:
+    """What was recorded; None if the run did not come so far."""
+    return json.loads(io_utils.read_string_file(file)) if fileio.exists(file) else None
 
 
 def _file(exec_properties: dict[str, Any], suffix: str) -> str:
@@ -104,6 +115,7 @@ class VerdictRecorderSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "reports_uri": component_spec.ExecutionParameter(type=str),
         "run_id": component_spec.ExecutionParameter(type=str),
+        "target": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
@@ -126,6 +138,7 @@ class VerdictRecorder(base_component.BaseComponent):
         infra_blessing: types.BaseChannel,
         pushed_model: types.BaseChannel,
         reports_uri: str,
+        target: str = "",
     ) -> None:
         """Declares the component.
 
@@ -134,6 +147,7 @@ class VerdictRecorder(base_component.BaseComponent):
           infra_blessing: The validator's.
           pushed_model: The Pusher's.
           reports_uri: Directory of the reports of all runs.
+          target: Name of the target, of several; "" for a pipeline with one.
         """
         super().__init__(
             VerdictRecorderSpec(
@@ -142,6 +156,7 @@ class VerdictRecorder(base_component.BaseComponent):
                 pushed_model=pushed_model,
                 reports_uri=reports_uri,
                 run_id=RUN_ID_PLACEHOLDER,
+                target=target or None,
             )
         )
 
@@ -153,6 +168,7 @@ class RunReporterSpec(component_spec.ComponentSpec):
         "reports_uri": component_spec.ExecutionParameter(type=str),
         "run_id": component_spec.ExecutionParameter(type=str),
         "final_status": component_spec.ExecutionParameter(type=str),
+        "targets": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS: dict[str, component_spec.ChannelParameter] = {}
     OUTPUTS: dict[str, component_spec.ChannelParameter] = {}
@@ -164,12 +180,18 @@ class RunReporter(base_component.BaseComponent):
     SPEC_CLASS = RunReporterSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReporterExecutor)
 
-    def __init__(self, *, reports_uri: str) -> None:
+    def __init__(self, *, reports_uri: str, targets: Sequence[str] = ()) -> None:
         """Declares the component.
 
         Args:
           reports_uri: Directory of the reports of all runs.
+          targets: Names of the targets, if there are several; one verdict is reported for each.
         """
         super().__init__(
-            RunReporterSpec(reports_uri=reports_uri, run_id=RUN_ID_PLACEHOLDER, final_status=FinalStatusStr())
+            RunReporterSpec(
+                reports_uri=reports_uri,
+                run_id=RUN_ID_PLACEHOLDER,
+                final_status=FinalStatusStr(),
+                targets=json.dumps(list(targets)) if targets else None,
+            )
         )

@@ -1,6 +1,7 @@
 """The command line: `python -m pipelines`."""
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -43,7 +44,7 @@ def _config_options(command: Any) -> Any:
         click.option(
             "--io-dtype", multiple=True, help="Type of inputs and outputs: of all, or of one, as image=uint8."
         ),
-        click.option("--target", help="Target to use instead of the config's."),
+        click.option("--target", help="Target to use instead of the config's; of several, the only one."),
         click.option("--scheme", help="Quantization scheme to use instead of the config's."),
         click.option("--strategy", help="How the float model becomes one of integers: qat, ptq or auto."),
         click.option(
@@ -82,11 +83,13 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
+    if target := changes.pop("target", None):
+        config = config.for_target(target)
     override = [changes.pop(name, empty) for name, empty in (("overridden", ()), ("because", ""), ("until", ""))]
     config = config.with_overrides(*override)
     for flag in ("bless_ungated", "require_compiled"):
         if changes.pop(flag, False):
-            config = dataclasses.replace(config, gates=dataclasses.replace(config.gates, **{flag: True}))
+            config = config.with_each_gates(functools.partial(dataclasses.replace, **{flag: True}))
     changed = {name: value for name, value in changes.items() if value not in (None, ())}
     if "io_dtype" in changed:
         from pipelines.conversion import io_dtypes_of

@@ -3,9 +3,8 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from components import targets
 from components.evaluation.gates import Gates, Override, parse_day
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
 from components.evaluation.smoke_settings import SmokeSettings
@@ -15,8 +14,10 @@ from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.targets import Options, require_target, require_when_missing
 from pipelines import tasks
 from pipelines.deployment import Deployment
+from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
 
 # It becomes a part of paths, and the name of a job on a service.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -37,6 +38,9 @@ class PipelineConfig:
       eval_buckets: The eval split is about one in this many examples.
       scheme: A quantization scheme, or the name of one that ships.
       target: Where the model will run.
+      targets: In place of `target`, `io_dtype`, `when_missing`, `compiler_options`, `push_dir` and `smoke`:
+        several targets of one trained model, each with its own of these, and perhaps gates; the first
+        one's last blessed model is that of a warm start.
       io_dtype: Type of the model's inputs and outputs, of all or by name: "int8" or "uint8", "int16" with 16-bit
         activations, "float32" to have the file quantize and dequantize by itself; "" for the usual one of the scheme.
       representative_examples: Examples that a float model would be calibrated with.
@@ -70,12 +74,13 @@ class PipelineConfig:
     eval_buckets: int = 5
     scheme: str | QuantizationScheme = "full_int8"
     target: str = "edge_tpu"
+    targets: tuple[TargetPlan, ...] = ()
     io_dtype: str | Mapping[str, str] = ""
     representative_examples: int = 300
     attribution_examples: int = 200
     conversion_cache_dir: str = ""
     when_missing: str = "analyze"
-    compiler_options: targets.Options | None = None
+    compiler_options: Options | None = None
     training: TrainingParameters = dataclasses.field(default_factory=TrainingParameters)
     warm_start: bool = False
     metrics: Mapping[str, str | TaskMetric] = dataclasses.field(
@@ -99,12 +104,13 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
         tasks.task_path(self.task)
-        targets.require_target(self.target)
         scheme = load_scheme(self.scheme)
-        load_profile(self.target).check(scheme)
-        io_dtypes.require(self.io_dtype, scheme)
-        targets.require_when_missing(self.when_missing)
-        wrong = []
+        if not self.targets:
+            require_target(self.target)
+            load_profile(self.target).check(scheme)
+            io_dtypes.require(self.io_dtype, scheme)
+            require_when_missing(self.when_missing)
+        wrong = self._wrong_targets(scheme)
         if not scheme.integer_only:
             wrong.append(f"scheme {scheme.name!r} computes in floats (one of integers; `convert` applies this one)")
         if not _NAME.fullmatch(self.name):
@@ -127,7 +133,37 @@ class PipelineConfig:
             wrong.append(f"also_compared={self.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
-        self.evaluation.require(self.gates)
+        for plan in self.plans:
+            self.evaluation.require(plan.gates)
+
+    def _wrong_targets(self, scheme: QuantizationScheme) -> list[str]:
+        """What is wrong with `targets`: all of it, each by the target's name."""
+        wrong = [f"targets: {plan.target}: {problem}" for plan in self.targets for problem in plan.problems(scheme)]
+        names = [plan.target for plan in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            wrong.append(f"targets: {', '.join(twice)} twice (one plan for each)")
+        if self.targets:
+            given = [name for name in _OF_ONE_TARGET if getattr(self, name) != _DEFAULTS[name]]
+            if given:
+                wrong.append(f"{', '.join(given)} beside targets (in the TargetPlan of each)")
+        pushed = [self._push_uri(plan) for plan in self.targets]
+        if len(set(pushed)) < len(pushed):
+            wrong.append("targets: two push into one directory (one push_dir for each)")
+        return wrong
+
+    @property
+    def plans(self) -> tuple[ResolvedPlan, ...]:
+        """What the trained model becomes: one plan for each target, with nothing left to the pipeline's own."""
+        if not self.targets:
+            simple = TargetPlan(**{name: getattr(self, name) for name in ("target", *_OF_ONE_TARGET)})
+            return (simple.resolved(self.gates, self.push_uri, ""),)
+        return tuple(
+            plan.resolved(self.gates, self._push_uri(plan), component_suffix(plan.target)) for plan in self.targets
+        )
+
+    def _push_uri(self, plan: TargetPlan) -> str:
+        return plan.push_dir or os.path.join(self.push_uri, plan.target)
 
     @property
     def evaluation(self) -> Task:
@@ -141,15 +177,14 @@ class PipelineConfig:
             models=(INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED),
         )
 
-    @property
-    def compared_models(self) -> frozenset[str]:
-        """Names of the models that the integer model is compared with."""
-        return self.gates.models | frozenset(self.also_compared)
+    def compared_models(self, plan: ResolvedPlan) -> frozenset[str]:
+        """Returns the names of the models that the integer model of a target is compared with."""
+        return plan.gates.models | frozenset(self.also_compared)
 
-    @property
-    def needs_last_blessed(self) -> bool:
-        """Whether the pipeline looks for the last blessed model."""
-        return self.warm_start or LAST_BLESSED in self.compared_models
+    def needs_last_blessed(self, plan: ResolvedPlan) -> bool:
+        """Returns whether the pipeline looks for the last blessed model of a target."""
+        warm_start = self.warm_start and plan.target == self.plans[0].target
+        return warm_start or LAST_BLESSED in self.compared_models(plan)
 
     @property
     def examples_uri(self) -> str:
@@ -188,7 +223,29 @@ class PipelineConfig:
         Raises:
           ValueError: If a text is no gate.
         """
-        return dataclasses.replace(self, gates=self.gates.updated(texts))
+        return self.with_each_gates(lambda gates: gates.updated(texts)) if texts else self
+
+    def with_each_gates(self, change: Callable[[Gates], Gates]) -> "PipelineConfig":
+        """Returns a copy in which the gates, and those of each target that has its own, are changed."""
+        plans = (
+            dataclasses.replace(plan, gates=change(plan.gates) if plan.gates is not None else None)
+            for plan in self.targets
+        )
+        return dataclasses.replace(self, gates=change(self.gates), targets=tuple(plans))
+
+    def for_target(self, name: str) -> "PipelineConfig":
+        """Returns a copy for one target: of several, that one alone; else that one instead.
+
+        Raises:
+          ValueError: If it is none of several.
+        """
+        if not self.targets:
+            return dataclasses.replace(self, target=name)
+        kept = tuple(plan for plan in self.targets if plan.target == name)
+        if not kept:
+            there = ", ".join(plan.target for plan in self.targets)
+            raise ValueError(f"config {self.name!r}: target {name!r} is none of its targets; there are {there}")
+        return dataclasses.replace(self, targets=kept)
 
     def with_overrides(self, names: tuple[str, ...], because: str, until: str) -> "PipelineConfig":
         """Returns a copy in which some gates need not be kept for a while.
@@ -206,4 +263,16 @@ class PipelineConfig:
         if not (names and because and until):
             raise ValueError("an override needs all of --override-gate, --because and --until")
         overrides = tuple(Override(gate=name, because=because, until=parse_day(until)) for name in names)
-        return dataclasses.replace(self, gates=dataclasses.replace(self.gates, overrides=overrides))
+        known = {str(gate) for plan in self.plans for gate in plan.gates.bounds}
+
+        def override(gates: Gates) -> Gates:
+            there = {str(gate) for gate in gates.bounds}
+            # One that is nowhere a gate is an error of all gates; one of other targets is none of these.
+            mine = tuple(one for one in overrides if one.gate in there or one.gate not in known)
+            return dataclasses.replace(gates, overrides=mine)
+
+        return self.with_each_gates(override)
+
+
+_OF_ONE_TARGET = ("io_dtype", "when_missing", "compiler_options", "push_dir", "smoke")
+_DEFAULTS = {field.name: getattr(TargetPlan(target=""), field.name, None) for field in dataclasses.fields(TargetPlan)}

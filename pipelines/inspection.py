@@ -65,7 +65,7 @@ def subject_of(source: str, scheme: str | None, target: str | None, untrainable:
     """
     if source in config_names():
         config = load_config(source)
-        scheme, target = scheme or config.scheme, target or config.target
+        scheme, target = scheme or config.scheme, target or config.plans[0].target
         untrainable, task = untrainable or config.training.untrainable, config.task
         require_target(target)
         load_profile(target).check(load_scheme(scheme))

@@ -26,8 +26,8 @@ Json = dict[str, Any]
 def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> Json:
     """Compiles a config's pipeline with TFX and puts its deployment in.
 
-    Tasks: the pipeline's components and VerdictRecorder, all inside the task `tfx-dag`, and RunReporter, which runs
-    when that has ended, however it ended.
+    Tasks: the pipeline's components and a VerdictRecorder for each target, all inside the task `tfx-dag`, and
+    RunReporter, which runs when that has ended, however it ended.
 
     Args:
       config: The config. Its root, examples and push_dir are object storage.
@@ -50,15 +50,20 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from pipelines.pipeline import pipeline_components
 
     components = pipeline_components(config, on_service=True)
-    validator, evaluator, pusher = components[-3:]
-    recorder = VerdictRecorder(
-        blessing=evaluator.outputs["blessing"],
-        infra_blessing=validator.outputs["blessing"],
-        pushed_model=pusher.outputs["pushed_model"],
-        reports_uri=config.reports_uri,
-    )
-    reporter = RunReporter(reports_uri=config.reports_uri)
-    ids = [component.id for component in (*components, recorder, reporter)]
+    by_id = {component.id: component for component in components}
+    recorders = [
+        VerdictRecorder(
+            blessing=by_id[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
+            infra_blessing=by_id[f"EdgeInfraValidator{plan.suffix}"].outputs["blessing"],
+            pushed_model=by_id[f"Pusher{plan.suffix}"].outputs["pushed_model"],
+            reports_uri=config.reports_uri,
+            target=plan.target if config.targets else "",
+        ).with_id(f"VerdictRecorder{plan.suffix}")
+        for plan in config.plans
+    ]
+    reporter = RunReporter(reports_uri=config.reports_uri, targets=[plan.target for plan in config.targets])
+    recorder_ids = [recorder.id for recorder in recorders]
+    ids = [*by_id, *recorder_ids, reporter.id]
     _check_component_ids(config, ids)
     deployment = config.deployment
     tfx_runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
@@ -72,7 +77,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     pipeline = Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=[*components, recorder],
+        components=[*components, *recorders],
         enable_cache=deployment.cache,
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
@@ -81,7 +86,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     if deployment.service_account:
         job["serviceAccount"] = deployment.service_account
     narrow_queries(job, config)
-    _deploy(config, job, runner, uncached=recorder.id)
+    _deploy(config, job, runner, uncached=recorder_ids)
     _check_placeholders(job)
     return job
 
@@ -204,6 +209,7 @@ def uri_problem(what: str, uri: str, schemes: tuple[str, ...]) -> str:
 
 def _check_config(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> None:
     directories = {"root": config.root, "examples": config.examples_dir, "push_dir": config.push_dir}
+    directories |= {f"push_dir of {plan.target}": plan.push_dir for plan in config.targets}
     problems = [uri_problem(what, uri, schemes) for what, uri in directories.items() if uri or what == "root"]
     if not config.deployment.image:
         problems.append("no image; set deployment.image or pass --image, see infra/Dockerfile")
@@ -223,7 +229,7 @@ def _check_component_ids(config: PipelineConfig, ids: list[str]) -> None:
         )
 
 
-def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: str) -> None:
+def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: list[str]) -> None:
     """Puts in what TFX's compiler does not: resources for every kind of component, retries, what is not cached.
 
     A task with a driver is cached by what the driver finds in the data; Kubeflow runs no drivers, so there it is not.
@@ -240,7 +246,7 @@ def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: str) -> No
                 "backoffDuration": f"{deployment.retry_backoff_s}s",
                 "backoffFactor": 2.0,
             }
-        if name == uncached or (runner == "kubeflow" and "lifecycle" in container):
+        if name in uncached or (runner == "kubeflow" and "lifecycle" in container):
             tasks[name].pop("cachingOptions", None)
 
 

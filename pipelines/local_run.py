@@ -3,7 +3,9 @@
 import re
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +15,9 @@ from components.evaluation.verdict import without_held
 from components.targets import CompileError
 from pipelines.config import PipelineConfig
 from pipelines.progress import Progress, quiet, watch
+
+if TYPE_CHECKING:
+    from pipelines.summary import RunSummary
 
 FAILED_STATUS = 1
 NOT_BLESSED_STATUS = 3
@@ -38,7 +43,7 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
     """
     log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
     with quiet(log_file) as console:
-        progress = Progress(console)
+        progress = Progress(console, 20 + max(len(plan.suffix) for plan in config.plans))
         try:
             _run(config, runner, console, progress, log_file)
         except Exception as error:
@@ -73,21 +78,46 @@ def _run(config: PipelineConfig, runner: str, console: Console, progress: Progre
 
 def _show(config: PipelineConfig, console: Console, metadata: str, started_s: float) -> int:
     from pipelines.metadata import MetadataStore
-    from pipelines.summary import cache_line, lineage_command, summarize, summary_rows
+    from pipelines.summary import cache_line, summarize
+    from pipelines.target_matrix import matrix_cells, row_of, write_matrix
 
-    summary = summarize(MetadataStore(config.metadata_path), config)
+    reader = MetadataStore(config.metadata_path)
+    summaries = [summarize(reader, config, plan.target) for plan in config.plans]
+    rows = [row_of(summary) for summary in summaries]
+    matrix = write_matrix(rows, config.root)
+    for summary in summaries:
+        _show_summary(summary, console, metadata)
+    if len(rows) > 1:
+        _show_table(matrix_cells(rows), console)
+        console.print(f"\nThe table, with reasons: {matrix}", highlight=False, soft_wrap=True)
+    console.print()
+    console.print(cache_line(summaries[0]) or "Nothing came from TFX's cache", highlight=False, soft_wrap=True)
+    console.print(f"Ran in {time.monotonic() - started_s:.1f} s, imports included", highlight=False)
+    for summary in summaries:
+        where = f" for {summary.target}" if len(summaries) > 1 else ""
+        not_kept = without_held(summary.reasons)
+        if summary.blessed and not_kept:
+            console.print(f"[yellow]Blessed{where}, but[/yellow]: " + escape("; ".join(not_kept)), soft_wrap=True)
+        if not summary.blessed:
+            reasons = escape("; ".join(summary.reasons))
+            console.print(f"[red]Not blessed{where}, not pushed[/red]: {reasons}", soft_wrap=True)
+    return 0 if all(summary.blessed for summary in summaries) else NOT_BLESSED_STATUS
+
+
+def _show_summary(summary: "RunSummary", console: Console, metadata: str) -> None:
+    from pipelines.summary import lineage_command, summary_rows
+
     rows = summary_rows(summary, lineage_command(summary, metadata))
     width = max(len(name) for name, _ in rows)
     console.print()
     for name, value in rows:
         # Not a table of rich's, which would fold paths and commands that one wants to copy.
         console.print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
+
+
+def _show_table(cells: Sequence[Sequence[str]], console: Console) -> None:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     console.print()
-    console.print(cache_line(summary) or "Nothing came from TFX's cache", highlight=False, soft_wrap=True)
-    console.print(f"Ran in {time.monotonic() - started_s:.1f} s, imports included", highlight=False)
-    not_kept = without_held(summary.reasons)
-    if summary.blessed and not_kept:
-        console.print("[yellow]Blessed, but[/yellow]: " + escape("; ".join(not_kept)), soft_wrap=True)
-    if not summary.blessed:
-        console.print("[red]Not blessed, not pushed[/red]: " + escape("; ".join(summary.reasons)), soft_wrap=True)
-    return 0 if summary.blessed else NOT_BLESSED_STATUS
+    for number, row in enumerate(cells):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        console.print(Text(line, "" if number else "bold"), soft_wrap=True)

@@ -1,5 +1,9 @@
-"""The pipeline: eleven components in a row, and before the trainer perhaps a Resolver."""
+"""The pipeline: eleven components in a row, and before the trainer perhaps a Resolver.
 
+With several targets those behind the trainer are there once for each, with the target in their ids.
+"""
+
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -14,6 +18,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
+from components.planned_target import PlannedTarget
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
@@ -23,6 +28,7 @@ from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
 from pipelines.config import PipelineConfig
 from pipelines.last_blessed import last_blessed
+from pipelines.target_plan import ResolvedPlan
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -42,7 +48,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
 
 
 def pipeline_components(config: PipelineConfig, on_service: bool = False) -> list[base_node.BaseNode]:
-    """Returns all components of a config's pipeline, the Pusher last.
+    """Returns all components of a config's pipeline.
 
     Args:
       config: The config.
@@ -98,39 +104,91 @@ def model_components(
 ) -> list[base_node.BaseNode]:
     """Returns the components that train, convert, compile, validate, evaluate and push, on those of `data_components`.
 
-    With a warm start, or where it is evaluated, the Resolver of the last blessed model is the first of them.
+    With a warm start, or where it is evaluated, the Resolvers of the last blessed models are the first of them.
     """
-    example_gen, _, schema_gen, _, transform = data
-    schema = schema_gen.outputs["schema"]
-    transformed = {
-        "examples": transform.outputs["transformed_examples"],
-        "transform_graph": transform.outputs["transform_graph"],
+    _, _, schema_gen, _, transform = data
+    resolvers = {
+        plan.target: last_blessed(config, plan, on_service) for plan in config.plans if config.needs_last_blessed(plan)
     }
-    resolvers = [last_blessed(config, on_service)] if config.needs_last_blessed else []
-    earlier_model = resolvers[0].outputs["model"] if resolvers else None
+    earlier = {target: resolver.outputs["model"] for target, resolver in resolvers.items()}
+    first, *others = (
+        PlannedTarget(
+            target=plan.target,
+            io_dtype=plan.io_dtype,
+            options=plan.compiler_options.to_json() if plan.compiler_options is not None else "",
+            gates=plan.gates,
+        )
+        for plan in config.plans
+    )
     trainer = QuantizeTrainer(
-        **transformed,
-        schema=schema,
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema_gen.outputs["schema"],
         module=tasks.task_path(config.task),
         label_key=config.label_key,
         weight_key=config.weight_key,
         scheme=config.scheme,
         training=config.training,
-        profile=config.target,
-        io_dtype=config.io_dtype,
-        gates=config.gates,
-        warm_start_model=earlier_model if config.warm_start else None,
+        profile=first.target,
+        io_dtype=first.io_dtype,
+        gates=first.gates,
+        compiler_options=config.plans[0].compiler_options,
+        also_for=others,
+        warm_start_model=earlier.get(first.target) if config.warm_start else None,
     )
+    behind = [
+        component
+        for plan in config.plans
+        for component in target_components(config, plan, data, trainer, earlier.get(plan.target)).all
+    ]
+    return [*resolvers.values(), trainer, *behind]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TargetComponents:
+    """What is behind the trainer for one target, as `target_components` makes it."""
+
+    converter: TFLiteIntConverter
+    compiler: TargetCompiler
+    validator: EdgeInfraValidator
+    evaluator: QuantizedEvaluator
+    pusher: standard.Pusher
+
+    @property
+    def all(self) -> tuple[base_node.BaseNode, ...]:
+        """All of them, in order."""
+        return self.converter, self.compiler, self.validator, self.evaluator, self.pusher
+
+
+def target_components(
+    config: PipelineConfig,
+    plan: ResolvedPlan,
+    data: list[base_node.BaseNode],
+    trainer: QuantizeTrainer,
+    earlier_model: types.BaseChannel | None,
+) -> TargetComponents:
+    """Returns the components that make and judge the model of one target.
+
+    Args:
+      config: The config.
+      plan: The target.
+      data: What `data_components` returned.
+      trainer: The trainer, of all targets.
+      earlier_model: The target's last blessed model; None if nobody asked for it.
+    """
+    example_gen, _, schema_gen, _, transform = data
+    compared = config.compared_models(plan)
     converter = TFLiteIntConverter(
-        **transformed,
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
         model=trainer.outputs["model"],
         float_model=trainer.outputs["float_model"],
-        schema=schema,
+        schema=schema_gen.outputs["schema"],
         raw_examples=example_gen.outputs["examples"],
         labels=tasks.labels(config.task),
         scheme=None if config.training.strategy == "auto" else config.scheme,
-        profile=config.target,
-        io_dtype=config.io_dtype,
+        profile=plan.target,
+        io_dtype=plan.io_dtype,
         representative_examples=config.representative_examples,
         seed=config.training.seed,
         label_key=config.label_key if isinstance(config.label_key, str) else "",
@@ -138,7 +196,7 @@ def model_components(
         cache_dir=os.path.abspath(config.conversion_cache) if config.conversion_cache else "",
         pipeline=config.name,
     )
-    compiler = _compiler(config, converter.outputs["tflite_model"])
+    compiler = _compiler(plan, converter.outputs["tflite_model"])
     evaluator = QuantizedEvaluator(
         examples=example_gen.outputs["examples"],
         model=converter.outputs["tflite_model"],
@@ -146,21 +204,21 @@ def model_components(
         compiled_model=compiler.outputs["compiled_model"],
         label_key=config.label_key,
         metrics=config.metrics,
-        gates=config.gates,
+        gates=plan.gates,
         slices=config.slices,
         label_kind=config.label_kind,
         weight_key=config.weight_key,
-        target=config.target,
-        fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in config.compared_models else None,
-        last_blessed_model=earlier_model if LAST_BLESSED in config.compared_models else None,
+        target=plan.target,
+        fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
+        last_blessed_model=earlier_model if LAST_BLESSED in compared else None,
     )
     validator = EdgeInfraValidator(
         model=converter.outputs["tflite_model"],
         compiled_model=compiler.outputs["compiled_model"],
-        profile=config.target,
-        settings=config.smoke,
+        profile=plan.target,
+        settings=plan.smoke,
     )
-    destination = pusher_pb2.PushDestination.Filesystem(base_directory=config.push_uri)
+    destination = pusher_pb2.PushDestination.Filesystem(base_directory=plan.push_uri)
     pusher = standard.Pusher(
         model=compiler.outputs["compiled_model"],
         model_blessing=evaluator.outputs["blessing"],
@@ -168,12 +226,18 @@ def model_components(
         push_destination=pusher_pb2.PushDestination(filesystem=destination),
         custom_executor_spec=executor_spec.ExecutorClassSpec(VersionedPush),
     )
-    return [*resolvers, trainer, converter, compiler, validator, evaluator, pusher]
+    made = TargetComponents(
+        converter=converter, compiler=compiler, validator=validator, evaluator=evaluator, pusher=pusher
+    )
+    if plan.suffix:
+        for component in made.all:
+            component.with_id(f"{component.id}{plan.suffix}")
+    return made
 
 
-def _compiler(config: PipelineConfig, model: types.BaseChannel) -> TargetCompiler:
-    if config.target == "edge_tpu":
-        return EdgeTPUCompiler(model=model, when_missing=config.when_missing, options=config.compiler_options)
+def _compiler(plan: ResolvedPlan, model: types.BaseChannel) -> TargetCompiler:
+    if plan.target == "edge_tpu":
+        return EdgeTPUCompiler(model=model, when_missing=plan.when_missing, options=plan.compiler_options)
     return TargetCompiler(
-        model=model, target=config.target, when_missing=config.when_missing, options=config.compiler_options
+        model=model, target=plan.target, when_missing=plan.when_missing, options=plan.compiler_options
     )

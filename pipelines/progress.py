@@ -24,11 +24,12 @@ class Progress(logging.Handler):
       current: The component that runs now, or ran last.
     """
 
-    def __init__(self, console: Console) -> None:
-        """Shows on the console."""
+    def __init__(self, console: Console, name_width: int = 20) -> None:
+        """Shows on the console, names of components in so many columns."""
         super().__init__(logging.INFO)
         self.current = ""
         self._console = console
+        self._name_width = name_width
         self._status = console.status("starting")
         self._cached = False
         self._started_s = 0.0
@@ -45,7 +46,7 @@ class Progress(logging.Handler):
         elif finished := _FINISHED.match(message):
             seconds = time.monotonic() - self._started_s
             how = "from cache" if self._cached else f"{seconds:6.1f} s"
-            self._console.print(f"[green]done[/green]  {finished.group(1):<20} {how}", highlight=False)
+            self._console.print(f"[green]done[/green]  {finished.group(1):<{self._name_width}} {how}", highlight=False)
 
     def stop(self) -> None:
         """Ends the display of what is running."""

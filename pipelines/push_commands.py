@@ -71,7 +71,11 @@ def _destination(where: str) -> "PushDestination":
     """Raises ValueError if nothing was pushed there."""
     from pipelines.configs import config_names, load_config
 
-    uri = load_config(where).push_uri if where in config_names() else where
+    uri = where
+    if where in config_names():
+        uri, *others = (plan.push_uri for plan in load_config(where).plans)
+        if others:
+            raise ValueError(f"{where}: pushes for several targets; give one directory: {', '.join((uri, *others))}")
     from components.push_destination import PushDestination
 
     destination = PushDestination(uri)

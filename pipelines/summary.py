@@ -37,6 +37,8 @@ class RunSummary:
       rung: How the model became one of integers: "ptq", "selective", "qat" or "mixed".
       rungs: What each rung of strategy "auto" cost and brought, one a line; empty with other strategies.
       warm_start: How many layers began with weights of the last blessed model; empty without a warm start.
+      report_uri: The compiled model, with its report beside it.
+      pushed_version: The version that was pushed; empty if none was.
       blessed: Whether all gates hold, and the model passed its smoke test.
       reasons: The gates with their figures, then what the smoke test found.
       pushed_to: The pushed file; empty if none was pushed.
@@ -56,6 +58,8 @@ class RunSummary:
     target: str
     compiled: bool
     compiler: str
+    report_uri: str
+    pushed_version: str
     rung: str
     rungs: tuple[str, ...]
     warm_start: str
@@ -67,14 +71,25 @@ class RunSummary:
     cached: tuple[str, ...]
 
 
-def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
+def summarize(reader: MetadataStore, config: PipelineConfig, target: str = "") -> RunSummary:
     """Reads the last run of a config's pipeline.
+
+    Args:
+      reader: ML Metadata.
+      config: The config.
+      target: Which of its targets; "" for the first.
 
     Raises:
       ValueError: If that run did not end with every component.
     """
     executions = reader.last_run(config.name)
-    outputs = {_name(execution, key): of[0] for execution in executions for key, of in execution.outputs.items()}
+    plan = next(plan for plan in config.plans if target in ("", plan.target))
+    outputs = {
+        _name(execution, key): of[0]
+        for execution in executions
+        if "".join(execution.component.partition("-")[1:]) in ("", plan.suffix)
+        for key, of in execution.outputs.items()
+    }
     needed = {"float_model", "model", "tflite_model", "compiled_model", "evaluation", "blessing", "pushed_model"}
     needed.add("infra_blessing")
     missing = sorted(needed - set(outputs))
@@ -98,6 +113,8 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
         target=str(compiled.properties["target"]),
         compiled=bool(compiled.properties["compiled"]),
         compiler=str(compiled.properties["compiler"]),
+        report_uri=compiled.uri,
+        pushed_version=str(pushed.properties.get("pushed_version", "")) if pushed.properties.get("pushed") == 1 else "",
         rung=str(outputs["model"].properties.get("kind", "")),
         rungs=_rungs(outputs["model"], of_output),
         warm_start=_warm_start(outputs["float_model"]),
@@ -112,7 +129,8 @@ def summarize(reader: MetadataStore, config: PipelineConfig) -> RunSummary:
 
 def _name(execution: ExecutionRecord, key: str) -> str:
     """The key of an output; the evaluator and the validator both have a blessing, as the stock ones do."""
-    return "infra_blessing" if (execution.component, key) == ("EdgeInfraValidator", "blessing") else key
+    kind = execution.component.partition("-")[0]
+    return "infra_blessing" if (kind, key) == ("EdgeInfraValidator", "blessing") else key
 
 
 def _number(artifact: ArtifactRecord, name: str) -> float:

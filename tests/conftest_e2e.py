@@ -42,10 +42,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pipelines", *arguments]
 
 
-def run_digits(root: Path, *arguments: str) -> Run:
-    """Runs the digits pipeline and waits for its end."""
+def run_digits(root: Path, *arguments: str, config: str = "digits") -> Run:
+    """Runs the digits pipeline, or that of another config, and waits for its end."""
     result = subprocess.run(
-        command("run", "digits", "--root", str(root), *arguments),
+        command("run", config, "--root", str(root), *arguments),
         capture_output=True,
         text=True,
         check=False,

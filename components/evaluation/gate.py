@@ -15,7 +15,11 @@ ANY_VALUE = "*"
 """As the value of a feature: every slice by that feature."""
 ACCURACY = "accuracy"
 LATENCY = "latency_ms"
+MACS_ON_TARGET = "macs_on_target"
 FIRST_CPU_OP = "first_cpu_op"
+TARGET_BASIS = "target_basis"
+"""Fact that says what the two before it are by: the target's compiler, or its rules."""
+MODEL_BYTES = "model_bytes"
 COMPILED = "compiled"
 """Fact of a model that `Gates.require_compiled` asks for: 1 if the target's own compiler made the file, else 0."""
 NO_OP = "none"
@@ -23,12 +27,14 @@ NO_OP = "none"
 
 # What is known of a metric that is not the user's: the kinds in which a worse model never keeps a gate more easily.
 FACTS: dict[str, tuple[Kind, ...]] = {
-    "model_bytes": ("at_most",),
+    MODEL_BYTES: ("at_most",),
     "arena_bytes": ("at_most",),
     LATENCY: ("at_most",),
-    "macs_on_target": ("at_least",),
+    MACS_ON_TARGET: ("at_least",),
     FIRST_CPU_OP: ("one_of",),
 }
+BEFORE_TRAINING = (MODEL_BYTES, MACS_ON_TARGET, FIRST_CPU_OP)
+"""Of the facts those that an untrained model shows: its ops and shapes are the trained one's."""
 PAIRED: dict[str, tuple[Kind, ...]] = {
     AGREEMENT: ("at_least",),
     "better": ("at_least",),

@@ -5,7 +5,7 @@ import datetime
 import json
 from collections.abc import Sequence
 
-from components.evaluation.gate import FACTS, PAIRED, Gate
+from components.evaluation.gate import BEFORE_TRAINING, FACTS, PAIRED, Gate
 from components.evaluation.measurements import FLOAT
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 
@@ -144,6 +144,12 @@ class Gates:
             if plain.slot not in kept or plain.bound < kept[plain.slot].bound:  # only a drop has a confidence
                 kept[plain.slot] = plain
         return Gates(bounds=tuple(kept.values()))
+
+    def before_training(self) -> "Gates":
+        """Returns what of the gates, and of their overrides, can be held against an untrained model."""
+        kept = tuple(gate for gate in self.bounds if gate.metric in BEFORE_TRAINING)
+        names = [str(gate) for gate in kept]
+        return Gates(bounds=kept, overrides=tuple(one for one in self.overrides if one.gate in names))
 
     def overrides_json(self) -> str:
         """Returns the overrides as a JSON list; "" if there are none."""

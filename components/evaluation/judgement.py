@@ -13,8 +13,10 @@ from components.evaluation.gate import (
     FACTS,
     FIRST_CPU_OP,
     LATENCY,
+    MACS_ON_TARGET,
     NO_OP,
     PAIRED,
+    TARGET_BASIS,
     Gate,
     slice_text,
 )
@@ -96,11 +98,13 @@ def _has_baseline(measured: Measurements) -> bool:
 def _of_fact(gate: Gate, measured: Measurements) -> Reason:
     if gate.metric not in measured.facts:
         return _fails(gate, "not_measured", f"{gate.metric} is not known")
-    value = measured.facts[gate.metric]
+    value, basis = measured.facts[gate.metric], ""
+    if gate.metric in (MACS_ON_TARGET, FIRST_CPU_OP) and measured.facts.get(TARGET_BASIS):
+        basis = f", {measured.facts[TARGET_BASIS]}"
     if gate.metric == FIRST_CPU_OP:
         name = str(value) or NO_OP
-        return _held(gate, name in gate.choices, name, f"{gate.metric} is {name}")
-    figures = f"{gate.metric} is {float(value):.12g}"
+        return _held(gate, name in gate.choices, name, f"{gate.metric} is {name}{basis}")
+    figures = f"{gate.metric} is {float(value):.12g}{basis}"
     if gate.metric == LATENCY:
         parts = [str(measured.facts.get(f"latency_{part}", "")) for part in ("host", "kernels", "threads")]
         if not all(parts):

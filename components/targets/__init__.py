@@ -44,6 +44,7 @@ __all__ = [
     "Target",
     "analysis",
     "inspect_file",
+    "layers",
     "load_target",
     "no_options",
     "report_schema",
@@ -255,6 +256,15 @@ def inspect_file(target: Target, tflite: bytes, options: Table[str, str]) -> tup
     if isinstance(target, Reporter):
         return mapping, target.report(tflite, mapping, **values)
     return mapping, analysis(mapping, tflite)
+
+
+def layers(tflite: bytes) -> tuple[str, ...]:
+    """Returns of each op of the main subgraph the Keras layer that it comes from; "" where names do not tell."""
+    from components.quantization.conversion import flatbuffer
+    from components.targets import _figures
+
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    return tuple(_figures.layer_of(op, graph) for op in graph.ops)
 
 
 def analysis(

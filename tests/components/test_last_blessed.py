@@ -24,14 +24,15 @@ from pipelines.configs import load_config
 from pipelines.last_blessed import last_blessed
 from pipelines.metadata import MetadataStore
 from pipelines.runners import load_runner
+from pipelines.target_plan import ResolvedPlan
 
 pytestmark = pytest.mark.slow
 _GATE = "accuracy drop vs last_blessed <= 0.05"
 
 
-def _unvalidated(config: PipelineConfig, on_service: bool) -> resolver.Resolver:
+def _unvalidated(config: PipelineConfig, plan: ResolvedPlan, on_service: bool) -> resolver.Resolver:
     """That of pipelines without a validator, as most here are."""
-    return last_blessed(config, on_service, validated=False)
+    return last_blessed(config, plan, on_service, validated=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ class Store:
             "integer": _import(model, self.root, standard_artifacts.Model, custom_properties=origin),
         }
         outputs = {name: node.outputs["result"] for name, node in nodes.items()}
-        found = find(config, on_service=False)
+        (plan,) = config.plans
+        found = find(config, plan, on_service=False)
         evaluator = QuantizedEvaluator(
             examples=outputs["examples"],
             model=outputs["integer"],
@@ -140,7 +142,7 @@ def test_other_labels_refuse_and_the_refused_model_is_no_baseline(store: Store) 
     assert store.run("cats", "relabelled") == refused
 
 
-def _stock(config: PipelineConfig, on_service: bool) -> resolver.Resolver:
+def _stock(config: PipelineConfig, plan: ResolvedPlan, on_service: bool) -> resolver.Resolver:
     return resolver.Resolver(
         strategy_class=LatestBlessedModelStrategy,
         model=types.Channel(type=standard_artifacts.Model),

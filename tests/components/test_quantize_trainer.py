@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.evaluation.gates import Gates
+from components.planned_target import PlannedTarget
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantize_trainer import QuantizeTrainer
 
@@ -166,3 +167,15 @@ def test_executor_raises_before_it_trains_when_the_model_can_never_be_converted(
         train(component, standard, tmp_path)
     assert not [record for record in caplog.records if "loss" in record.getMessage()]
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_executor_raises_before_it_trains_when_a_target_cannot_keep_its_gates(
+    trainer: Callable[..., QuantizeTrainer], standard: Artifacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = PlannedTarget(target="cpu", gates=Gates.of("model_bytes <= 100", "accuracy >= 0.9"))
+    component = trainer(gates=Gates.of("macs_on_target >= 0.95"), also_for=[small])
+    message = "cannot keep the gates of target 'cpu', tried before anything was trained: fails: model_bytes <= 100"
+    with caplog.at_level("INFO"), pytest.raises(ValueError, match=message) as raised:
+        train(component, standard, tmp_path)
+    assert "edge_tpu" not in str(raised.value)
+    assert not [record for record in caplog.records if "loss" in record.getMessage()]

@@ -314,16 +314,28 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
     compiled: int,
     code: str,
 ) -> None:
-    gates = dataclasses.replace(Gates.of("accuracy >= 0.1"), require_compiled=True)
+    gates = dataclasses.replace(Gates.of("accuracy >= 0.1", "macs_on_target >= 0.7"), require_compiled=True)
     with pytest.raises(ValueError, match="no compiled_model; connect TargetCompiler's output"):
         _component(channel, gates=gates)
     artifact = new_models(tmp_path, "compiled_model")["compiled_model"][0]
     artifact.set_int_custom_property("compiled", compiled)
     artifact.set_string_custom_property("parent_sha256", integer_model.get_string_custom_property("sha256"))
+    report = {
+        "compiled": bool(compiled),
+        "tool": "a compiler 1.0",
+        "on_target": {"ops": 3, "macs": 300},
+        "on_cpu": {"ops": 1, "macs": 100},
+        "first_breaking_op": {"op": "ELU"},
+    }
+    Path(artifact.uri).mkdir(parents=True, exist_ok=True)
+    (Path(artifact.uri) / "compile_report.json").write_text(json.dumps(report))
     component = _component(channel, gates=gates, compiled_model=_MODEL)
     outputs = _evaluate(component, standard, trained, integer_model, tmp_path, compiled_model=[artifact])
     blessing = outputs["blessing"][0]
     assert blessing.get_int_custom_property("blessed") == compiled
+    basis = f"{'' if compiled else 'predicted '}by a compiler 1.0"
+    held = f"holds: macs_on_target >= 0.7 (macs_on_target is 0.75, {basis})"
+    assert held in json.loads(blessing.get_string_custom_property("reasons"))
     assert code in blessing.get_string_custom_property("reason_codes").split(", ")
 
 

@@ -94,7 +94,8 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
     config = configs.load_config(name)
     assert config.name == name
     pipeline = create_pipeline(config)
-    assert [component.id for component in pipeline.components][-1] == "Pusher"
+    pushers = [component.id for component in pipeline.components][-len(config.plans) :]
+    assert sorted(pushers) == sorted(f"Pusher{plan.suffix}" for plan in config.plans)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
         ),
         (profiles.load_profile, "unknown target 'nothing': there are a311d, cpu, edge_tpu, ethos_u, nnapi, tflm"),
         (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
-        (configs.load_config, "unknown config 'nothing': there are digits"),
+        (configs.load_config, "unknown config 'nothing': there are devices, digits"),
         (tasks.load_task, "unknown task 'nothing': there are digits"),
         (lambda name: tasks.load_task(f"no.such.{name}"), "module 'no.such.nothing' cannot be imported"),
         (lambda name: tasks.load_task("pipelines.inputs"), "does not define RAW_FEATURE_SPEC, preprocessing_fn, "),

@@ -252,7 +252,7 @@ def test_mistakes_get_one_sentence_no_traceback_and_leave_nothing(tmp_path: Path
     (data / "part.tfrecord").write_bytes(b"this is no TFRecord file")
     root = ["--root", str(tmp_path / "root")]
     cases = {
-        ("run", "digts", *root): "unknown config 'digts': there are digits",
+        ("run", "digts", *root): "unknown config 'digts': there are devices, digits",
         (
             "run",
             "digits",

@@ -25,7 +25,33 @@ def test_facts_are_those_of_the_file_and_take_no_time_when_no_gate_asks(serving:
         "model_bytes": len(image_model()),
         "macs_on_target": 1.0,
         "first_cpu_op": "",
+        "target_basis": "predicted by static analysis",
     }
+
+
+@pytest.mark.parametrize(
+    ("cpu_ops", "cpu_macs", "first", "facts"),
+    [
+        (0, 0, None, (1.0, "", "by vela 4.0")),
+        (1, 25, {"op": "ELU"}, (0.75, "ELU", "by vela 4.0")),
+        (1, None, None, (1.0, "", "predicted by static analysis, since the report of vela 4.0 does not say which ops")),
+    ],
+    ids=["all", "some", "unknown"],
+)
+def test_facts_of_the_target_are_those_of_the_compiler_when_its_report_says_so(
+    serving: Path, cpu_ops: int, cpu_macs: int | None, first: dict[str, str] | None, facts: tuple[float, str, str]
+) -> None:
+    report = {
+        "compiled": True,
+        "tool": "vela 4.0",
+        "on_target": {"ops": 3, "macs": None if cpu_macs is None else 100 - cpu_macs},
+        "on_cpu": {"ops": cpu_ops, "macs": cpu_macs},
+        "first_breaking_op": first,
+    }
+    found = candidate_facts(serving, "edge_tpu", (), report)
+    assert (found["macs_on_target"], found["first_cpu_op"], found["target_basis"]) == facts
+    verdict = judge(Gates.of("macs_on_target >= 0.5"), Measurements(metrics={}, examples={}, facts=found), today())
+    assert verdict.texts == (f"holds: macs_on_target >= 0.5 (macs_on_target is {facts[0]:g}, {facts[2]})",)
 
 
 def test_latency_and_arena_are_measured_and_say_where_when_gates_ask(serving: Path) -> None:

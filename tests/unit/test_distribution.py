@@ -22,6 +22,7 @@ from components.quantization.qat.distribution import make_strategy, worker_dir
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.qat.preflight import PlannedConversion
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.splits import summarize_split, without_small_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
@@ -123,9 +124,18 @@ def _train_last_batch_of_one() -> TrainedModels:
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
-    parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored")
+    looks = []
+
+    def hold(tflite: bytes, when: str) -> None:
+        looks.append((tflite[4:8], when, tf.distribute.has_strategy()))
+
+    planned = PlannedConversion(profile="edge_tpu", hold=hold, gated=True)
+    parameters = TrainingParameters(float_epochs=2, qat_epochs=1, batch_size=8, distribution="mirrored", probe_steps=3)
     training = QuantizationAwareTraining(dataset, dataset, parameters)
-    return training.run(build, load_scheme("full_int8"), profile="edge_tpu")
+    trained = training.run(build, load_scheme("full_int8"), conversions=[planned])
+    when = ("before anything was trained", "after 3 steps of qat training")
+    assert looks == [(b"TFL3", one, False) for one in when]
+    return trained
 
 
 def _climb() -> TrainedModels:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from components.quantization.qat import checkpoints, training
 from components.quantization.qat.checkpoints import TrainingState
 from components.quantization.qat.fingerprint import training_fingerprint
 from components.quantization.qat.parameters import TrainingParameters
-from components.quantization.qat.preflight import preflight
+from components.quantization.qat.preflight import PlannedConversion, preflight
 from components.quantization.qat.progress import Progress
 from components.quantization.qat.random_state import random_states
 from components.quantization.qat.splits import SplitSummary
@@ -72,12 +72,12 @@ def _build() -> tf_keras.Model:
 
 
 def _train(
-    directory: Path | None, scheme: str = "full_int8", profile: str | None = None, **knobs: Any
+    directory: Path | None, scheme: str = "full_int8", conversions: Sequence[PlannedConversion] = (), **knobs: Any
 ) -> list[np.ndarray]:
     """Trains; returns all variables of the models, of their optimizers and of their random generators."""
     parameters = TrainingParameters(**{**KNOBS, **knobs})
     trained = QuantizationAwareTraining(_dataset, _dataset, parameters).run(
-        _build, load_scheme(scheme), checkpoint_dir=directory, profile=profile
+        _build, load_scheme(scheme), checkpoint_dir=directory, conversions=conversions
     )
     values = []
     for model in (trained.float_model, trained.quantized_model):
@@ -168,9 +168,9 @@ def test_run_tries_the_conversion_once_and_without_trace_when_it_is_killed_and_r
     monkeypatch.setattr(training, "preflight", counted)
     kill_at(7)
     with pytest.raises(Killed):
-        _train(tmp_path, profile="cpu")
+        _train(tmp_path, conversions=[PlannedConversion(profile="cpu")])
     kill_at(0)
-    _assert_equal(_train(tmp_path, profile="cpu"), uninterrupted)
+    _assert_equal(_train(tmp_path, conversions=[PlannedConversion(profile="cpu")]), uninterrupted)
     assert tried == ["cpu"]
 
 

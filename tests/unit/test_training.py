@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.qat.preflight import PlannedConversion
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import load_scheme
 
@@ -134,7 +135,7 @@ def test_run_raises_before_a_step_when_the_conversion_would_fail(scheme: str, io
 
     with pytest.raises(ValueError, match=message):
         QuantizationAwareTraining(data, data, TrainingParameters()).run(
-            _sloped, load_scheme(scheme), profile="cpu", io_dtype=io_dtype
+            _sloped, load_scheme(scheme), conversions=[PlannedConversion(profile="cpu", io_dtype=io_dtype or None)]
         )
     assert set(seeds) == {None}  # a pass that trains has a seed
 
@@ -149,7 +150,10 @@ def test_run_tries_the_conversion_and_changes_nothing_by_it(scheme: str, caplog:
 
     caplog.set_level(logging.INFO)
     training = QuantizationAwareTraining(_data(), _data(), TrainingParameters(float_epochs=1, qat_epochs=1))
-    tried, plain = (training.run(build, load_scheme(scheme), profile=profile) for profile in ("cpu", None))
+    tried, plain = (
+        training.run(build, load_scheme(scheme), conversions=conversions)
+        for conversions in ([PlannedConversion(profile="cpu")], [])
+    )
     assert sum("conversion tried without training in" in message for message in caplog.messages) == 1
     for one, other in ((tried.float_model, plain.float_model), (tried.quantized_model, plain.quantized_model)):
         assert all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))

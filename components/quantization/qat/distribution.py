@@ -10,6 +10,8 @@ again; they go on from the newest checkpoint that all of them have.
 import functools
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,18 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether it is anything but TensorFlow's default strategy."""
     with strategy.scope():
         return bool(tf.distribute.has_strategy())
+
+
+def outside_of_distribution(strategy: tf.distribute.Strategy, act: Callable[[], None]) -> None:
+    """Calls a function where no strategy is in scope: its models and variables are those of one device.
+
+    A scope cannot be left for a while, but it holds in its own thread alone.
+    """
+    if not is_distributed(strategy):
+        act()
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(act).result()
 
 
 def worker_dir(directory: Path | None, strategy: tf.distribute.Strategy) -> Path | None:

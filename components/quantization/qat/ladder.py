@@ -20,6 +20,8 @@ from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat import measurement
 from components.quantization.qat.calibration import calibrate
+from components.quantization.qat.preflight import PlannedConversion
+from components.quantization.qat.probe import make_probe
 from components.quantization.qat.sensitivity import sensitivities, worst
 from components.quantization.qat.session import FLOAT, TrainingSession
 from components.quantization.schemes import QuantizationScheme, load_scheme
@@ -44,11 +46,13 @@ class LadderOptions:
       judge: Says of an integer model's metrics on the eval split whether they are good enough.
       profile: Name of the target.
       io_dtype: Type of inputs and outputs, of all or by name; None for the scheme's usual one.
+      also_for: Further targets that a scheme must suit: their names, and types of inputs and outputs.
     """
 
     judge: Judge
     profile: str = "edge_tpu"
     io_dtype: io_dtypes.IoDtype = None
+    also_for: tuple[tuple[str, io_dtypes.IoDtype], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +109,12 @@ class Ladder:
     """The rungs over one trained float model."""
 
     def __init__(
-        self, session: TrainingSession, trained: tf_keras.Model, plain: tf_keras.Model, scheme: QuantizationScheme
+        self,
+        session: TrainingSession,
+        trained: tf_keras.Model,
+        plain: tf_keras.Model,
+        scheme: QuantizationScheme,
+        conversions: Sequence[PlannedConversion] = (),
     ) -> None:
         """Stands on the ground.
 
@@ -114,7 +123,9 @@ class Ladder:
           trained: The float model, in the session's strategy.
           plain: The same, undistributed and compiled.
           scheme: The scheme.
+          conversions: What a model is held against while it is fine-tuned.
         """
+        self._conversions = conversions
         self._session = session
         self._trained = trained
         self._plain = plain
@@ -238,7 +249,8 @@ class Ladder:
             tf_keras.utils.set_random_seed(session.parameters.seed)
             model = session.quantized(self._trained, scheme)
             with start(model):
-                session.fit(loop, model, teacher=self._trained)
+                probe = make_probe(session, loop, model, self._plain, scheme, self._conversions)
+                session.fit(loop, model, self._trained, probe)
         return session.undistributed_copy(loop, model, self._plain, scheme)
 
     def _more_bits(self) -> QuantizationScheme:
@@ -257,8 +269,9 @@ class Ladder:
             return f"left out: nothing has more bits than scheme {self._scheme.name}"
         try:
             scheme = self._more_bits()
-            load_profile(options.profile).check(scheme)
-            io_dtypes.require(options.io_dtype, scheme)
+            for profile, io_dtype in ((options.profile, options.io_dtype), *options.also_for):
+                load_profile(profile).check(scheme)
+                io_dtypes.require(io_dtype, scheme)
         except ValueError as error:
             return f"left out: {error}"
         return ""

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ from components.quantization.qat.checkpoints import (
     write_variables,
 )
 from components.quantization.qat.compilation import build_optimizer
-from components.quantization.qat.distribution import least_over_workers
+from components.quantization.qat.distribution import least_over_workers, outside_of_distribution
 from components.quantization.qat.early_stopping import EarlyStopping
 from components.quantization.qat.freezing import freeze_observers, require_finite_ranges, trainable_normalizations
 from components.quantization.qat.parameters import TrainingParameters
@@ -44,6 +44,8 @@ class LoopPlan:
       train_summary: That split.
       validation: The eval split, distributed.
       validation_steps: Steps of an evaluation.
+      probe: Called once in the loop, outside of any distribution; must leave the model alone. None for nothing.
+      probe_after: Step after which it is.
     """
 
     name: str
@@ -57,6 +59,8 @@ class LoopPlan:
     train_summary: SplitSummary
     validation: tf.data.Dataset
     validation_steps: int
+    probe: Callable[[], None] | None = None
+    probe_after: int = 0
 
     @property
     def epoch_steps(self) -> int:
@@ -193,6 +197,8 @@ class TrainingLoop:
         if state.total_steps == plan.freeze_normalization_after:
             self._train_normalizations(False)
             self._train_step = self._model.make_train_function(force=True)
+        if plan.probe is not None and state.total_steps == plan.probe_after:
+            outside_of_distribution(self._strategy, plan.probe)
         if plan.parameters.checkpoint_steps and not state.total_steps % plan.parameters.checkpoint_steps:
             self._check_loss(self._model.get_metrics_result())
             self._save()

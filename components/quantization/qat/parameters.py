@@ -43,6 +43,9 @@ class TrainingParameters:
         it brings out what the float model thinks of the wrong classes.
       checkpoint_steps: Steps between two checkpoints, besides one after each epoch; 0 for no more than those. Used only
         where a run has a directory for checkpoints.
+      probe_steps: Steps of fine-tuning after which the model is converted and held against the gates of its targets
+        again, since a compiler may take other weights otherwise than those at first; 0 for never. Without such gates
+        nothing is converted.
       distribution: "none", "mirrored" over this machine's accelerators, or "multi_worker_mirrored" over the machines
         that the environment variable TF_CONFIG lists.
       seed: Seed of initial weights, shuffles and dropout.
@@ -68,6 +71,7 @@ class TrainingParameters:
     distillation_weight: float = 0.0
     distillation_temperature: float = 1.0
     checkpoint_steps: int = 0
+    probe_steps: int = 20
     distribution: str = "none"
     seed: int = 1
 
@@ -119,6 +123,7 @@ _COUNTS = (
     "freeze_observers_after_steps",
     "freeze_batch_normalization_after_steps",
     "checkpoint_steps",
+    "probe_steps",
     "seed",
 )
 _ABOVE_ZERO = ("float_learning_rate", "qat_learning_rate", "distillation_temperature")

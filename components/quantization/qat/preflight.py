@@ -2,8 +2,9 @@
 
 import collections
 import contextlib
+import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,24 @@ _BATCHES = 2
 _EXAMPLES = 8
 _ANY_RANGE = (-1.0, 1.0)
 _ANY_WEIGHT = 0.1  # standard deviation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedConversion:
+    """One conversion that a model in training is meant for.
+
+    Attributes:
+      profile: Name of the target.
+      io_dtype: Type of inputs and outputs, of all or by name; None for the scheme's usual one.
+      hold: Looks at an integer model, given with when it was made, and raises ValueError if the target has no use for
+        it; None for nobody.
+      gated: Whether `hold` may refuse a model, so that it is worth to ask again during the training.
+    """
+
+    profile: str
+    io_dtype: IoDtype = None
+    hold: Callable[[bytes, str], None] | None = None
+    gated: bool = False
 
 
 def preflight(

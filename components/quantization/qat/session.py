@@ -111,13 +111,20 @@ class TrainingSession:
         steps = epochs * (self.parameters.train_steps or self._train_summary.batches)
         compile_as(model, self.build_model(), learning_rate, steps, self.parameters)
 
-    def fit(self, loop: str, model: tf_keras.Model, teacher: tf_keras.Model | None = None) -> None:
+    def fit(
+        self,
+        loop: str,
+        model: tf_keras.Model,
+        teacher: tf_keras.Model | None = None,
+        probe: Callable[[], None] | None = None,
+    ) -> None:
         """Trains a model, from where an attempt before left off; call it in the strategy's scope.
 
         Args:
           loop: "float", "qat", "selective" or "mixed".
           model: The model; compiled here.
           teacher: What it is distilled from, if the knobs say so.
+          probe: Called after as many steps as the knobs say; None for nothing.
         """
         (epochs, learning_rate), knobs, is_float = self._length(loop), self.parameters, loop == FLOAT
         self.compile(loop, model)
@@ -138,6 +145,8 @@ class TrainingSession:
             train_summary=self._train_summary,
             validation=self._validation(),
             validation_steps=self._validation_steps,
+            probe=probe,
+            probe_after=knobs.probe_steps,
         )
         log_dir = self._log_dir / loop if self._log_dir is not None and is_chief(self.strategy) else None
         directory = self._checkpoint_dir

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,13 +12,12 @@ import tf_keras
 
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 from components.quantization.autograph import leave_libraries_alone
-from components.quantization.conversion.io_dtypes import IoDtype
 from components.quantization.qat.compilation import refuse_mixed_precision
 from components.quantization.qat.distribution import is_distributed, make_strategy
 from components.quantization.qat.ladder import Climbed, Ladder, LadderOptions, Receipt, Rung
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.plan import QuantizationPlan, plan
-from components.quantization.qat.preflight import preflight, undisturbed
+from components.quantization.qat.preflight import PlannedConversion, preflight, undisturbed
 from components.quantization.qat.random_state import saveable_randomness
 from components.quantization.qat.session import FLOAT, BuildModel, TrainingSession
 from components.quantization.qat.splits import DatasetFn
@@ -84,8 +83,7 @@ class QuantizationAwareTraining:
         ladder: LadderOptions | None = None,
         checkpoint_dir: Path | None = None,
         strategy: tf.distribute.Strategy | None = None,
-        profile: str | None = None,
-        io_dtype: IoDtype = None,
+        conversions: Sequence[PlannedConversion] = (),
     ) -> TrainedModels:
         """Trains the float model, unless there is a base model, then quantizes it as the knob `strategy` says.
 
@@ -104,17 +102,17 @@ class QuantizationAwareTraining:
           checkpoint_dir: Where checkpoints are kept; the same for all attempts of a training, and best for no other.
             Whoever has saved the result deletes it: checkpoints.remove_checkpoints.
           strategy: Made before (distribution.make_strategy); by default it is made now.
-          profile: Name of the target that the result will be converted for: that is tried on the untrained model before
-            anything is trained, unless a checkpoint says that it was; None for the ladder's, or else not to try.
-          io_dtype: Type of inputs and outputs of that conversion, of all or by name; None for the ladder's, or else the
-            scheme's usual one.
+          conversions: What the result will be converted for: each is tried on the untrained model before anything is
+            trained, unless a checkpoint says that it was, and those with gates again after the knob `probe_steps`;
+            none for the ladder's.
 
         Returns:
           Models outside of any distribution; all workers get the same.
 
         Raises:
           ValueError: If a layer cannot be quantized or is not in float32, the conversion fails, a split is empty,
-            labels don't match the model, or a loss or range is not a number.
+            labels don't match the model, a target cannot use what it is converted to, or a loss or range is not a
+            number.
         """
         if base_model is not None and warm_start_model is not None:
             raise ValueError("got a base model, which is not trained, and a warm start model; pass one of them")
@@ -137,9 +135,9 @@ class QuantizationAwareTraining:
                 session.begin((model,) if base_model is None else (model, base_model), scheme, checkpoint_dir)
                 if ladder is not None and self._parameters.strategy == "auto":
                     _try_gates(ladder, session, model)
-            if ladder is not None:
-                profile, io_dtype = profile or ladder.profile, io_dtype or ladder.io_dtype
-            _try_conversion(session, base_model or model, scheme, profile, io_dtype)
+            if ladder is not None and not conversions:
+                conversions = (PlannedConversion(profile=ladder.profile, io_dtype=ladder.io_dtype),)
+            _try_conversions(session, base_model or model, scheme, conversions)
             with strategy.scope():
                 started = time.monotonic()
                 if base_model is None:
@@ -147,7 +145,8 @@ class QuantizationAwareTraining:
                 float_seconds = time.monotonic() - started
             trained = base_model or model
             plain = session.undistributed(model, base_model)
-            climbed, receipts = self._quantized(Ladder(session, trained, plain, scheme), ladder, float_seconds)
+            rungs = Ladder(session, trained, plain, scheme, conversions)
+            climbed, receipts = self._quantized(rungs, ladder, float_seconds)
             return TrainedModels(
                 float_model=plain,
                 quantized_model=climbed.model,
@@ -178,23 +177,41 @@ class QuantizationAwareTraining:
                 return ladder.step("qat"), ()
 
 
-def _try_conversion(
-    session: TrainingSession, model: tf_keras.Model, scheme: QuantizationScheme, profile: str | None, io_dtype: IoDtype
+def _try_conversions(
+    session: TrainingSession,
+    model: tf_keras.Model,
+    scheme: QuantizationScheme,
+    conversions: Sequence[PlannedConversion],
 ) -> None:
-    """Converts a quantized copy of the model without training: what the converter refuses, it refuses for good."""
-    if profile is None or session.resumes():
+    """Converts a quantized copy of the model without training: what converter or target refuse, they refuse for good.
+
+    Of all targets, before it raises.
+    """
+    if not conversions or session.resumes():
         return
     started = time.monotonic()
+    untrainable, refused = session.parameters.untrainable, []
     with undisturbed():
         if is_distributed(session.strategy):
             model = session.build_model()  # outside of the distribution
-        try:
-            preflight(model, scheme, profile, session.parameters.untrainable, io_dtype, [session.first_batch()])
-        except ValueError as error:
-            raise ValueError(
-                f"model {model.name!r} cannot be converted with scheme {scheme.name!r} for target {profile!r}, tried"
-                f" before anything was trained: {error}"
-            ) from error
+        for planned in conversions:
+            try:
+                tflite = preflight(
+                    model, scheme, planned.profile, untrainable, planned.io_dtype, [session.first_batch()]
+                )
+            except ValueError as error:
+                refused.append(
+                    f"model {model.name!r} cannot be converted with scheme {scheme.name!r} for target"
+                    f" {planned.profile!r}, tried before anything was trained: {error}"
+                )
+                continue
+            try:
+                if planned.hold is not None:
+                    planned.hold(tflite, "before anything was trained")
+            except ValueError as error:
+                refused.append(f"model {model.name!r} {error}")
+    if refused:
+        raise ValueError("; ".join(refused))
     _LOGGER.info("conversion tried without training in %.1f s", time.monotonic() - started)
 
 

@@ -1,0 +1,32 @@
+"""What gates may ask of a model on its target, from a report: of the target's compiler, or of an analysis by rules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.evaluation.gate import FIRST_CPU_OP, MACS_ON_TARGET, TARGET_BASIS
+
+
+def target_facts(report: Mapping[str, Any]) -> dict[str, float | str] | None:
+    """Returns the facts by name, as `Measurements.facts` has them, and what they are by.
+
+    Args:
+      report: A `CompileReport` as a dict, or its JSON.
+
+    Returns:
+      None if the report does not say: a compiler's table of ops need not tell which ones are meant.
+
+    >>> share = {"ops": 3, "macs": 30}
+    >>> breaking = {"op": "ELU"}
+    >>> fields = {"compiled": False, "tool": "static analysis", "first_breaking_op": breaking}
+    >>> target_facts({**fields, "on_target": share, "on_cpu": {"ops": 1, "macs": 10}})
+    {'macs_on_target': 0.75, 'first_cpu_op': 'ELU', 'target_basis': 'predicted by static analysis'}
+    """
+    there, cpu, breaking = report["on_target"], report["on_cpu"], report["first_breaking_op"]
+    basis = f"by {report['tool']}" if report["compiled"] else f"predicted by {report['tool']}"
+    if not cpu["ops"]:
+        return {MACS_ON_TARGET: 1.0, FIRST_CPU_OP: "", TARGET_BASIS: basis}
+    if there["macs"] is None or cpu["macs"] is None or breaking is None:
+        return None
+    macs = there["macs"] + cpu["macs"]
+    share = there["macs"] / macs if macs else 0.0
+    return {MACS_ON_TARGET: share, FIRST_CPU_OP: breaking["op"], TARGET_BASIS: basis}
