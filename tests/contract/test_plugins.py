@@ -50,6 +50,7 @@ def test_target_has_a_profile_and_the_name_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("name", targets.target_names())
 def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no compiler
+    monkeypatch.delenv("TFX_QAT_VELA", raising=False)
     tflite = convert(models.convolutional(), representative_dataset=[models.images(4)], profile=name)
     target = targets.load_target(name)
     mapping = target.inspect(tflite)
@@ -103,7 +104,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
         (schemes.load_scheme, "unknown scheme 'nothing': there are dynamic_range, float16, full_int8, "),
         (
             targets.load_target,
-            "unknown target 'nothing': there are cpu, edge_tpu; to add one, create components/targets",
+            "unknown target 'nothing': there are cpu, edge_tpu, ethos_u; to add one, create components/targets",
         ),
         (profiles.load_profile, "unknown target 'nothing': there are a311d, cpu, edge_tpu, ethos_u, nnapi, tflm"),
         (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
