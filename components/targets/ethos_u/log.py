@@ -57,5 +57,5 @@ def _read(lines: list[str]) -> Iterator[CpuOperation]:
                 break
             told.append(following.strip())
         status, tensor = _TENSOR.fullmatch(told[0].removeprefix(_REASON) if told else "").groups()  # type: ignore[union-attr]
-        constraint = " ".join(([tensor] if tensor else []) + told[1:]).replace(" - ", "; ")
+        constraint = " ".join(([tensor] if tensor else []) + told[1:]).replace(": - ", ": ").replace(" - ", "; ")
         yield CpuOperation(op=found["op"], output=found["output"], status=status, constraint=constraint)
