@@ -93,13 +93,20 @@ def eight_bit_weights(operation: Operation, family: str) -> str | None:
 
 
 def small_strides(operation: Operation, family: str) -> str | None:
-    """On Ethos-U55 and U65 strides are at most 3, in other than depthwise ops larger without padding and dilation."""
+    """On Ethos-U55 and U65 strides are at most 3, or larger without padding and dilation; of TRANSPOSE_CONV 1 or 2."""
     options = operation.options
     if family == U85 or "stride_width" not in options:
         return None
     largest = max(options["stride_width"], options["stride_height"])
     dilated = max(options.get("dilation_width", 1), options.get("dilation_height", 1)) > 1
-    free = operation.code != "DEPTHWISE_CONV_2D" and options["padding"] == _VALID and not dilated
+    if operation.code == "TRANSPOSE_CONV":
+        sizes = [t.shape[1:3] for t in (*operation.inputs, operation.weights) if t is not None]
+        allowed = [(1, 1), (2, 2)]
+        allowed += [(2, 1)] if all(shape[:1] == (1,) for shape in sizes) else []
+        allowed += [(1, 2)] if all(shape[1:] == (1,) for shape in sizes) else []
+        stride = options["stride_width"], options["stride_height"]
+        return None if stride in allowed else f"a stride of {stride[0]} x {stride[1]}"
+    free = operation.code != "DEPTHWISE_CONV_2D" and not dilated and not _is_padded(operation)
     return None if largest <= _MOST_STRIDE or free else f"a stride of {largest}"
 
 
@@ -109,7 +116,7 @@ def small_filters(operation: Operation, family: str) -> str | None:
     if "filter_height" not in options:
         return None
     width, height = options["filter_width"], options["filter_height"]
-    padded = operation.code == "AVERAGE_POOL_2D" and options["padding"] != _VALID
+    padded = operation.code == "AVERAGE_POOL_2D" and _is_padded(operation)
     most = (_MOST_PADDED_FILTER, _MOST_PADDED_FILTER) if padded else (2**16 // max(height, 1), _MOST_FILTER_HEIGHT)
     return None if width <= most[0] and height <= most[1] else f"{width} x {height}"
 
@@ -199,6 +206,20 @@ def decide(operation: Operation, family: str) -> Decision:
             )
     confidence = UNCHECKED if operation.code in ops.PARTLY_CHECKED else DOCUMENTED
     return Decision(on_npu=True, status=ON_NPU, reason="", confidence=confidence)
+
+
+def _is_padded(operation: Operation) -> bool:
+    """Whether zeros are added: padding "same" that adds none is none to Vela."""
+    options = operation.options
+    if options["padding"] == _VALID or not operation.inputs or len(operation.inputs[0].shape) != 4:
+        return options["padding"] != _VALID
+    kernel = operation.weights.shape[1:3] if operation.weights is not None else ()
+    filters = kernel or (options["filter_height"], options["filter_width"])
+    strides = (options["stride_height"], options["stride_width"])
+    return any(
+        (math.ceil(size / max(stride, 1)) - 1) * stride + width > size
+        for size, stride, width in zip(operation.inputs[0].shape[1:3], strides, filters, strict=True)
+    )
 
 
 def _dtype(tensors: Iterable[Tensor]) -> str | None:
