@@ -17,7 +17,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import audit
 from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 
-_COMPILED_OPS = frozenset({"edgetpu-custom-op", "ethos-u"})
+_COMPILED_OP = "edgetpu-custom-op"
 # Whose kernels are portable C++, and so the same on every machine; others choose by what the CPU has.
 _PORTABLE = "reference"
 _MOST_OFFENDERS = 3
@@ -143,7 +143,7 @@ def _of_compiled(compiled: bytes, smoke: Smoke) -> Iterator[Reason]:
         yield _fails("compiled file", "unreadable", str(error))
         return
     names = {op.custom_code for graph in model.subgraphs for op in graph.ops}
-    what = "read, not run: no CPU runs it" if names & _COMPILED_OPS else "read, not run, without a compiled op"
+    what = "read, not run: no CPU runs it" if _COMPILED_OP in names else "read, not run, without a compiled op"
     yield _within("compiled file", len(compiled), smoke.file_bytes, f"; {what}")
 
 

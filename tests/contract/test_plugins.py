@@ -104,7 +104,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
         (schemes.load_scheme, "unknown scheme 'nothing': there are dynamic_range, float16, full_int8, "),
         (
             targets.load_target,
-            "unknown target 'nothing': there are cpu, edge_tpu, ethos_u; to add one, create components/targets",
+            "unknown target 'nothing': there are cpu, edge_tpu, .*nnapi, tflm; to add one, create components/targets",
         ),
         (profiles.load_profile, "unknown target 'nothing': there are a311d, cpu, edge_tpu, ethos_u, nnapi, tflm"),
         (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
