@@ -17,10 +17,12 @@ from components.quantization.conversion import flatbuffer
 from components.target_compiler import TargetCompiler
 from components.targets import CompileError, report_schema
 from components.targets.edge_tpu import CompilerOptions
+from components.targets.ethos_u import VelaOptions, compiled_file
 from components.tflite_int_converter import TFLiteIntConverter
 
 from conftest_components import Artifacts, new_models
 from edge_tpu_compilers import Double
+from vela_program import require_vela
 
 pytestmark = pytest.mark.slow
 _MODEL = channel_utils.as_channel([standard_artifacts.Model()])
@@ -127,6 +129,29 @@ def integer_model(
     return _convert(channel, standard, trained["model"], tmp_path_factory.mktemp("integer"))
 
 
+def test_compiler_publishes_velas_file_and_figures_when_the_target_is_ethos_u(
+    integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    options = VelaOptions(compiler=require_vela(), accelerator_config="ethos-u55-64", optimise="Size")
+    component = TargetCompiler(model=_MODEL, target="ethos_u", when_missing="fail", options=options)
+    assert component.exec_properties["options"] == options.to_json()
+    assert component.exec_properties["compiler"].startswith("5.")
+    outputs = new_models(tmp_path, "compiled_model")
+    target_compiler.Executor().Do({"model": [integer_model]}, outputs, component.exec_properties)
+    artifact = outputs["compiled_model"][0]
+    content = (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes()
+    assert compiled_file.npu_ops(content) == 1
+    report = json.loads((Path(artifact.uri) / "compile_report.json").read_text())
+    jsonschema.validate(report, report_schema())
+    assert (report["compiled"], report["problems"], report["latency"]["kind"]) == (True, [], "estimated")
+    assert (Path(artifact.uri) / "compiler" / "attempt_1.txt").read_text() == report["log"]
+    assert len(list((Path(artifact.uri) / "compiler").glob("attempt_1_*.csv"))) == 2
+    assert artifact.get_int_custom_property("compiled") == 1
+    assert artifact.get_int_custom_property("ops_on_cpu") == 0
+    assert artifact.get_int_custom_property("target_subgraphs") == 1
+    assert artifact.get_string_custom_property("kind") == "compiled"
+
+
 @pytest.mark.parametrize("target", ["edge_tpu", "cpu"])
 def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
     integer_model: types.Artifact, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
@@ -202,6 +227,7 @@ def test_compiler_raises_when_the_artifact_holds_no_tflite_model(trained: Artifa
         ({"target": "abacus"}, "unknown target 'abacus'"),
         ({"when_missing": "pray"}, "expected one of analyze, fail"),
         ({"options": CompilerOptions()}, "options of target 'cpu': got .*, expected none"),
+        ({"target": "ethos_u", "options": CompilerOptions()}, "not options of Vela"),
         ({"target": "edge_tpu", "options": CompilerOptions(num_segments=2)}, "num_segments: makes several files"),
     ],
 )

@@ -50,6 +50,7 @@ def test_target_has_a_profile_and_the_name_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("name", targets.target_names())
 def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no compiler
+    monkeypatch.delenv("TFX_QAT_VELA", raising=False)
     tflite = convert(models.convolutional(), representative_dataset=[models.images(4)], profile=name)
     target = targets.load_target(name)
     mapping = target.inspect(tflite)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
+from components.targets._run import Run
 from components.targets.edge_tpu import compiled_file
 from components.targets.edge_tpu.failures import KINDS, classify, detail
 from components.targets.edge_tpu.log import CompilerLog, parse
 from components.targets.edge_tpu.options import COMPILER, CompilerOptions
-from components.targets.edge_tpu.program import Program, Run
+from components.targets.edge_tpu.program import Program
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -7,15 +7,14 @@ import hashlib
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from components.quantization.process_group import process_group
 from components.targets import CompileError
+from components.targets._run import Run, communicate
 from components.targets.edge_tpu.failures import KINDS
 from components.targets.edge_tpu.log import parse
 from components.targets.edge_tpu.options import CompilerOptions
@@ -23,25 +22,6 @@ from components.targets.edge_tpu.options import CompilerOptions
 OUTPUT = "out"
 """Folder of the output, below that which the compiler runs in."""
 _SHORT_S = 60  # for programs that only say who they are, or stop another
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One run of the compiler.
-
-    Attributes:
-      command: The program and its arguments.
-      seconds: How long it took.
-      exit_status: What it ended with, negative for a signal; None if it was stopped since it took too long.
-      output: Standard output and error, as they came.
-      files: What it wrote, by name.
-    """
-
-    command: tuple[str, ...]
-    seconds: float
-    exit_status: int | None
-    output: str
-    files: Mapping[str, bytes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,20 +100,13 @@ class Program:
     def _communicate(
         self, command: tuple[str, ...], limit_s: float, directory: Path, container: str
     ) -> tuple[int | None, str]:
+        status = None
         try:
-            with process_group(command, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory) as process:
-                output, _ = process.communicate(timeout=limit_s)
-        except BaseException as error:
-            # The container is no child of the program that started it.
-            self._stop_container(container)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            partial = error.output or b""
-            return None, partial.decode(errors="replace") if isinstance(partial, bytes) else partial
-        # What it may have left behind is in its process group still.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode, output
+            status, output = communicate(command, limit_s, directory)
+        finally:
+            if status is None:  # the container is no child of the program that started it
+                self._stop_container(container)
+        return status, output
 
     def _stop_container(self, container: str) -> None:
         if container:

@@ -1,0 +1,52 @@
+"""One run of a compiler: a program in a process group of its own, of which nothing is left afterwards."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.quantization.process_group import process_group
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run of a compiler.
+
+    Attributes:
+      command: The program and its arguments.
+      seconds: How long it took.
+      exit_status: What it ended with, negative for a signal; None if it was stopped since it took too long.
+      output: Standard output and error, as they came.
+      files: What it wrote, by name.
+    """
+
+    command: tuple[str, ...]
+    seconds: float
+    exit_status: int | None
+    output: str
+    files: Mapping[str, bytes]
+
+
+def communicate(command: Sequence[str], limit_s: float, directory: Path) -> tuple[int | None, str]:
+    """Runs a program to its end or to the limit of time, and kills all that is left in its process group.
+
+    Args:
+      command: The program and its arguments.
+      limit_s: Limit of time.
+      directory: Where it runs.
+
+    Returns:
+      Its exit status, None if it was stopped at the limit, and its standard output and error as they came.
+    """
+    try:
+        with process_group(command, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory) as process:
+            output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        partial = error.output or b""
+        return None, partial.decode(errors="replace") if isinstance(partial, bytes) else partial
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output

@@ -1,0 +1,89 @@
+"""Arm Ethos-U: Vela's driver, and a static analysis by the constraints that Vela documents where there is no Vela.
+
+https://pypi.org/project/ethos-u-vela/
+"""
+
+import logging
+from pathlib import Path
+
+from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.profiles import load_profile
+from components.quantization.schemes import QuantizationScheme
+from components.targets import CompiledModel, CompileError, Mapping, OpMapping, analysis
+from components.targets.ethos_u.driver import drive
+from components.targets.ethos_u.edits import edit
+from components.targets.ethos_u.failures import KINDS
+from components.targets.ethos_u.operation import read_operations
+from components.targets.ethos_u.options import VelaOptions
+from components.targets.ethos_u.program import VARIABLE, find_vela, identity
+from components.targets.ethos_u.reporting import NAME, compiled_model
+from components.targets.ethos_u.rules import decide
+
+__all__ = ["TARGET", "VARIABLE", "EthosU", "VelaOptions"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class EthosU:
+    """The Ethos-U NPUs and Vela."""
+
+    name = NAME
+
+    def inspect(self, tflite: bytes, *, accelerator_config: str = VelaOptions().accelerator_config) -> Mapping:
+        """Predicts which ops Vela would put on an NPU, each by itself; see `rules`.
+
+        Args:
+          tflite: A TFLite flatbuffer.
+          accelerator_config: The NPU, as in `VelaOptions`.
+
+        Raises:
+          ValueError: If the bytes are not a TFLite flatbuffer, or there is no such NPU.
+        """
+        family = VelaOptions(accelerator_config=accelerator_config).family
+        graph = flatbuffer.read_subgraphs(tflite)[0]
+        ops = []
+        for operation in read_operations(tflite, graph):
+            decision = decide(operation, family)
+            ops.append(
+                OpMapping(
+                    index=operation.op.index,
+                    op=operation.op.name,
+                    on_target=decision.on_npu,
+                    status=decision.status,
+                    reason=decision.reason,
+                    confidence=decision.confidence,
+                )
+            )
+        return Mapping(target=self.name, ops=tuple(ops))
+
+    def check(self, scheme: QuantizationScheme) -> None:
+        """Checks the scheme by the profile of the same name."""
+        load_profile(self.name).check(scheme)
+
+    def require_options(self, options: str) -> str:
+        """Reads `VelaOptions`."""
+        return VelaOptions.from_json(options).to_json()
+
+    def compiler_version(self, options: str = "") -> str:
+        """Returns Vela's version and the sha256 of a configuration file that the options name; "" without Vela."""
+        return identity(VelaOptions.from_json(options))
+
+    def compile(
+        self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None
+    ) -> CompiledModel:
+        """Runs Vela."""
+        wanted = VelaOptions.from_json(options)
+        vela = find_vela(wanted)
+        if vela is None and when_missing == "analyze":
+            _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
+            mapping = self.inspect(tflite, accelerator_config=wanted.accelerator_config)
+            report = analysis(mapping, tflite, lambda op, status: edit(op, wanted.family))
+            return CompiledModel(tflite=tflite, report=report)
+        if vela is None:
+            kind = KINDS["missing_compiler"]
+            raise CompileError(f"{wanted.compiler} is not there: {kind.sentence}; {kind.fix}", kind="missing_compiler")
+        flatbuffer.read_subgraphs(tflite)  # Vela may crash at what is none
+        return compiled_model(drive(vela, wanted, tflite, directory), tflite, wanted)
+
+
+TARGET = EthosU()

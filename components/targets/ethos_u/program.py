@@ -1,0 +1,95 @@
+"""Vela as a program: found on this machine, run with a limit, and stopped whole."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from components.targets import CompileError
+from components.targets._run import Run, communicate
+from components.targets.ethos_u.failures import KINDS
+from components.targets.ethos_u.options import COMPILER, VelaOptions
+
+VARIABLE = "TFX_QAT_VELA"
+"""Name of the variable that says where Vela is, for options that do not."""
+MODEL = "model"
+"""Name of the model that Vela sees, and in the names of what it writes."""
+_OUTPUT = "out"
+_SHORT_S = 60  # for the version alone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Vela:
+    """Where Vela is.
+
+    Attributes:
+      command: The program, or a Python with the arguments that start the package.
+    """
+
+    command: tuple[str, ...]
+
+    def version(self) -> str:
+        """Returns Vela's version, such as "5.2.0"; "" if it does not say."""
+        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory, contextlib.suppress(OSError):
+            status, output = communicate([*self.command, "--version"], _SHORT_S, Path(directory))
+            found = re.fullmatch(r"\d+\.\d+[\w.+-]*", (output.strip().splitlines() or [""])[-1])
+            return found.group() if found and status == 0 else ""
+        return ""
+
+    def run(self, options: VelaOptions, tflite: bytes, directory: Path, *, per_layer: bool) -> Run:
+        """Runs Vela and stops it, with all that it started, at the limit.
+
+        Args:
+          options: What it is asked for.
+          tflite: The model.
+          directory: An empty folder to run in.
+          per_layer: Whether to ask for the table by layers.
+
+        Raises:
+          CompileError: If the disk is full, or the program cannot be started.
+        """
+        arguments = options.arguments(per_layer=per_layer)
+        if options.config_file:
+            arguments[arguments.index("--config") + 1] = os.path.abspath(options.config_file)
+        command = (*self.command, *arguments, "--output-dir", _OUTPUT, f"{MODEL}.tflite")
+        started = time.monotonic()
+        try:
+            (directory / _OUTPUT).mkdir()
+            (directory / f"{MODEL}.tflite").write_bytes(tflite)
+            status, output = communicate(command, options.timeout_sec, directory)
+            files = {path.name: path.read_bytes() for path in sorted((directory / _OUTPUT).iterdir()) if path.is_file()}
+        except OSError as error:
+            kind = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.ENOMEM: "out_of_memory"}.get(
+                error.errno or 0, "missing_compiler"
+            )
+            raise CompileError(
+                f"{' '.join(command)} could not run: {KINDS[kind].sentence} ({error}); {KINDS[kind].fix}", kind=kind
+            ) from error
+        return Run(command=command, seconds=time.monotonic() - started, exit_status=status, output=output, files=files)
+
+
+def find_vela(options: VelaOptions) -> Vela | None:
+    """Returns where Vela is, None if it is not on this machine."""
+    named = os.environ.get(VARIABLE, "") if options.compiler == COMPILER else ""
+    path = shutil.which(named or options.compiler)
+    if path is None:
+        return None
+    path = os.path.abspath(path)
+    is_python = re.fullmatch(r"python[\d.]*", Path(path).name)
+    return Vela(command=(path, "-m", "ethosu.vela") if is_python else (path,))
+
+
+def identity(options: VelaOptions) -> str:
+    """Returns Vela's version, and the sha256 of a configuration file of one's own; "" without Vela."""
+    vela = find_vela(options)
+    if vela is None:
+        return ""
+    own = Path(options.config_file)
+    digest = f" {hashlib.sha256(own.read_bytes()).hexdigest()}" if options.config_file and own.is_file() else ""
+    return f"{vela.version() or 'unknown'}{digest}"
