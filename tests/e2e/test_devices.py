@@ -10,7 +10,7 @@ from pipelines.metadata import MetadataStore
 
 from conftest_e2e import Run, run_digits
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 _TARGETS = ("edge_tpu", "cpu")
 
 

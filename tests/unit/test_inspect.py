@@ -126,7 +126,7 @@ def test_inspect_shows_the_mapping_alone_when_the_scheme_is_not_trained() -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: got neither a config nor a path, expected one of digits"),
+        (["nowhere"], "nowhere: got neither a config nor a path, expected one of devices, digits"),
         (["nowhere.keras"], "nowhere.keras: got nothing there"),
         (["nowhere.keras", "--target", "moon"], "unknown target 'moon': there are cpu, edge_tpu"),
         (["nowhere.keras", "--scheme", "int16x8"], "target 'edge_tpu' cannot run scheme 'int16x8'"),
