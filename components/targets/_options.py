@@ -25,7 +25,8 @@ def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:
         raise ValueError(f"options of target {target!r}: {text!r} is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise ValueError(f"options of target {target!r}: got {text}, expected an object such as {{}}")
-    wrong = [f"{name} is none of {', '.join(names)}" for name in values if name not in names]
+    strangers = [name for name in values if name not in names]
+    wrong = [f"got {', '.join(strangers)}, expected some of {', '.join(names)}"] if strangers else []
     wrong += [
         f"{name}: got {value!r}, expected something like {names[name]!r}"
         for name, value in values.items()

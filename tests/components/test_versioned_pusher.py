@@ -194,4 +194,4 @@ def test_verify_ends_with_1_when_a_file_was_changed(tmp_path: Path) -> None:
 def test_command_ends_with_2_when_nothing_was_pushed(tmp_path: Path, command: str) -> None:
     result = _run(command, tmp_path)
     assert result.exit_code == 2
-    assert "got nothing that was pushed, expected a config (digits" in result.output
+    assert "got nothing that was pushed, expected a config (devices, digits" in result.output
