@@ -319,7 +319,6 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
         _component(channel, gates=gates)
     artifact = new_models(tmp_path, "compiled_model")["compiled_model"][0]
     artifact.set_int_custom_property("compiled", compiled)
-    artifact.set_string_custom_property("parent_sha256", integer_model.get_string_custom_property("sha256"))
     report = {
         "compiled": bool(compiled),
         "tool": "a compiler 1.0",
@@ -327,7 +326,12 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
         "on_cpu": {"ops": 1, "macs": 100},
         "first_breaking_op": {"op": "ELU"},
     }
-    Path(artifact.uri).mkdir(parents=True, exist_ok=True)
+    serving = Path(artifact.uri) / "Format-Serving"
+    serving.mkdir(parents=True)
+    content = (Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()
+    (serving / "tflite").write_bytes(content)
+    for name in ("sha256", "parent_sha256"):
+        artifact.set_string_custom_property(name, hashlib.sha256(content).hexdigest())
     (Path(artifact.uri) / "compile_report.json").write_text(json.dumps(report))
     component = _component(channel, gates=gates, compiled_model=_MODEL)
     outputs = _evaluate(component, standard, trained, integer_model, tmp_path, compiled_model=[artifact])
@@ -361,7 +365,10 @@ def test_executor_refuses_a_compiled_model_of_another_parent(
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        (("f1 >= 0.5",), "gates on metrics that are not computed: f1; there are accuracy, agreement, example_count"),
+        (
+            ("f1 >= 0.5",),
+            "gates on metrics that are not computed: f1; there are accuracy, loss, agreement, example_count",
+        ),
         (("accuracy[image=1] >= 0.5",), "no slices by image; there are label"),
         (("accuracy drop vs last_blessed <= 0.5",), "model 'last_blessed' is not evaluated"),
         (("accuracy of scores >= 0.5",), "no output 'scores'; there are one, which needs no name"),
