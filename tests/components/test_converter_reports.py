@@ -112,8 +112,10 @@ def test_attribution_of_a_float_model_compares_the_integers_with_itself(convert:
     ("arguments", "message"),
     [
         ({}, "without the metrics of the task: no label_key was given"),
-        ({"label_key": "digit"}, "label_key 'digit' is none of the features image, label"),
-        ({"label_key": "image"}, "label 'image' does not fit them: "),
+        pytest.param(
+            {"label_key": "digit"}, "label_key 'digit' is none of the features image, label", marks=pytest.mark.long
+        ),
+        pytest.param({"label_key": "image"}, "label 'image' does not fit them: ", marks=pytest.mark.long),
     ],
 )
 def test_attribution_says_why_there_are_no_metrics(
@@ -153,7 +155,11 @@ def test_a_retry_takes_the_conversion_from_the_cache_when_what_comes_after_it_fa
 
 @pytest.mark.parametrize(
     ("io_dtype", "floats"),
-    [({"image": "uint8"}, []), ({"image": "float32"}, ["image"]), ("float32", ["image", "probabilities"])],
+    [
+        pytest.param({"image": "uint8"}, [], marks=pytest.mark.long),
+        ({"image": "float32"}, ["image"]),
+        pytest.param("float32", ["image", "probabilities"], marks=pytest.mark.long),
+    ],
 )
 def test_edges_have_the_types_that_were_asked_for_by_name(
     convert: Convert, standard: Artifacts, io_dtype: Any, floats: list[str]

@@ -92,6 +92,7 @@ def test_stock_pusher_does_not_push_what_does_not_run(
     assert not _pushed(tmp_path, model, blessing)
 
 
+@pytest.mark.long
 def test_stock_pusher_does_not_push_another_file_than_the_one_that_runs(tmp_path: Path) -> None:
     model = _model(tmp_path / "model", image_model())
     same = _model(tmp_path / "same", image_model())

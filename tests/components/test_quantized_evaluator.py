@@ -102,17 +102,17 @@ def test_evaluation_equals_a_plain_loop_over_the_same_examples(
     ("gates", "blessed"),
     [
         (("accuracy >= 0.5", "accuracy drop <= 0.5", "example_count >= 100"), True),
-        (("accuracy >= 1.01",), False),
-        (("accuracy >= 0.5", "accuracy drop <= -0.5"), False),
-        (("loss <= 0",), False),
-        (("loss rise <= -5",), False),
-        (("agreement >= 1.5", "accuracy >= 0.5"), False),
-        (("accuracy >= 0.5", "loss <= 0"), False),
+        pytest.param(("accuracy >= 1.01",), False, marks=pytest.mark.long),
+        pytest.param(("accuracy >= 0.5", "accuracy drop <= -0.5"), False, marks=pytest.mark.long),
+        pytest.param(("loss <= 0",), False, marks=pytest.mark.long),
+        pytest.param(("loss rise <= -5",), False, marks=pytest.mark.long),
+        pytest.param(("agreement >= 1.5", "accuracy >= 0.5"), False, marks=pytest.mark.long),
+        pytest.param(("accuracy >= 0.5", "loss <= 0"), False, marks=pytest.mark.long),
         (
             ("accuracy >= 0.5", "model_bytes <= 100000", "accuracy[label=3] drop <= 0.5", "agreement[label=3] >= 0.5"),
             True,
         ),
-        (("accuracy >= 0.5", "accuracy[label=3] >= 1.01"), False),
+        pytest.param(("accuracy >= 0.5", "accuracy[label=3] >= 1.01"), False, marks=pytest.mark.long),
         (("accuracy >= 0.5", "accuracy[label=3] drop <= -0.5"), False),
     ],
 )
@@ -199,6 +199,7 @@ def test_override_blesses_and_is_kept_with_the_blessing(
     ]
 
 
+@pytest.mark.long
 def test_evaluation_is_the_same_when_the_edges_are_floats(
     channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_pushed_file_says_where_it_comes_from(local_run: Run) -> None:
     assert found.identity.run_id
 
 
+@pytest.mark.long
 def test_beam_runner_pushes_the_same_model(local_run: Run, tmp_path: Path) -> None:
     run = run_digits(tmp_path, "--runner", "beam")
     assert run.status == 0, run.output
@@ -179,6 +180,7 @@ def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
     assert (summary.blessed, summary.pushed_to) == (False, "")
 
 
+@pytest.mark.long
 def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(tmp_path: Path) -> None:
     strict = "accuracy >= 0.999"
     override = ("--override-gate", "accuracy>=.999", "--because", "a demo on Friday", "--until", "2999-12-31")
@@ -193,6 +195,7 @@ def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(tmp_pa
     assert '"because": "a demo on Friday"' in shown.stdout
 
 
+@pytest.mark.long
 def test_model_is_held_against_the_last_blessed_one_when_there_is_one(tmp_path: Path) -> None:
     gate = "accuracy drop vs last_blessed <= 0.05"
     first, second = (run_digits(tmp_path, "--gate", gate) for _ in range(2))
@@ -223,6 +226,7 @@ def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: P
     assert "no model with sha256" in changed.stderr
 
 
+@pytest.mark.long
 def test_run_after_a_kill_in_training_leaves_one_good_output(tmp_path: Path) -> None:
     killed = subprocess.Popen(command("run", "digits", "--root", str(tmp_path)), stdout=subprocess.PIPE, text=True)
     trainer = tmp_path / "artifacts" / "QuantizeTrainer"
@@ -305,6 +309,7 @@ def test_printed_lineage_command_works(local_run: Run) -> None:
     assert "Examples #1 by ImportExampleGen" in result.stdout
 
 
+@pytest.mark.long
 def test_run_climbs_the_ladder_from_the_last_blessed_model_and_shows_each_rung(local_run: Run) -> None:
     run = run_digits(local_run.root, "--warm-start", "--strategy", "auto", "--gate", "accuracy drop <= 0.02")
     assert run.status == 0, run.output
