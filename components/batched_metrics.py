@@ -14,8 +14,8 @@ import tf_keras
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_specs, metric_types
 from tensorflow_model_analysis.proto import config_pb2
-from tensorflow_model_analysis.utils import util
 
+from components.batched_combiners import ByQueryFn, seeing_parts_once
 from components.batched_inputs import Unbatch, computations, keys_of
 from components.batched_keras import SINGLE_PRECISION, BatchedKeras, keras_class, keras_config, keras_metric
 from components.evaluation.task_metric import TaskMetric
@@ -29,16 +29,6 @@ _REFUSED = {
     "set_match": "it needs sets of named classes as predictions, and those of an integer model are numbers",
 }
 """Modules of TFMA's metrics, or how their names begin, that take other labels or predictions than there are here."""
-# They add the first part to itself where the parts are a tuple, as Beam hands them over:
-# https://github.com/tensorflow/model-analysis/blob/v0.47.1/tensorflow_model_analysis/metrics/mean_regression_error.py#L422
-_COUNT_TWICE = (
-    "cross_entropy_metrics",
-    "flip_metrics",
-    "mean_regression_error",
-    "prediction_difference_metrics",
-    "model_cosine_similarity",
-    "tjur_discrimination",
-)
 _NO_ARGUMENTS = {"self", "args", "kwargs", "name", "create_computations_fn"}
 
 
@@ -203,64 +193,7 @@ def _unbatched(computation: metric_types.MetricComputation, query_key: str) -> m
     for included in filters:
         features |= set(included.get(constants.FEATURES_KEY, ()))
         features |= set(included.get(constants.TRANSFORMED_FEATURES_KEY, ()))
-    combiner = computation.combiner
-    if type(combiner).__module__.rpartition(".")[2] in _COUNT_TWICE:
-        combiner = _OnceFn(combiner)
+    combiner = seeing_parts_once(computation.combiner)
     if query_key:
-        combiner = _ByQueryFn(combiner, query_key)
+        combiner = ByQueryFn(combiner, query_key)
     return computation._replace(preprocessors=[Unbatch(frozenset(features)), *own], combiner=combiner)
-
-
-class _OnceFn(beam.CombineFn):  # type: ignore[misc]
-    """Lets a combiner see the parts that it merges once."""
-
-    def __init__(self, combiner: beam.CombineFn) -> None:
-        self._combiner = combiner
-
-    def setup(self) -> None:
-        self._combiner.setup()
-
-    def create_accumulator(self) -> Any:
-        return self._combiner.create_accumulator()
-
-    def add_input(self, accumulator: Any, element: Any) -> Any:
-        return self._combiner.add_input(accumulator, element)
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        return self._combiner.merge_accumulators(iter(accumulators))
-
-    def extract_output(self, accumulator: Any) -> Any:
-        return self._combiner.extract_output(accumulator)
-
-
-class _ByQueryFn(beam.CombineFn):  # type: ignore[misc]
-    """Hands a combiner all examples of a query at once. It keeps them until then, as TFMA's own grouping does."""
-
-    def __init__(self, combiner: beam.CombineFn, query_key: str) -> None:
-        self._combiner = combiner
-        self._query_key = query_key
-
-    def setup(self) -> None:
-        self._combiner.setup()
-
-    def create_accumulator(self) -> dict[str, list[Any]]:
-        return {}
-
-    def add_input(self, accumulator: dict[str, list[Any]], element: Any) -> dict[str, list[Any]]:
-        values = element[constants.FEATURES_KEY].get(self._query_key, [""])
-        accumulator.setdefault(str(values[0]), []).append(dict(element))
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-        merged: dict[str, list[Any]] = {}
-        for accumulator in accumulators:
-            for query, examples in accumulator.items():
-                merged.setdefault(query, []).extend(examples)
-        return merged
-
-    def extract_output(self, accumulator: dict[str, list[Any]]) -> Any:
-        of_all = self._combiner.create_accumulator()
-        for examples in accumulator.values():
-            of_query = metric_types.StandardMetricInputs(util.merge_extracts(examples))
-            of_all = self._combiner.add_input(of_all, of_query)
-        return self._combiner.extract_output(of_all)

@@ -18,11 +18,10 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components import example_files, model_artifact, planned_target, trained_models
+from components import example_files, model_artifact, trained_models
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import of_all_examples
-from components.planned_target import PlannedTarget
 from components.quantization import plugins, toolchain
 from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import io_dtypes
@@ -34,6 +33,8 @@ from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.target_gates import planned_target
+from components.target_gates.planned_target import PlannedTarget
 from components.targets import Options
 
 USER_FUNCTIONS = ("build_model", "input_fn")

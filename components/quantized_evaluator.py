@@ -17,7 +17,6 @@ from tfx.utils import proto_utils
 
 from components import model_artifact
 from components.blessing import publish_verdict
-from components.candidate_facts import candidate_facts
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.gate import COMPILED
@@ -32,6 +31,7 @@ from components.last_blessed import ORIGIN_KEY
 from components.model_probes import CANDIDATE, probed, write_refused
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
+from components.target_gates.candidate_facts import candidate_facts
 from components.targets import require_target
 
 MODEL_KEYS = {

@@ -18,11 +18,11 @@ from tfx.proto import example_gen_pb2, pusher_pb2
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
-from components.planned_target import PlannedTarget
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.target_compiler import TargetCompiler
+from components.target_gates.planned_target import PlannedTarget
 from components.tflite_int_converter import TFLiteIntConverter
 from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks

@@ -46,7 +46,6 @@ __all__ = [
     "inspect_file",
     "layers",
     "load_target",
-    "no_options",
     "report_schema",
     "require_target",
     "require_when_missing",
@@ -225,17 +224,6 @@ def load_target(name: str) -> Target:
     """
     target: Target = plugins.load_member(__name__, name, "target").TARGET
     return target
-
-
-def no_options(target: str, options: str) -> str:
-    """Returns the options of a target that has none.
-
-    Raises:
-      ValueError: If some were given.
-    """
-    if options not in ("", "{}"):
-        raise ValueError(f"options of target {target!r}: got {options}, expected none")
-    return "{}"
 
 
 def inspect_file(target: Target, tflite: bytes, options: Table[str, str]) -> tuple[Mapping, CompileReport]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import TypeVar
 
 from components.quantization.conversion import flatbuffer_tables
 from components.quantization.conversion.flatbuffer import Op, Subgraph, Tensor
@@ -31,18 +32,21 @@ PARAMETERS = {
 }
 # Fields of the options of an op: their slots and formats in the schema.
 # https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/schema/schema.fbs
+_CONVOLUTION = {"padding": (0, "<b"), "stride_width": (1, "<i"), "stride_height": (2, "<i")}
+_POOL = {**_CONVOLUTION, "filter_width": (3, "<i"), "filter_height": (4, "<i"), "activation": (5, "<b")}
 _OPTIONS = {
-    "AVERAGE_POOL_2D": {"filter_width": (3, "<i"), "filter_height": (4, "<i"), "activation": (5, "<b")},
+    "AVERAGE_POOL_2D": _POOL,
     "CONCATENATION": {"axis": (0, "<i"), "activation": (1, "<b")},
-    "CONV_2D": {"dilation_width": (4, "<i"), "dilation_height": (5, "<i")},
-    "DEPTHWISE_CONV_2D": {"dilation_width": (5, "<i"), "dilation_height": (6, "<i")},
+    "CONV_2D": {**_CONVOLUTION, "dilation_width": (4, "<i"), "dilation_height": (5, "<i")},
+    "DEPTHWISE_CONV_2D": {**_CONVOLUTION, "dilation_width": (5, "<i"), "dilation_height": (6, "<i")},
     "FULLY_CONNECTED": {"weights_format": (1, "<b"), "keep_num_dims": (2, "<b")},
     "L2_NORMALIZATION": {"activation": (0, "<b")},
-    "MAX_POOL_2D": {"activation": (5, "<b")},
+    "MAX_POOL_2D": _POOL,
     "PACK": {"axis": (1, "<i")},
     "RESIZE_BILINEAR": {"align_corners": (2, "<b"), "half_pixel_centers": (3, "<b")},
     "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "<b"), "half_pixel_centers": (1, "<b")},
     "STRIDED_SLICE": {"ellipsis_mask": (2, "<i"), "new_axis_mask": (3, "<i")},
+    "TRANSPOSE_CONV": _CONVOLUTION,
 }
 _DEFAULTS = {"dilation_width": 1, "dilation_height": 1}
 _MODEL_SUBGRAPHS, _GRAPH_OPERATORS, _OPERATOR_OPTIONS = 2, 3, 4
@@ -111,6 +115,7 @@ class Operation:
 
 
 _MOST_DIMENSIONS = 64
+Read = TypeVar("Read", bound=Operation)
 
 
 def elements(shape: tuple[int, ...]) -> int:
@@ -118,12 +123,13 @@ def elements(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def read_operations(tflite: bytes, graph: Subgraph) -> tuple[Operation, ...]:
+def read_operations(tflite: bytes, graph: Subgraph, kind: type[Read]) -> tuple[Read, ...]:
     """Returns the ops of the main subgraph with their tensors and options.
 
     Args:
       tflite: The flatbuffer.
       graph: Its main subgraph, as `flatbuffer.read_subgraphs` returns it.
+      kind: What is made of each: `Operation`, or a target's own kind of it.
 
     Raises:
       ValueError: If options lead out of the file.
@@ -131,7 +137,7 @@ def read_operations(tflite: bytes, graph: Subgraph) -> tuple[Operation, ...]:
     main = next(iter(flatbuffer_tables.Buffer(tflite).root().tables(_MODEL_SUBGRAPHS)))
     tables = main.tables(_GRAPH_OPERATORS)
     return tuple(
-        Operation(
+        kind(
             op=op,
             operands=tuple(graph.tensors[i] if i >= 0 else None for i in op.operands),
             outputs=tuple(graph.tensors[i] for i in op.outputs),

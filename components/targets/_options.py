@@ -1,10 +1,20 @@
-"""Options of targets without a compiler, from JSON."""
+"""Options of targets: as JSON, and of targets without a compiler from JSON."""
 
 import dataclasses
 import json
 from typing import Any, TypeVar
 
 Chosen = TypeVar("Chosen")
+
+
+class TargetOptions:
+    """What the options of all targets have; each is a frozen dataclass with a default for every field."""
+
+    __slots__ = ()
+
+    def to_json(self) -> str:
+        """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))  # type: ignore[call-overload]
 
 
 def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:

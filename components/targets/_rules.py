@@ -54,7 +54,7 @@ def by_rules(
     Raises:
       ValueError: If the bytes are not a TFLite flatbuffer.
     """
-    operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0])
+    operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0], Operation)
     return Mapping(target=target, ops=tuple(_placed(operation, rules, context, mapped) for operation in operations))
 
 

@@ -30,6 +30,22 @@ class Run:
     files: Mapping[str, bytes]
 
 
+def keep(run: Run, number: int, directory: Path, suffix: str) -> None:
+    """Writes what a run said, and those of its files that say something, into a directory.
+
+    Args:
+      run: The run.
+      number: Its number among the attempts.
+      directory: Is made where it is missing.
+      suffix: What the names of such files end with.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"attempt_{number}.txt").write_text(run.output, errors="replace")
+    for name, content in run.files.items():
+        if name.endswith(suffix):
+            (directory / f"attempt_{number}_{name}").write_bytes(content)
+
+
 def communicate(command: Sequence[str], limit_s: float, directory: Path) -> tuple[int | None, str]:
     """Runs a program to its end or to the limit of time, and kills all that is left in its process group.
 

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from components.quantization.conversion import flatbuffer
-from components.targets._operation import read_operations
+from components.targets._operation import Operation, read_operations
 from components.targets.edge_tpu import mapping, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
@@ -183,7 +183,7 @@ def evidence(cases: Iterable[Case]) -> Iterator[Point]:
     fates = {statuses.MAPPED: True, statuses.MORE_THAN_ONE_SUBGRAPH: True, statuses.UNSPECIFIED: False}
     for case in cases:
         generation = Generation.of(case.options["compiler_version"])
-        operations = read_operations(case.tflite, flatbuffer.read_subgraphs(case.tflite)[0])
+        operations = read_operations(case.tflite, flatbuffer.read_subgraphs(case.tflite)[0], Operation)
         for operation in operations:
             fate = fates.get(_status(case, operation.op.index))
             if fate is None or not decide(operation, generation, limits=()).supported:

@@ -17,8 +17,9 @@ from components.quantization import audit
 from components.quantization.conversion import flatbuffer
 from components.target_compiler import TargetCompiler
 from components.targets import CompileError, report_schema
+from components.targets._compiled_file import compiled_parts
 from components.targets.edge_tpu import CompilerOptions
-from components.targets.ethos_u import VelaOptions, compiled_file
+from components.targets.ethos_u import VelaOptions
 from components.tflite_int_converter import TFLiteIntConverter
 
 from conftest_components import Artifacts, new_models
@@ -141,7 +142,7 @@ def test_compiler_publishes_velas_file_and_figures_when_the_target_is_ethos_u(
     target_compiler.Executor().Do({"model": [integer_model]}, outputs, component.exec_properties)
     artifact = outputs["compiled_model"][0]
     content = (Path(artifact.uri) / "Format-Serving" / "tflite").read_bytes()
-    assert compiled_file.npu_ops(content) == 1
+    assert compiled_parts(content, "ethos-u") == 1
     report = json.loads((Path(artifact.uri) / "compile_report.json").read_text())
     jsonschema.validate(report, report_schema())
     assert (report["compiled"], report["problems"], report["latency"]["kind"]) == (True, [], "estimated")

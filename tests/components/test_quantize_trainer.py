@@ -9,9 +9,9 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.evaluation.gates import Gates
-from components.planned_target import PlannedTarget
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantize_trainer import QuantizeTrainer
+from components.target_gates.planned_target import PlannedTarget
 
 from conftest_components import Artifacts, train
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components.candidate_facts import candidate_facts
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
 from components.evaluation.smoke import arena_bytes
+from components.target_gates.candidate_facts import candidate_facts
 
 from contract_cases import image_model
 

@@ -11,7 +11,8 @@ import pytest
 
 from components.quantization.conversion import flatbuffer
 from components.targets import CompileError, load_target, report_schema
-from components.targets.edge_tpu import CompilerOptions, compiled_file
+from components.targets._compiled_file import compiled_parts, ops_on_target
+from components.targets.edge_tpu import CompilerOptions
 from components.targets.edge_tpu.group import GroupMember
 
 from edge_tpu_compilers import knowing, real_compiler, sha256
@@ -45,7 +46,7 @@ def test_report_agrees_with_model_file_and_log(shared: Path, options: str, name:
     ops = len(flatbuffer.read_subgraphs(tflite)[0].ops)
     assert report.compiled
     assert report.tool.startswith("edgetpu_compiler ")
-    assert compiled_file.has_custom_op(model.tflite)
+    assert compiled_parts(model.tflite, "edgetpu-custom-op")
     assert (report.ops_on_target, report.ops_on_cpu) == (ops - ops_on_cpu, ops_on_cpu)
     assert report.on_target is not None
     assert report.on_cpu is not None
@@ -92,7 +93,7 @@ def test_models_that_are_compiled_together_are_files_of_one_group(shared: Path, 
     ]
     found = TARGET.compile_group(members, options)
     assert set(found.models) == {member.name for member in members}
-    assert all(compiled_file.has_custom_op(model.tflite) for model in found.models.values())
+    assert all(compiled_parts(model.tflite, "edgetpu-custom-op") for model in found.models.values())
     assert found.traffic_bytes_per_second is not None
     assert len(found.orders) == 2
 
@@ -120,6 +121,6 @@ def test_ops_on_tpu_are_those_of_every_whole_pair(shared: Path) -> None:
     for path in compiled:
         tflite = path.with_name(path.name.replace("_edgetpu", "")).read_bytes()
         expected = pairs[sha256(tflite)]["cpu_indices"]
-        found = compiled_file.ops_on_tpu(tflite, path.read_bytes())
+        found = ops_on_target(tflite, path.read_bytes(), "edgetpu-custom-op")
         assert found is not None
         assert [index for index, there in enumerate(found) if not there] == expected

@@ -6,7 +6,7 @@ from infra import edge_tpu_support
 
 
 def test_page_is_that_of_the_rules() -> None:
-    assert edge_tpu_support.PAGE.read_text() == edge_tpu_support.page(), "run python -m infra.edge_tpu_support"
+    assert edge_tpu_support.PAGE.read_text() == edge_tpu_support.page(), "run python -m infra.target_support"
 
 
 def test_every_rule_has_a_name_of_its_own_and_one_sentence() -> None:

@@ -15,7 +15,8 @@ from components.quantization import audit, convert, quantize_model
 from components.quantization.conversion import flatbuffer
 from components.quantization.qat.calibration import calibrate
 from components.targets import CompiledModel, CompileError, load_target, report_schema
-from components.targets.ethos_u import VelaOptions, compiled_file
+from components.targets._compiled_file import compiled_parts
+from components.targets.ethos_u import VelaOptions
 from pipelines import tasks
 
 from architecture_cases import ARCHITECTURES
@@ -106,7 +107,7 @@ def _require_whole_on_npu(model: CompiledModel, tflite: bytes) -> None:
     assert (report.ops_on_target, report.ops_on_cpu) == (len(flatbuffer.read_subgraphs(tflite)[0].ops), 0)
     assert report.first_breaking_op is None
     assert report.problems == ()
-    assert report.subgraphs == compiled_file.npu_ops(model.tflite) == 1
+    assert report.subgraphs == compiled_parts(model.tflite, "ethos-u") == 1
     assert "CPU operators = 0 " in report.log
     jsonschema.validate(json.loads(report.to_json()), report_schema())
 

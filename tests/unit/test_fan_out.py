@@ -9,10 +9,10 @@ import pytest
 from tfx.dsl.compiler import compiler
 from tfx.dsl.components.common.resolver import Resolver
 
-from components import planned_target
 from components.evaluation.gates import Gates
 from components.evaluation.smoke_settings import SmokeSettings
 from components.quantization.qat.parameters import TrainingParameters
+from components.target_gates import planned_target
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.job_spec import containers_of, tasks_of

@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from components import planned_target
 from components.evaluation.gates import Gates
-from components.planned_target import PlannedTarget, conversion_of
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.preflight import preflight
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import load_scheme
+from components.target_gates import planned_target
+from components.target_gates.planned_target import PlannedTarget, conversion_of
 from components.targets.edge_tpu import CompilerOptions
 
 from edge_tpu_compilers import replaying

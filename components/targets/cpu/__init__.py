@@ -5,21 +5,19 @@ be a compilation. `inspect` tells XNNPACK's ops from the others by rules; `compi
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-from components.quantization.conversion.profiles import load_profile
-from components.quantization.schemes import QuantizationScheme
 from components.targets import CompiledModel, CompileReport, Mapping, OpMapping, analysis
-from components.targets._options import options_from_json
+from components.targets._options import TargetOptions, options_from_json
 from components.targets._rules import by_rules
+from components.targets._target import CopyingTarget
 from components.targets.cpu.xnnpack import BUILTIN, CUSTOM, DELEGATED, RULES
 
 _KERNELS = ("default", "optimized", "reference")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class CpuOptions:
+class CpuOptions(TargetOptions):
     """What is measured.
 
     Attributes:
@@ -46,19 +44,12 @@ class CpuOptions:
         if wrong:
             raise ValueError(f"options of target 'cpu': {'; '.join(wrong)}")
 
-    def to_json(self) -> str:
-        """Returns the canonical JSON. Part of a component's cache key."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
-
-class Cpu:
+class Cpu(CopyingTarget):
     """The CPU that runs the TFLite interpreter."""
 
     name = "cpu"
-
-    def check(self, scheme: QuantizationScheme) -> None:
-        """Checks the scheme by the profile of the same name."""
-        load_profile(self.name).check(scheme)
+    options = CpuOptions
 
     def inspect(self, tflite: bytes) -> Mapping:
         """Counts every builtin op as on the target; by rules, its status says whose kernel runs it."""
@@ -69,15 +60,6 @@ class Cpu:
         """Returns the analysis of a model of that mapping."""
         ops = sum(op.status == DELEGATED for op in mapping.ops)
         return dataclasses.replace(analysis(mapping, tflite, _edit), measurements={"xnnpack_ops": float(ops)})
-
-    def require_options(self, options: str) -> str:
-        """Reads `CpuOptions`."""
-        return options_from_json(self.name, CpuOptions, options).to_json()
-
-    def compiler_version(self, options: str = "") -> str:
-        """A CPU has none."""
-        del options
-        return ""
 
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None

@@ -1,5 +1,6 @@
 """What TFLite's interpreter itself says of a model on this machine: which ops it delegates, and how long it takes."""
 
+import dataclasses
 import platform
 import statistics
 import time
@@ -25,17 +26,29 @@ def delegated(tflite: bytes) -> frozenset[int] | None:
         return None
 
 
-def latency(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> tuple[Latency, dict[str, float]]:
-    """Measures inferences of random inputs.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Inferences that were timed.
+
+    Attributes:
+      times_ms: How long each took.
+      host: The machine and its CPU.
+      kernels: The kernels, in words.
+    """
+
+    times_ms: tuple[float, ...]
+    host: str
+    kernels: str
+
+
+def timed(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> Timing:
+    """Times inferences of random inputs.
 
     Args:
       tflite: A TFLite flatbuffer of a fixed size.
       kernels: As for `kernels.load`.
       threads: How many threads the interpreter may use.
       runs: How many inferences are measured, after a few that are not.
-
-    Returns:
-      The median with its basis, and further figures by name.
 
     Raises:
       ValueError: If the interpreter refuses the file.
@@ -49,12 +62,22 @@ def latency(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> tuple[L
         started = time.perf_counter()
         interpreter.invoke()
         times_ms.append(1000 * (time.perf_counter() - started))
-    low, high = np.percentile(times_ms[_WARM_UP_RUNS:], [10, 90])
-    basis = (
-        f"median of {runs} runs on {platform.node()} ({cpu_name()}), {threads} thread{'s' * (threads > 1)},"
-        f" {described(kernels, interpreter)}, 10th to 90th percentile {low:.3f} to {high:.3f} ms"
+    return Timing(
+        times_ms=tuple(times_ms[_WARM_UP_RUNS:]),
+        host=f"{platform.node()} ({_cpu_name()})",
+        kernels=described(kernels, interpreter),
     )
-    measured = Latency(ms=statistics.median(times_ms[_WARM_UP_RUNS:]), kind="measured", basis=basis)
+
+
+def latency(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> tuple[Latency, dict[str, float]]:
+    """Returns the median of inferences with its basis, and further figures by name; arguments and errors as `timed`."""
+    timing = timed(tflite, kernels, threads, runs)
+    low, high = np.percentile(timing.times_ms, [10, 90])
+    basis = (
+        f"median of {runs} runs on {timing.host}, {threads} thread{'s' * (threads > 1)}, {timing.kernels}, 10th to 90th"
+        f" percentile {low:.3f} to {high:.3f} ms"
+    )
+    measured = Latency(ms=statistics.median(timing.times_ms), kind="measured", basis=basis)
     return measured, {
         "latency_p10_ms": float(low),
         "latency_p90_ms": float(high),
@@ -63,8 +86,8 @@ def latency(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> tuple[L
     }
 
 
-def cpu_name() -> str:
-    """Returns the name of the CPU, as Linux gives it."""
+def _cpu_name() -> str:
+    """The name of the CPU, as Linux gives it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -9,9 +9,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.quantization.conversion.profiles import load_profile
-from components.quantization.schemes import QuantizationScheme
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, Memory, analysis
+from components.targets._target import ProfiledTarget
 from components.targets.edge_tpu import group, mapping
 from components.targets.edge_tpu.driver import drive, output_names
 from components.targets.edge_tpu.edits import edit
@@ -29,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 _MODEL = "model.tflite"
 
 
-class EdgeTpu:
+class EdgeTpu(ProfiledTarget):
     """The Edge TPU and edgetpu_compiler."""
 
     name = "edge_tpu"
@@ -72,10 +71,6 @@ class EdgeTpu:
             memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes),
             measurements={"memory_confidence": memory.confidence},
         )
-
-    def check(self, scheme: QuantizationScheme) -> None:
-        """Checks the scheme by the profile of the same name."""
-        load_profile(self.name).check(scheme)
 
     def require_options(self, options: str) -> str:
         """Reads `CompilerOptions`."""

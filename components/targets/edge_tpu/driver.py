@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
-from components.targets._run import Run
-from components.targets.edge_tpu import compiled_file
+from components.targets._compiled_file import compiled_parts
+from components.targets._failures import how_it_ended, last_lines
+from components.targets._run import Run, keep
 from components.targets.edge_tpu.failures import KINDS, classify, detail
 from components.targets.edge_tpu.log import CompilerLog, parse
-from components.targets.edge_tpu.options import COMPILER, CompilerOptions
+from components.targets.edge_tpu.options import COMPILER, CUSTOM_OP, CompilerOptions
 from components.targets.edge_tpu.program import Program
 
 _LOGGER = logging.getLogger(__name__)
@@ -20,7 +21,6 @@ _LOGGER = logging.getLogger(__name__)
 COMPILED = "compiled"
 _GRACE_S = 60  # what the compiler may take beyond its own timer
 _FIRST_WITH_LAST_WORD = 16  # the generation that ends with "Compilation succeeded!"
-_LAST_LINES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +115,7 @@ class _Ladder:
         if run.exit_status != 0 or not all(run.files.get(name) for name in names):
             return classify(log, run.output, run.exit_status)
         try:
-            mapped = [compiled_file.has_custom_op(run.files[name]) for name in names]
+            mapped = [compiled_parts(run.files[name], CUSTOM_OP) > 0 for name in names]
         except ValueError:
             return "no_output"
         if not all(mapped):
@@ -131,27 +131,19 @@ class _Ladder:
         self._outputs.append(run.output)
         number = len(self._attempts)
         _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, number, kind or COMPILED, run.seconds)
-        if self._directory is None:
-            return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / f"attempt_{number}.txt").write_text(run.output, errors="replace")
-        for name, content in run.files.items():
-            if name.endswith(".log"):
-                (self._directory / f"attempt_{number}_{name}").write_bytes(content)
+        if self._directory is not None:
+            keep(run, number, self._directory, ".log")
 
     def _error(self, kind: str, run: Run | None, why_no_more: str = "") -> CompileError:
         output = run.output if run else ""
         named = detail(kind, output)
         what = f"{KINDS[kind].sentence}{f' ({named})' if named else ''}"
-        ended = "was not started" if run is None else "was stopped"
-        if run is not None and run.exit_status is not None:
-            ended = f"exited with {run.exit_status}"
         tried = f", attempt {len(self._attempts)}" if len(self._attempts) > 1 else ""
-        last = "\n".join(output.strip().splitlines()[-_LAST_LINES:]) or "(nothing)"
         command = " ".join(run.command) if run else COMPILER
         more = f"; {why_no_more}" if why_no_more else ""
         return CompileError(
-            f"{what}: {command} {ended}{tried}{more}. To do: {KINDS[kind].fix}. It said:\n{last}",
+            f"{what}: {command} {how_it_ended(run)}{tried}{more}. To do: {KINDS[kind].fix}. It said:\n"
+            f"{last_lines(output)}",
             kind=kind,
             log="\n".join(self._outputs),
             attempts=tuple(self._attempts),

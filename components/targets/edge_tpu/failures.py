@@ -1,31 +1,9 @@
 """Why edgetpu_compiler failed, and what to do: each kind is a sentence with its fix."""
 
-import dataclasses
 import re
-import signal
 
+from components.targets._failures import Kind, kind_of_exit
 from components.targets.edge_tpu.log import CompilerLog
-
-_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
-    """A kind of failure.
-
-    Attributes:
-      sentence: What happened.
-      fix: What to do.
-      is_flaky: Whether the same run may succeed: it is repeated.
-      may_be_cut: Whether fewer ops may compile: a delegate search is tried.
-    """
-
-    sentence: str
-    fix: str
-    is_flaky: bool = False
-    may_be_cut: bool = False
-
 
 KINDS: dict[str, Kind] = {
     "missing_compiler": Kind(
@@ -147,10 +125,9 @@ def classify(log: CompilerLog, text: str, exit_status: int | None) -> str:
         return "timeout"
     if kind in ("disk_full", "out_of_memory") or (kind and kind != "crash"):
         return kind
-    if exit_status in _KILLED:  # by nobody here: the kernel does that
-        return "out_of_memory"
-    if kind or exit_status in {code for number in _CRASHES for code in (-number, 128 + number)}:
-        return "crash"
+    ended = kind_of_exit(exit_status)
+    if kind or ended:  # a crash that its own words tell may be a kill all the same
+        return ended or kind
     return "no_reason" if log.succeeded is False or exit_status else "no_output"
 
 

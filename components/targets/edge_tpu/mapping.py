@@ -41,7 +41,7 @@ def predict(
     """
     generation = Generation.of(compiler_version, min_runtime_version)
     graph = flatbuffer.read_subgraphs(tflite)[0]
-    operations = read_operations(tflite, graph)
+    operations = read_operations(tflite, graph, Operation)
     float_op = _first_float_op(operations)
     if float_op is not None and generation.compiler < generations.FIRST_COMPILER_OF_FLOAT_PARTS:
         return _not_quantized(operations, float_op)

@@ -5,6 +5,10 @@ import json
 import re
 from typing import Any, TypedDict
 
+from components.targets._options import TargetOptions
+
+CUSTOM_OP = "edgetpu-custom-op"
+"""Name of the op that the compiler puts in place of what it maps."""
 COMPILER = "edgetpu_compiler"
 RUNTIME_VERSIONS = (10, 11, 12, 13, 14)
 _NEWEST_RUNTIME_BEFORE_16 = 13
@@ -21,7 +25,7 @@ class Generation(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class CompilerOptions:
+class CompilerOptions(TargetOptions):
     """What edgetpu_compiler is asked for.
 
     The options of the program are those of https://coral.ai/docs/edgetpu/compiler/.
@@ -101,10 +105,6 @@ class CompilerOptions:
             min_runtime_version=self.min_runtime_version,
             multiple_subgraphs=self.enable_multiple_subgraphs,
         )
-
-    def to_json(self) -> str:
-        """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "CompilerOptions":

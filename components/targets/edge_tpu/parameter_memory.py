@@ -75,7 +75,7 @@ def parameter_memory(
         min_runtime_version=min_runtime_version,
         multiple_subgraphs=multiple_subgraphs,
     )
-    operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0])
+    operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0], Operation)
     return place([operation for operation, op in zip(operations, found.ops, strict=True) if op.on_target])
 
 

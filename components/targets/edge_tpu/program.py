@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import os
 import secrets
@@ -10,10 +9,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.targets import CompileError
+from components.targets._failures import explaining
 from components.targets._run import Run, communicate
 from components.targets.edge_tpu.failures import KINDS
 from components.targets.edge_tpu.log import parse
@@ -88,7 +88,7 @@ class Program:
         arguments = [*arguments, *(("--out_dir", OUTPUT) if models else ()), *models]
         command = self.command(arguments, directory, container)
         started = time.monotonic()
-        with _explaining(command):
+        with explaining(command, KINDS):
             (directory / OUTPUT).mkdir()
             for name, content in models.items():
                 (directory / name).write_bytes(content)
@@ -127,17 +127,3 @@ def find_program(options: CompilerOptions) -> Program | None:
     if path is None:
         return None
     return Program(path=os.path.abspath(path), image=options.image, compiler=options.compiler)
-
-
-@contextlib.contextmanager
-def _explaining(command: tuple[str, ...]) -> Iterator[None]:
-    """Turns what the system says of a full disk or a program that does not start into a CompileError."""
-    try:
-        yield
-    except OSError as error:
-        kind = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "missing_compiler"
-        if error.errno == errno.ENOMEM:
-            kind = "out_of_memory"
-        raise CompileError(
-            f"{' '.join(command)} could not run: {KINDS[kind].sentence} ({error}); {KINDS[kind].fix}", kind=kind
-        ) from error

@@ -15,11 +15,12 @@ from components.targets import (
     analysis,
     with_figures,
 )
-from components.targets.edge_tpu import compiled_file, mapping
+from components.targets._compiled_file import ops_on_target
+from components.targets.edge_tpu import mapping
 from components.targets.edge_tpu.driver import Outcome
 from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.log import MAPPED, ModelLog, OperationRow, parse
-from components.targets.edge_tpu.options import COMPILER, CompilerOptions
+from components.targets.edge_tpu.options import COMPILER, CUSTOM_OP, CompilerOptions
 
 
 def compiled_model(
@@ -59,7 +60,7 @@ def compiled_model(
         attempts=outcome.attempts,
         problems=problems,
     )
-    on_tpu = compiled_file.ops_on_tpu(tflite, compiled)
+    on_tpu = ops_on_target(tflite, compiled, CUSTOM_OP)
     if on_tpu is None:
         return CompiledModel(tflite=compiled, report=report)
     if said.rows and sum(on_tpu) != said.rows_on_tpu:

@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
-from components.quantization.conversion.profiles import load_profile
-from components.quantization.schemes import QuantizationScheme
 from components.targets import CompiledModel, CompileError, Mapping, OpMapping, analysis
+from components.targets._operation import read_operations
+from components.targets._target import ProfiledTarget
 from components.targets.ethos_u.driver import drive
 from components.targets.ethos_u.edits import edit
 from components.targets.ethos_u.failures import KINDS
-from components.targets.ethos_u.operation import read_operations
+from components.targets.ethos_u.operation import NpuOperation
 from components.targets.ethos_u.options import VelaOptions
 from components.targets.ethos_u.program import VARIABLE, find_vela, identity
 from components.targets.ethos_u.reporting import NAME, compiled_model
@@ -24,7 +24,7 @@ __all__ = ["TARGET", "VARIABLE", "EthosU", "VelaOptions"]
 _LOGGER = logging.getLogger(__name__)
 
 
-class EthosU:
+class EthosU(ProfiledTarget):
     """The Ethos-U NPUs and Vela."""
 
     name = NAME
@@ -42,7 +42,7 @@ class EthosU:
         family = VelaOptions(accelerator_config=accelerator_config).family
         graph = flatbuffer.read_subgraphs(tflite)[0]
         ops = []
-        for operation in read_operations(tflite, graph):
+        for operation in read_operations(tflite, graph, NpuOperation):
             decision = decide(operation, family)
             ops.append(
                 OpMapping(
@@ -55,10 +55,6 @@ class EthosU:
                 )
             )
         return Mapping(target=self.name, ops=tuple(ops))
-
-    def check(self, scheme: QuantizationScheme) -> None:
-        """Checks the scheme by the profile of the same name."""
-        load_profile(self.name).check(scheme)
 
     def require_options(self, options: str) -> str:
         """Reads `VelaOptions`."""

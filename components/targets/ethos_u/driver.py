@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
-from components.targets._run import Run
-from components.targets.ethos_u import compiled_file
+from components.targets._compiled_file import compiled_parts
+from components.targets._failures import how_it_ended, last_lines
+from components.targets._run import Run, keep
 from components.targets.ethos_u.failures import KINDS, classify
-from components.targets.ethos_u.options import COMPILER, VelaOptions
+from components.targets.ethos_u.options import COMPILER, CUSTOM_OP, VelaOptions
 from components.targets.ethos_u.program import MODEL, Vela
 
 _LOGGER = logging.getLogger(__name__)
 
 COMPILED = "compiled"
 OUTPUT = f"{MODEL}_vela.tflite"
-_LAST_LINES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +63,14 @@ def drive(vela: Vela, options: VelaOptions, tflite: bytes, directory: Path | Non
         outputs.append(run.output)
         _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, len(attempts), kind or COMPILED, run.seconds)
         if directory is not None:
-            _keep(run, directory, len(attempts))
+            keep(run, len(attempts), directory, ".csv")
         if not kind:
             return Outcome(run=run, attempts=tuple(attempts), version=vela.version())
         if kind != "statistics":
             break
-    ended = "was stopped" if run.exit_status is None else f"exited with {run.exit_status}"
-    last = "\n".join(run.output.strip().splitlines()[-_LAST_LINES:]) or "(nothing)"
     raise CompileError(
-        f"{KINDS[kind].sentence}: {' '.join(run.command)} {ended}. To do: {KINDS[kind].fix}. It said:\n{last}",
+        f"{KINDS[kind].sentence}: {' '.join(run.command)} {how_it_ended(run)}. To do: {KINDS[kind].fix}. It"
+        f" said:\n{last_lines(run.output)}",
         kind=kind,
         log="\n".join(outputs),
         attempts=tuple(attempts),
@@ -83,15 +82,7 @@ def _failure(run: Run) -> str:
     if run.exit_status != 0 or not run.files.get(OUTPUT):
         return classify(run.output, run.exit_status)
     try:
-        compiled_file.npu_ops(run.files[OUTPUT])
+        compiled_parts(run.files[OUTPUT], CUSTOM_OP)
     except ValueError:
         return "no_output"
     return ""
-
-
-def _keep(run: Run, directory: Path, number: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"attempt_{number}.txt").write_text(run.output, errors="replace")
-    for name, content in run.files.items():
-        if name.endswith(".csv"):
-            (directory / f"attempt_{number}_{name}").write_bytes(content)

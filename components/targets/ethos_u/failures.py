@@ -1,29 +1,13 @@
 """Why Vela failed, and what to do: each kind is a sentence with its fix."""
 
-import dataclasses
 import re
-import signal
 
-_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+from components.targets._failures import Kind, kind_of_exit
+
 HOW_TO_GET_IT = (
     "install it with `make vela` or `pip install ethos-u-vela==5.2.0` and put it on PATH, give its path as compiler or"
     " in TFX_QAT_VELA"
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
-    """A kind of failure.
-
-    Attributes:
-      sentence: What happened.
-      fix: What to do.
-    """
-
-    sentence: str
-    fix: str
-
 
 KINDS: dict[str, Kind] = {
     "missing_compiler": Kind(sentence="there is no Vela", fix=f'{HOW_TO_GET_IT}, or set when_missing="analyze"'),
@@ -99,8 +83,4 @@ def classify(text: str, exit_status: int | None) -> str:
     kind = next((kind for kind, pattern in _TEXTS if re.search(pattern, text, re.MULTILINE)), "")
     if kind:
         return kind
-    if exit_status in _KILLED:  # by nobody here: the kernel does that
-        return "out_of_memory"
-    if exit_status in {code for number in _CRASHES for code in (-number, 128 + number)}:
-        return "crash"
-    return "no_reason" if exit_status else "no_output"
+    return kind_of_exit(exit_status) or ("no_reason" if exit_status else "no_output")

@@ -1,26 +1,9 @@
-"""One op with its tensors and options: what the rules look at."""
+"""One op as the rules of the NPU look at it: feature maps, weights, bias, and parameters that say how."""
 
 import dataclasses
 
-from components.quantization.conversion import flatbuffer_tables
-from components.quantization.conversion.flatbuffer import Op, Subgraph, Tensor
-
-# Fields of the options of an op: their slots and formats in the schema.
-# https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/schema/schema.fbs
-_CONVOLUTION = {"padding": (0, "<b"), "stride_width": (1, "<i"), "stride_height": (2, "<i")}
-_POOL = {**_CONVOLUTION, "filter_width": (3, "<i"), "filter_height": (4, "<i")}
-_OPTIONS = {
-    "AVERAGE_POOL_2D": _POOL,
-    "CONV_2D": {**_CONVOLUTION, "dilation_width": (4, "<i"), "dilation_height": (5, "<i")},
-    "DEPTHWISE_CONV_2D": {**_CONVOLUTION, "dilation_width": (5, "<i"), "dilation_height": (6, "<i")},
-    "MAX_POOL_2D": _POOL,
-    "RESIZE_BILINEAR": {"align_corners": (2, "<b"), "half_pixel_centers": (3, "<b")},
-    "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "<b"), "half_pixel_centers": (1, "<b")},
-    "TRANSPOSE_CONV": _CONVOLUTION,
-}
-_DEFAULTS = {"dilation_width": 1, "dilation_height": 1}
-_MODEL_SUBGRAPHS, _GRAPH_OPERATORS, _OPERATOR_OPTIONS = 2, 3, 4
-_MOST_VALUES = 64
+from components.quantization.conversion.flatbuffer import Tensor
+from components.targets._operation import Operation
 
 # Operands that are parameters of an op, by position, not data that flows through it.
 _PARAMETERS = {
@@ -51,25 +34,8 @@ _WEIGHTS = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Operation:
-    """An op of the main subgraph.
-
-    Attributes:
-      op: The op.
-      operands: Its inputs by position, None for an optional one that is not given.
-      outputs: What it computes.
-      options: The fields of its options that rules ask for, each with its default if it is not stored.
-    """
-
-    op: Op
-    operands: tuple[Tensor | None, ...]
-    outputs: tuple[Tensor, ...]
-    options: dict[str, int]
-
-    @property
-    def code(self) -> str:
-        """The name of its builtin code."""
-        return self.op.code
+class NpuOperation(Operation):
+    """An op of the main subgraph, by what Vela takes its operands for."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -106,40 +72,4 @@ class Operation:
     def integers(self, position: int) -> tuple[int, ...]:
         """Returns the first values of a constant operand, such as axes; empty if it is no constant of 32 bits."""
         tensor = self.operand(position)
-        if tensor is None or tensor.constant is None or tensor.dtype != "INT32":
-            return ()
-        content = bytes(tensor.constant[: 4 * _MOST_VALUES])
-        return tuple(
-            int.from_bytes(content[i : i + 4], "little", signed=True) for i in range(0, len(content) // 4 * 4, 4)
-        )
-
-
-def read_operations(tflite: bytes, graph: Subgraph) -> tuple[Operation, ...]:
-    """Returns the ops of the main subgraph with their tensors and options.
-
-    Args:
-      tflite: The flatbuffer.
-      graph: Its main subgraph, as `flatbuffer.read_subgraphs` returns it.
-
-    Raises:
-      ValueError: If options lead out of the file.
-    """
-    main = next(iter(flatbuffer_tables.Buffer(tflite).root().tables(_MODEL_SUBGRAPHS)))
-    return tuple(
-        Operation(
-            op=op,
-            operands=tuple(graph.tensors[i] if i >= 0 else None for i in op.operands),
-            outputs=tuple(graph.tensors[i] for i in op.outputs),
-            options=_read_options(op.code, table),
-        )
-        for op, table in zip(graph.ops, main.tables(_GRAPH_OPERATORS), strict=True)
-    )
-
-
-def _read_options(code: str, operator: flatbuffer_tables.Table) -> dict[str, int]:
-    fields = _OPTIONS.get(code, {})
-    options = operator.table(_OPERATOR_OPTIONS) if fields else None
-    return {
-        name: int(options.number(slot, kind, _DEFAULTS.get(name, 0))) if options else _DEFAULTS.get(name, 0)
-        for name, (slot, kind) in fields.items()
-    }
+        return () if tensor is None or tensor.dtype != "INT32" else Operation.integers(self, position)

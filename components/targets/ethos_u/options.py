@@ -4,6 +4,10 @@ import dataclasses
 import json
 from typing import Any
 
+from components.targets._options import TargetOptions
+
+CUSTOM_OP = "ethos-u"
+"""Name of the op that Vela puts in place of each part for the NPU."""
 COMPILER = "vela"
 
 # Configurations in Vela's own file of them, by family of accelerators; the first is what Vela takes unless told.
@@ -38,7 +42,7 @@ _MOST_CACHE_BYTES = 2**32  # what 32-bit addresses of the U55 reach
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class VelaOptions:
+class VelaOptions(TargetOptions):
     """What Vela is asked for: https://pypi.org/project/ethos-u-vela/ describes its options.
 
     Attributes:
@@ -98,10 +102,6 @@ class VelaOptions:
         if self.arena_cache_size is not None:
             arguments += ["--arena-cache-size", str(self.arena_cache_size)]
         return [*arguments, "--verbose-performance"] if per_layer else arguments
-
-    def to_json(self) -> str:
-        """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "VelaOptions":

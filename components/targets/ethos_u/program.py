@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import os
 import re
@@ -11,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from components.targets import CompileError
+from components.targets._failures import explaining
 from components.targets._run import Run, communicate
 from components.targets.ethos_u.failures import KINDS
 from components.targets.ethos_u.options import COMPILER, VelaOptions
@@ -59,18 +58,11 @@ class Vela:
             arguments[arguments.index("--config") + 1] = os.path.abspath(options.config_file)
         command = (*self.command, *arguments, "--output-dir", _OUTPUT, f"{MODEL}.tflite")
         started = time.monotonic()
-        try:
+        with explaining(command, KINDS):
             (directory / _OUTPUT).mkdir()
             (directory / f"{MODEL}.tflite").write_bytes(tflite)
             status, output = communicate(command, options.timeout_sec, directory)
             files = {path.name: path.read_bytes() for path in sorted((directory / _OUTPUT).iterdir()) if path.is_file()}
-        except OSError as error:
-            kind = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.ENOMEM: "out_of_memory"}.get(
-                error.errno or 0, "missing_compiler"
-            )
-            raise CompileError(
-                f"{' '.join(command)} could not run: {KINDS[kind].sentence} ({error}); {KINDS[kind].fix}", kind=kind
-            ) from error
         return Run(command=command, seconds=time.monotonic() - started, exit_status=status, output=output, files=files)
 
 

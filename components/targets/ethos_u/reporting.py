@@ -11,11 +11,12 @@ from components.targets import (
     analysis,
     with_figures,
 )
-from components.targets.ethos_u import compiled_file, statistics
+from components.targets._compiled_file import compiled_parts, ops_on_target
+from components.targets.ethos_u import statistics
 from components.targets.ethos_u.driver import Outcome
 from components.targets.ethos_u.edits import edit
 from components.targets.ethos_u.log import CpuOperation, cpu_count, cpu_operations
-from components.targets.ethos_u.options import VelaOptions
+from components.targets.ethos_u.options import CUSTOM_OP, VelaOptions
 from components.targets.ethos_u.rules import NO_REASON, ON_NPU
 
 NAME = "ethos_u"
@@ -31,7 +32,7 @@ def compiled_model(outcome: Outcome, tflite: bytes, options: VelaOptions) -> Com
     """
     said = cpu_operations(outcome.run.output)
     mapping, problems = _mapping(tflite, outcome.tflite, said, options)
-    parts = compiled_file.npu_ops(outcome.tflite)
+    parts = compiled_parts(outcome.tflite, CUSTOM_OP)
     if not parts:
         problems += ("Vela put no op on the NPU: the file runs on the CPU alone",)
     summary = statistics.read_summary(outcome.run.files)
@@ -73,7 +74,7 @@ def _mapping(
     graph = flatbuffer.read_subgraphs(tflite)[0]
     reasons = {operation.output: operation for operation in said}
     outputs = [graph.tensors[op.outputs[0]].name if op.outputs else "" for op in graph.ops]
-    shown = compiled_file.ops_on_npu(tflite, compiled)
+    shown = ops_on_target(tflite, compiled, CUSTOM_OP)
     on_npu = shown if shown is not None else tuple(name not in reasons for name in outputs)
     ops = []
     for op, name, there in zip(graph.ops, outputs, on_npu, strict=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from components.quantization.conversion.flatbuffer import Tensor
 from components.targets.ethos_u import ops
-from components.targets.ethos_u.operation import Operation
+from components.targets.ethos_u.operation import NpuOperation
 
 ON_NPU = "On the NPU"
 NO_REASON = "On the CPU; Vela gives no reason"
@@ -46,12 +46,12 @@ class Decision:
     confidence: float
 
 
-def supported_op(operation: Operation, family: str) -> str | None:
+def supported_op(operation: NpuOperation, family: str) -> str | None:
     """The op is one that Vela has for this NPU."""
     return None if operation.code in (ops.OPS_OF_U85 if family == U85 else ops.OPS) else operation.op.name
 
 
-def integer_feature_maps(operation: Operation, family: str) -> str | None:
+def integer_feature_maps(operation: NpuOperation, family: str) -> str | None:
     """Feature maps are integers, of Ethos-U85 booleans too; Ethos-U55 and U65 take 32 bits in few ops, and no 64."""
     if operation.code in _VARIABLES:
         return None
@@ -63,12 +63,12 @@ def integer_feature_maps(operation: Operation, family: str) -> str | None:
     return _dtype(t for t in operation.feature_maps if t.dtype not in allowed)
 
 
-def fixed_shapes(operation: Operation, family: str) -> str | None:
+def fixed_shapes(operation: NpuOperation, family: str) -> str | None:
     """Shapes are fixed, except for the batch."""
     return next((f"{t.name} {t.shape}" for t in operation.feature_maps if any(size < 0 for size in t.shape[1:])), None)
 
 
-def quantized_feature_maps(operation: Operation, family: str) -> str | None:
+def quantized_feature_maps(operation: NpuOperation, family: str) -> str | None:
     """Feature maps of 8 and 16 bits have a scale, and only weights one per channel."""
     narrow = [t for t in operation.feature_maps if t.dtype in ("INT8", "UINT8", "INT16")]
     if operation.code not in ops.UNQUANTIZED and any(not t.scale for t in narrow):
@@ -76,14 +76,14 @@ def quantized_feature_maps(operation: Operation, family: str) -> str | None:
     return _names(t for t in narrow if len(t.scale) > 1)
 
 
-def constant_parameters(operation: Operation, family: str) -> str | None:
+def constant_parameters(operation: NpuOperation, family: str) -> str | None:
     """Axes, paddings, sizes and the like are constants."""
     if operation.code not in ops.WITH_CONSTANTS:
         return None
     return _names(t for t in operation.parameters if t.constant is None)
 
 
-def eight_bit_weights(operation: Operation, family: str) -> str | None:
+def eight_bit_weights(operation: NpuOperation, family: str) -> str | None:
     """Weights have 8 bits; those of convolutions, and biases, are constants."""
     weights, bias = operation.weights, operation.bias
     if weights is not None and weights.dtype not in ("INT8", "UINT8"):
@@ -92,7 +92,7 @@ def eight_bit_weights(operation: Operation, family: str) -> str | None:
     return _names(t for t in (None if is_dense else weights, bias) if t is not None and t.constant is None)
 
 
-def small_strides(operation: Operation, family: str) -> str | None:
+def small_strides(operation: NpuOperation, family: str) -> str | None:
     """On Ethos-U55 and U65 strides are at most 3, or larger without padding and dilation; of TRANSPOSE_CONV 1 or 2."""
     options = operation.options
     if family == U85 or "stride_width" not in options:
@@ -110,7 +110,7 @@ def small_strides(operation: Operation, family: str) -> str | None:
     return None if largest <= _MOST_STRIDE or free else f"a stride of {largest}"
 
 
-def small_filters(operation: Operation, family: str) -> str | None:
+def small_filters(operation: NpuOperation, family: str) -> str | None:
     """Filters of pooling are at most 256 high, and of an average with padding at most 8 x 8."""
     options = operation.options
     if "filter_height" not in options:
@@ -121,7 +121,7 @@ def small_filters(operation: Operation, family: str) -> str | None:
     return None if width <= most[0] and height <= most[1] else f"{width} x {height}"
 
 
-def small_reductions(operation: Operation, family: str) -> str | None:
+def small_reductions(operation: NpuOperation, family: str) -> str | None:
     """MEAN reduces axes of less than 4096 elements, of a batch of 1; SOFTMAX has fewer than 65536 rows."""
     if not operation.inputs:
         return None
@@ -136,7 +136,7 @@ def small_reductions(operation: Operation, family: str) -> str | None:
     return f"a batch of {shape[0]}" if len(shape) == 4 and shape[0] > 1 else None
 
 
-def small_arg_max(operation: Operation, family: str) -> str | None:
+def small_arg_max(operation: NpuOperation, family: str) -> str | None:
     """On Ethos-U55 and U65 an ARG_MAX is over the last axis, of at most 127 elements."""
     if operation.code != "ARG_MAX" or family == U85 or not operation.inputs:
         return None
@@ -146,7 +146,7 @@ def small_arg_max(operation: Operation, family: str) -> str | None:
     return f"{shape[-1]} elements" if shape and shape[-1] > _MOST_ARG_MAX_DEPTH else None
 
 
-def equal_quantization(operation: Operation, family: str) -> str | None:
+def equal_quantization(operation: NpuOperation, family: str) -> str | None:
     """On Ethos-U55 and U65 operands and result of MAXIMUM and MINIMUM have one scale and zero point."""
     if operation.code not in ("MAXIMUM", "MINIMUM") or family == U85:
         return None
@@ -154,7 +154,7 @@ def equal_quantization(operation: Operation, family: str) -> str | None:
     return None if len(kinds) == 1 else f"{len(kinds)} quantizations"
 
 
-def powers_of_two(operation: Operation, family: str) -> str | None:
+def powers_of_two(operation: NpuOperation, family: str) -> str | None:
     """A resize is by a power of 2, on Ethos-U55 and U65 by 2, 4 or 8, or 2 with half-pixel centres, on both axes."""
     if not operation.code.startswith("RESIZE_") or not operation.inputs or not operation.outputs:
         return None
@@ -171,7 +171,7 @@ def powers_of_two(operation: Operation, family: str) -> str | None:
     return None if alike and all(s in allowed for s in scales) else f"by {scales[0]:g} and {scales[1]:g}"
 
 
-RULES: tuple[Callable[[Operation, str], str | None], ...] = (
+RULES: tuple[Callable[[NpuOperation, str], str | None], ...] = (
     supported_op,
     integer_feature_maps,
     fixed_shapes,
@@ -187,7 +187,7 @@ RULES: tuple[Callable[[Operation, str], str | None], ...] = (
 )
 
 
-def decide(operation: Operation, family: str) -> Decision:
+def decide(operation: NpuOperation, family: str) -> Decision:
     """Returns whether an op runs on the NPU.
 
     Args:
@@ -208,7 +208,7 @@ def decide(operation: Operation, family: str) -> Decision:
     return Decision(on_npu=True, status=ON_NPU, reason="", confidence=confidence)
 
 
-def _is_padded(operation: Operation) -> bool:
+def _is_padded(operation: NpuOperation) -> bool:
     """Whether zeros are added: padding "same" that adds none is none to Vela."""
     options = operation.options
     if options["padding"] == _VALID or not operation.inputs or len(operation.inputs[0].shape) != 4:

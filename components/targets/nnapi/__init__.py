@@ -6,20 +6,18 @@ compilation: a driver may still refuse what the delegate hands it.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-from components.quantization.conversion.profiles import load_profile
-from components.quantization.schemes import QuantizationScheme
 from components.targets import CompiledModel, CompileReport, Mapping, analysis
-from components.targets._options import options_from_json
+from components.targets._options import TargetOptions, options_from_json
 from components.targets._rules import by_rules
+from components.targets._target import CopyingTarget
 from components.targets.nnapi.operations import API_LEVELS, FIRST_LEVEL_OF_INT8
 from components.targets.nnapi.rules import MAPPED, RULES, edit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class NnapiOptions:
+class NnapiOptions(TargetOptions):
     """Which phones a model is meant for.
 
     Attributes:
@@ -35,19 +33,12 @@ class NnapiOptions:
             levels = ", ".join(map(str, API_LEVELS))
             raise ValueError(f"options of target 'nnapi': api_level: got {self.api_level}, expected one of {levels}")
 
-    def to_json(self) -> str:
-        """Returns the canonical JSON. Part of a component's cache key."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
-
-class Nnapi:
+class Nnapi(CopyingTarget):
     """Phones with NNAPI."""
 
     name = "nnapi"
-
-    def check(self, scheme: QuantizationScheme) -> None:
-        """Checks the scheme by the profile of the same name."""
-        load_profile(self.name).check(scheme)
+    options = NnapiOptions
 
     def inspect(self, tflite: bytes, *, api_level: int = FIRST_LEVEL_OF_INT8) -> Mapping:
         """Says which ops the delegate hands to NNAPI on phones of an API level."""
@@ -57,15 +48,6 @@ class Nnapi:
         """Returns the analysis of a model of that mapping."""
         measurements = {"api_level": float(api_level)}
         return dataclasses.replace(analysis(mapping, tflite, edit), measurements=measurements)
-
-    def require_options(self, options: str) -> str:
-        """Reads `NnapiOptions`."""
-        return options_from_json(self.name, NnapiOptions, options).to_json()
-
-    def compiler_version(self, options: str = "") -> str:
-        """There is no compiler but on the phone."""
-        del options
-        return ""
 
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None

@@ -6,17 +6,15 @@ model.cc, the same bytes as an aligned array, and model_ops.h, which registers t
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
-from components.quantization.conversion.profiles import load_profile
-from components.quantization.schemes import QuantizationScheme
 from components.targets import CompiledModel, CompileReport, Mapping, Memory, analysis
 from components.targets._operation import Operation
-from components.targets._options import options_from_json
+from components.targets._options import TargetOptions, options_from_json
 from components.targets._rules import by_rules
+from components.targets._target import CopyingTarget
 from components.targets.tflm import arena
 from components.targets.tflm.c_array import c_array
 from components.targets.tflm.resolver import call, resolver_header
@@ -26,7 +24,7 @@ OPS_HEADER = "model_ops.h"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TflmOptions:
+class TflmOptions(TargetOptions):
     """How the source is written.
 
     Attributes:
@@ -40,19 +38,12 @@ class TflmOptions:
         if not re.fullmatch(r"[A-Za-z]\w*", self.array_name, re.ASCII):
             raise ValueError(f"options of target 'tflm': array_name: got {self.array_name!r}, expected an identifier")
 
-    def to_json(self) -> str:
-        """Returns the canonical JSON. Part of a component's cache key."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
-
-class Tflm:
+class Tflm(CopyingTarget):
     """A microcontroller with TFLite Micro."""
 
     name = "tflm"
-
-    def check(self, scheme: QuantizationScheme) -> None:
-        """Checks the scheme by the profile of the same name."""
-        load_profile(self.name).check(scheme)
+    options = TflmOptions
 
     def inspect(self, tflite: bytes) -> Mapping:
         """Says which ops TFLite Micro has kernels for; its status is the call that registers the op."""
@@ -73,15 +64,6 @@ class Tflm:
                 "flash_bytes": float(len(tflite)),
             },
         )
-
-    def require_options(self, options: str) -> str:
-        """Reads `TflmOptions`."""
-        return options_from_json(self.name, TflmOptions, options).to_json()
-
-    def compiler_version(self, options: str = "") -> str:
-        """There is no compiler."""
-        del options
-        return ""
 
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None

@@ -13,7 +13,7 @@ from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
 from components.quantization.conversion import io_dtypes
 from components.quantization.qat.preflight import PlannedConversion
-from components.target_facts import target_facts
+from components.target_gates.target_facts import target_facts
 from components.targets import CompileError, CompileReport, analysis, layers, load_target
 
 _LOGGER = logging.getLogger(__name__)

@@ -2,24 +2,19 @@
 
 import dataclasses
 import logging
-import platform
 import statistics
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components.evaluation import smoke
 from components.evaluation.gate import LATENCY, MODEL_BYTES, TARGET_BASIS
 from components.quantization.contract import TFLITE_FILE
-from components.quantization.kernels import KernelInterpreter
-from components.target_facts import target_facts
+from components.target_gates.target_facts import target_facts
 from components.targets import analysis, load_target
-from components.targets.cpu.measuring import cpu_name
+from components.targets.cpu import measuring
 
-_RUNS, _WARM_UP_RUNS = 50, 5
+_RUNS = 50
 _THREADS = 1
 _LOGGER = logging.getLogger(__name__)
 
@@ -69,19 +64,10 @@ def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None) -> 
 
 def _latency(tflite: bytes) -> dict[str, float | str]:
     """Median time of one inference on this machine, of random inputs."""
-    interpreter = KernelInterpreter(tflite)
-    random = np.random.default_rng(1)
-    inputs = {
-        name: random.integers(0, 2, tensor.shape).astype(np.float32) for name, tensor in interpreter.inputs.items()
-    }
-    seconds = []
-    for _ in range(_WARM_UP_RUNS + _RUNS):
-        started = time.perf_counter()
-        interpreter.run(inputs)
-        seconds.append(time.perf_counter() - started)
+    timing = measuring.timed(tflite, "default", _THREADS, _RUNS)
     return {
-        LATENCY: 1000 * statistics.median(seconds[_WARM_UP_RUNS:]),
-        "latency_host": f"{platform.node()} ({cpu_name()})",
-        "latency_kernels": interpreter.description,
+        LATENCY: statistics.median(timing.times_ms),
+        "latency_host": timing.host,
+        "latency_kernels": timing.kernels,
         "latency_threads": str(_THREADS),
     }

@@ -1,0 +1,1 @@
+"""What gates hold of a model on its target: before and during a training, and of the candidate."""
