@@ -7,6 +7,7 @@ from components.quantization import audit
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.bias_scales import rescaled
 
+import audit_changes
 import audited_models
 
 
@@ -59,4 +60,21 @@ def test_rescaled_returns_the_same_bytes_when_scales_are_right_or_biases_zero(
     bias: list[int], scales: tuple[float, float]
 ) -> None:
     tflite = _two_dense(bias, "INT32", scales)
+    assert rescaled(tflite) == (tflite, 0)
+
+
+def test_rescaled_gives_biases_of_an_lstm_the_scale_of_input_times_weights() -> None:
+    wrong = audited_models.lstm(audit_changes.requantized("net/lstm/b1", 0.025))
+    assert [offender.rule for offender in audit(wrong).offenders] == ["bias-scale"]
+    tflite, changed = rescaled(wrong)
+    assert changed == 1
+    assert not audit(tflite).offenders
+    graph = flatbuffer.read_object(tflite).subgraphs[0]
+    bias = graph.tensors[graph.operators[0].inputs[13]]
+    assert bias.name == b"net/lstm/b1"
+    assert bias.quantization.scale == pytest.approx([0.05])
+
+
+def test_rescaled_leaves_an_lstm_alone_whose_scales_are_right() -> None:
+    tflite = audited_models.lstm()
     assert rescaled(tflite) == (tflite, 0)

@@ -3,10 +3,11 @@
 The converter quantizes a bias with the range of the op's input as it was calibrated. Where UNPACK, or another op whose
 ends share one scale, gives that input another range afterwards, it leaves the bias as it was: in an unrolled recurrent
 layer, the outputs of each step are off by an integer or more. With 16-bit activations all steps get one bias, in the
-scale of one of them.
+scale of one of them. The biases of an LSTM's gates are left behind in the same way.
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ from components.quantization.conversion.tflite_schema import schema
 # 64 bits with 16-bit activations.
 _DTYPES: dict[int, np.dtype[Any]] = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}
 _TOLERANCE = 1e-3
+# Positions of an LSTM's inputs; the kernel adds a gate's bias to the product of the input, not to that of the state.
+_LSTM, _GATES, _FIRST_BIAS = "UNIDIRECTIONAL_SEQUENCE_LSTM", range(1, 5), 12
+_PROJECTION, _PROJECTION_BIAS = 16, 17
+_INTERMEDIATES = 5  # four gates, then the hidden values
+_NORMALIZED = 24  # inputs, with layer normalization: a gate's bias is added behind it, in a scale of its own
+
 
 
 def rescaled(tflite: bytes) -> tuple[bytes, int]:
@@ -42,23 +49,34 @@ def _rescale_graph(model: Any, graph: Any) -> int:
     uses = np.bincount(inputs, minlength=len(graph.tensors))
     changed = 0
     for op in operators:
-        code = flatbuffer.builtin_name(model.operatorCodes[op.opcodeIndex])
-        at = 3 if code == "TRANSPOSE_CONV" else 2  # whose first input is a shape
-        if code not in CHANNEL_AXIS or len(op.inputs) <= at or op.inputs[at] < 0:
-            continue
-        source, weights, bias = (graph.tensors[op.inputs[i]] for i in (2 if at == 3 else 0, 1, at))
-        requantized = _rescaled(model, source, weights, bias)
-        if requantized is None:
-            continue
-        place = int(op.inputs[at])
-        if uses[place] > 1:
-            uses[place] -= 1
-            op.inputs = [*op.inputs[:at], len(graph.tensors), *op.inputs[at + 1 :]]
-            graph.tensors.append(requantized)
-        else:
-            graph.tensors[place] = requantized
-        changed += 1
+        for source, weights, at in _products(flatbuffer.builtin_name(model.operatorCodes[op.opcodeIndex]), op):
+            place = int(op.inputs[at])
+            requantized = _rescaled(model, *(graph.tensors[index] for index in (source, weights, place)))
+            if requantized is None:
+                continue
+            if uses[place] > 1:
+                uses[place] -= 1
+                op.inputs = [*op.inputs[:at], len(graph.tensors), *op.inputs[at + 1 :]]
+                graph.tensors.append(requantized)
+            else:
+                graph.tensors[place] = requantized
+            changed += 1
     return changed
+
+
+def _products(code: str, op: Any) -> Iterator[tuple[int, int, int]]:
+    """The tensors of an op whose product a bias is added to, and the bias's position among the op's inputs."""
+    inputs = [] if op.inputs is None else list(map(int, op.inputs))
+    if code in CHANNEL_AXIS:
+        at = 3 if code == "TRANSPOSE_CONV" else 2  # whose first input is a shape
+        found = [(inputs[2 if at == 3 else 0], inputs[1], at)] if len(inputs) > at else []
+    elif code == _LSTM:
+        found = [(inputs[0], inputs[gate], _FIRST_BIAS + gate - 1) for gate in _GATES if len(inputs) < _NORMALIZED]
+        if op.intermediates is not None and len(op.intermediates) == _INTERMEDIATES:
+            found.append((int(op.intermediates[-1]), inputs[_PROJECTION], _PROJECTION_BIAS))
+    else:
+        found = []
+    yield from (one for one in found if one[1] >= 0 and inputs[one[2]] >= 0)
 
 
 def _rescaled(model: Any, source: Any, weights: Any, bias: Any) -> Any | None:
