@@ -19,7 +19,7 @@ from components import model_artifact
 from components.blessing import publish_verdict
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
-from components.evaluation.gate import COMPILED
+from components.evaluation.gate import COMPILED, MODEL_BYTES
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
@@ -87,7 +87,7 @@ class Executor(evaluator_executor.Executor):
             one = artifact_utils.get_single_instance(compiled) if compiled else None
             report = model_artifact.read_compile_report(one) if one is not None else None
             facts = candidate_facts(serving, exec_properties["target"], gates.metrics, report)
-        facts |= _compilation(input_dict.get("compiled_model"))
+        facts |= _pushed(input_dict.get("compiled_model"))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
@@ -140,12 +140,14 @@ def _properties(measured: Measurements) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _compilation(compiled: list[types.Artifact] | None) -> dict[str, float | str]:
-    """Whether the target's compiler made what is pushed; nothing if that is not connected, or of another maker."""
-    artifacts = [artifact for artifact in compiled or [] if artifact.has_custom_property(COMPILED)]
-    if not artifacts:
-        return {}
-    return {COMPILED: float(min(artifact.get_int_custom_property(COMPILED) for artifact in artifacts))}
+def _pushed(compiled: list[types.Artifact] | None) -> dict[str, float | str]:
+    """What is known of the file that is pushed instead of the model: its bytes, and whether a compiler made it."""
+    found: dict[str, float | str] = {}
+    for artifact in compiled or []:
+        found[MODEL_BYTES] = float(len(model_artifact.read_tflite(artifact)))
+        if artifact.has_custom_property(COMPILED):
+            found[COMPILED] = float(artifact.get_int_custom_property(COMPILED))
+    return found
 
 
 def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:

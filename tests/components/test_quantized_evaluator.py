@@ -330,9 +330,10 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
     serving = Path(artifact.uri) / "Format-Serving"
     serving.mkdir(parents=True)
     content = (Path(integer_model.uri) / "Format-Serving" / "tflite").read_bytes()
-    (serving / "tflite").write_bytes(content)
-    for name in ("sha256", "parent_sha256"):
-        artifact.set_string_custom_property(name, hashlib.sha256(content).hexdigest())
+    pushed = content + bytes(16)
+    (serving / "tflite").write_bytes(pushed)
+    for name, of in (("sha256", pushed), ("parent_sha256", content)):
+        artifact.set_string_custom_property(name, hashlib.sha256(of).hexdigest())
     (Path(artifact.uri) / "compile_report.json").write_text(json.dumps(report))
     component = _component(channel, gates=gates, compiled_model=_MODEL)
     outputs = _evaluate(component, standard, trained, integer_model, tmp_path, compiled_model=[artifact])
@@ -341,6 +342,7 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
     basis = f"{'' if compiled else 'predicted '}by a compiler 1.0"
     held = f"holds: macs_on_target >= 0.7 (macs_on_target is 0.75, {basis})"
     assert held in json.loads(blessing.get_string_custom_property("reasons"))
+    assert outputs["evaluation"][0].get_float_custom_property("model_bytes") == len(pushed)
     assert code in blessing.get_string_custom_property("reason_codes").split(", ")
 
 

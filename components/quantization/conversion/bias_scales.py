@@ -26,7 +26,6 @@ _INTERMEDIATES = 5  # four gates, then the hidden values
 _NORMALIZED = 24  # inputs, with layer normalization: a gate's bias is added behind it, in a scale of its own
 
 
-
 def rescaled(tflite: bytes) -> tuple[bytes, int]:
     """Requantizes biases whose scale is not that of the input times that of the weights.
 
