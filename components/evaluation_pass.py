@@ -7,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components.util import tfxio_utils
 from tfx.types import artifact_utils
@@ -39,20 +40,20 @@ class EvaluationPass:
       features: Those that metrics need.
     """
 
-    config: tfma.EvalConfig
+    config: config_pb2.EvalConfig
     models: EvaluatedModels
     paths: Mapping[str, str]
     features: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, config: tfma.EvalConfig, artifacts: Mapping[str, types.Artifact]) -> "EvaluationPass":
+    def of(cls, config: config_pb2.EvalConfig, artifacts: Mapping[str, types.Artifact]) -> "EvaluationPass":
         """Prepares a pass.
 
         Args:
           config: As `components.eval_config` made it; models without an artifact are left out.
           artifacts: Artifacts of the models by name.
         """
-        there = tfma.EvalConfig()
+        there = config_pb2.EvalConfig()
         there.CopyFrom(config)
         del there.model_specs[:]
         there.model_specs.extend(spec for spec in config.model_specs if spec.name in artifacts)

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.proto import validation_result_pb2
+from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tfx import types
 from tfx.dsl.io import fileio
 
@@ -74,7 +74,7 @@ def probed(models: Mapping[str, types.Artifact]) -> Probed:
     return Probed(refusals=tuple(refusals), unusable=tuple(unusable))
 
 
-def write_refused(pipeline: beam.Pipeline, config: tfma.EvalConfig, output_path: str) -> None:
+def write_refused(pipeline: beam.Pipeline, config: config_pb2.EvalConfig, output_path: str) -> None:
     """Writes the results of an evaluation in which nothing was measured and nothing is valid."""
     with fileio.open(f"{output_path}/{PAIRED_FILE}", "w") as file:
         file.write('{"paired": [], "outputs": [], "labels": []}\n')
@@ -87,7 +87,7 @@ def write_refused(pipeline: beam.Pipeline, config: tfma.EvalConfig, output_path:
     _ = evaluation | tfma.WriteResults(writers=writers)
 
 
-def _shared(config: tfma.EvalConfig) -> list[Any]:
+def _shared(config: config_pb2.EvalConfig) -> list[Any]:
     names = [spec.name for spec in config.model_specs]
     return [tfma.EvalSharedModel(model_name=name, model_path="", model_type=constants.TF_GENERIC) for name in names]
 

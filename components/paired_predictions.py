@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
+from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import util
 
@@ -78,7 +79,7 @@ def paired_predictions_extractor(models: EvaluatedModels) -> Any:
     return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=beam.ParDo(_PredictFn(models)))
 
 
-def sliced_batches_extractor(config: tfma.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
+def sliced_batches_extractor(config: config_pb2.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
     """Creates the extractor that gives each slice its examples of a batch, as a batch.
 
     Args:
@@ -213,7 +214,7 @@ def _run_saved(loaded: Any, features: Arrays) -> Arrays:
 
 
 class _SliceFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, config: tfma.EvalConfig, features: frozenset[str]) -> None:
+    def __init__(self, config: config_pb2.EvalConfig, features: frozenset[str]) -> None:
         self._features = features
         self._specs = [slicer_lib.SingleSliceSpec(spec=spec) for spec in config.slicing_specs]
         self._seen: dict[Any, list[Any]] = {}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
 from tfx.components.evaluator import executor as evaluator_executor
@@ -67,7 +67,7 @@ class Executor(evaluator_executor.Executor):
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
-        config = proto_utils.json_to_proto(exec_properties["eval_config"], tfma.EvalConfig())
+        config = proto_utils.json_to_proto(exec_properties["eval_config"], config_pb2.EvalConfig())
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:

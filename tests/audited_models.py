@@ -257,6 +257,23 @@ def branches(dtype: str, *, called: tuple[int, int] = (1, 2)) -> bytes:
     return flatbuffer.write_object(w.model)
 
 
+def nested(depth: int) -> bytes:
+    """An IF in an IF and so on, each in a subgraph of its own: the interpreter recurses into them."""
+    w = Writer()
+    for inner in range(1, depth + 1):
+        condition, x = w.tensor("if", (), "BOOL"), w.tensor("x", (1, 4), scale=0.5, zero=0)
+        y = w.tensor("y", (1, 4), scale=0.5, zero=0)
+        options = schema.IfOptionsT()
+        options.thenSubgraphIndex = options.elseSubgraphIndex = inner
+        w.op("IF", [condition, x], [y], options=(schema.BuiltinOptions.IfOptions, options))
+        w.graph.inputs, w.graph.outputs = [x], [y]
+        w.subgraph()
+    a, b = (w.tensor(end, (1, 4), scale=0.5, zero=0) for end in "ab")
+    w.op("RELU", [a], [b])
+    w.graph.inputs, w.graph.outputs = [a], [b]
+    return flatbuffer.write_object(w.model)
+
+
 def lstm(change: Change | None = None) -> bytes:
     """An integer LSTM, changed as by `edited`: optional inputs that are not given, and scales of values inside."""
     w = Writer()

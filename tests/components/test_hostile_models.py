@@ -21,6 +21,8 @@ from components.evaluation.smoke_process import ModelRun
 from infra import fuzz_audit
 from pipelines.configs import load_config
 
+import audited_models
+
 pytestmark = pytest.mark.slow
 _OF_EACH_END = 4
 _GATE = "accuracy >= 0.5"
@@ -111,8 +113,11 @@ def known(runs: dict[bytes, ModelRun], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def crashing(runs: dict[bytes, ModelRun]) -> bytes:
-    """A file that ends the process that loads it."""
-    return next(content for content, run in runs.items() if "SIGSEGV" in run.ended)
+    """A file that ends the process that loads it: the interpreter recurses until its stack is full."""
+    content = audited_models.nested(20_000)
+    runs |= {content: probe({"nested": content})["nested"]}
+    assert "SIGSEGV" in runs[content].ended
+    return content
 
 
 def _known(runs: Mapping[bytes, ModelRun]) -> Callable[[Mapping[str, bytes]], dict[str, ModelRun]]:
@@ -181,11 +186,11 @@ def test_evaluator_refuses_a_model_when_its_contract_cannot_be_compared(bench: B
 
 @pytest.mark.long
 def test_evaluator_ends_with_a_verdict_whatever_comes_of_a_hundred_mutated_files(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, crashing: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random_ = random.Random(1)
-    files: list[bytes] = []
-    while len(files) < 100:
+    files = [crashing]
+    while len(files) < 101:
         content = bytearray(bench.good)
         for _ in range(random_.randint(1, 3)):
             content[random_.randrange(len(content))] ^= 1 << random_.randrange(8)
