@@ -14,7 +14,7 @@ from components.evaluation.measurements import Measurements
 from components.quantization.conversion import io_dtypes
 from components.quantization.qat.preflight import PlannedConversion
 from components.target_gates.target_facts import target_facts
-from components.targets import CompileError, CompileReport, analysis, layers, load_target
+from components.targets import CompileError, CompileReport, Mapping, layers, load_target
 
 _LOGGER = logging.getLogger(__name__)
 # More layers than these are counted instead of named.
@@ -52,7 +52,9 @@ class PlannedTarget:
         """
         started = time.monotonic()
         gates = self.gates.before_training()
-        report = self._report(tflite) if gates.bounds else analysis(load_target(self.target).inspect(tflite), tflite)
+        predicted, report = load_target(self.target).analyze(tflite, self.options)
+        if gates.bounds:
+            report = self._compiled(tflite) or report
         facts = {MODEL_BYTES: float(len(tflite)), **(target_facts(dataclasses.asdict(report)) or {})}
         _LOGGER.info(
             "%s: %d of %d ops and %s of the multiplications on target %s, %d bytes, by %s in %.1f s",
@@ -73,36 +75,36 @@ class PlannedTarget:
             return
         texts = [f"cannot keep the gates of target {self.target!r}, tried {when}: {'; '.join(r.text for r in refused)}"]
         if any(not reason.gate.startswith(MODEL_BYTES) for reason in refused):
-            texts += self._to_change(tflite, report)
+            texts += _to_change(tflite, predicted, report)
         raise ValueError("; ".join(texts))
 
-    def _report(self, tflite: bytes) -> CompileReport:
+    def _compiled(self, tflite: bytes) -> CompileReport | None:
+        """What the target's compiler reports within a minute or so; None if it fails, or does not say where ops run."""
         target = load_target(self.target)
         try:
-            report = target.compile(tflite, "analyze", self.options).report
+            report = target.compile(tflite, "analyze", target.hasty(self.options)).report
         except CompileError as error:
             _LOGGER.warning("the compiler of target %s fails on an unfinished model: %s", self.target, error)
-            return analysis(target.inspect(tflite), tflite)
-        if target_facts(dataclasses.asdict(report)) is None:
-            return analysis(target.inspect(tflite), tflite)
-        return report
+            return None
+        return report if target_facts(dataclasses.asdict(report)) is not None else None
 
-    def _to_change(self, tflite: bytes, report: CompileReport) -> list[str]:
-        """What stands between the model and the target, the first op that breaks it first."""
-        breaking = report.first_breaking_op
-        if breaking is None:
-            return []
-        where = f"layer {breaking.layer!r}" if breaking.layer else f"op {breaking.index}"
-        first = f"change {where} ({breaking.op}: {breaking.status})"
-        others: dict[tuple[str, str], list[str]] = {}
-        for op, layer in zip(load_target(self.target).inspect(tflite).ops, layers(tflite), strict=True):
-            if not op.on_target and op.index != breaking.index:
-                others.setdefault((op.op, op.status), []).append(layer or f"op {op.index}")
-        rows = [f"{_listed(names)} ({op}: {status})" for (op, status), names in others.items()]
-        return [
-            f"{first}: {breaking.edit}" if breaking.edit else first,
-            *([f"by the rules not on the target either: {', '.join(rows)}"] if rows else []),
-        ]
+
+def _to_change(tflite: bytes, predicted: Mapping, report: CompileReport) -> list[str]:
+    """What stands between the model and the target, the first op that breaks it first."""
+    breaking = report.first_breaking_op
+    if breaking is None:
+        return []
+    where = f"layer {breaking.layer!r}" if breaking.layer else f"op {breaking.index}"
+    first = f"change {where} ({breaking.op}: {breaking.status})"
+    others: dict[tuple[str, str], list[str]] = {}
+    for op, layer in zip(predicted.ops, layers(tflite), strict=True):
+        if not op.on_target and op.index != breaking.index:
+            others.setdefault((op.op, op.status), []).append(layer or f"op {op.index}")
+    rows = [f"{_listed(names)} ({op}: {status})" for (op, status), names in others.items()]
+    return [
+        f"{first}: {breaking.edit}" if breaking.edit else first,
+        *([f"by the rules not on the target either: {', '.join(rows)}"] if rows else []),
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -148,6 +148,24 @@ class Target(Protocol):
           ValueError: If the bytes are not a TFLite flatbuffer.
         """
 
+    def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
+        """Says by the same rules what the compiler with these options would do, and the report that follows.
+
+        Args:
+          tflite: A TFLite flatbuffer.
+          options: As for `require_options`.
+
+        Raises:
+          ValueError: If the bytes are not a TFLite flatbuffer, or the options none of the target's.
+        """
+
+    def hasty(self, options: str) -> str:
+        """Returns the options with which a model that is not trained yet is compiled: no long search, no repetition.
+
+        Args:
+          options: As for `require_options`.
+        """
+
     def require_options(self, options: str) -> str:
         """Checks options of the compiler and returns them as canonical JSON, every default written out.
 

@@ -31,7 +31,10 @@ def test_custom_op_is_not_on_the_target() -> None:
     net._model.operatorCodes[0].customCode = "mine"
     (op,) = TARGET.inspect(net.tflite()).ops
     assert (op.on_target, op.status) == (False, CUSTOM)
-    report = TARGET.compile(net.tflite()).report  # the interpreter refuses it, so the rules speak
+    # The interpreter refuses it, so the rules speak.
+    report = TARGET.compile(net.tflite(), options='{"measure_latency": true}').report
+    assert report.latency is None
+    assert report.problems[0].startswith("nothing is measured: kernels 'default': the interpreter refuses the TFLite model")
     assert (report.tool, report.ops_on_cpu) == ("static analysis", 1)
 
 

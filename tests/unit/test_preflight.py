@@ -152,6 +152,24 @@ def test_gates_are_held_by_rules_when_the_compiler_fails_on_an_unfinished_model(
     assert len(double.calls) == called
 
 
+def test_gates_are_held_by_rules_for_what_the_options_ask_for(tmp_path: Path) -> None:
+    failing = replaying(tmp_path, [{"output": "Internal compiler error. Aborting! \n", "exit": 1}]).path
+    tflite = preflight(_leaky())
+    gate = "macs_on_target >= 0.1"
+    for compiler in (failing, tmp_path / "none"):
+        usual, old = (CompilerOptions(compiler=str(compiler), min_runtime_version=version) for version in (14, 10))
+        _edge_tpu(gate, options=usual.to_json()).hold(tflite, "now")
+        with pytest.raises(ValueError, match="macs_on_target is 0, predicted by static analysis"):
+            _edge_tpu(gate, options=old.to_json()).hold(tflite, "now")
+
+
+def test_unfinished_model_is_compiled_once_and_not_searched(tmp_path: Path) -> None:
+    double = replaying(tmp_path, [{"output": "Internal compiler error. Aborting! \n", "exit": 1}])
+    options = CompilerOptions(compiler=str(double.path), attempts=3, search_steps=(10, 1)).to_json()
+    _edge_tpu("macs_on_target >= 0.1", options=options).hold(preflight(_leaky()), "now")
+    assert len([call for call in double.calls if "--version" not in call]) == 1
+
+
 def test_targets_survive_json_and_keep_only_overrides_of_their_gates() -> None:
     one = _edge_tpu("macs_on_target >= 0.95", "accuracy >= 0.9", io_dtype={"image": "uint8"}, options="{}")
     assert planned_target.from_json(planned_target.to_json([one])) == (one,)

@@ -75,9 +75,11 @@ class Cpu(CopyingTarget):
         # TensorFlow takes seconds, and an inspection does without.
         from components.targets.cpu import measuring
 
-        taken = measuring.delegated(tflite)
-        if taken is None:
-            return CompiledModel(tflite=tflite, report=self.report(tflite, mapping))
+        try:
+            taken = measuring.delegated(tflite)
+        except ValueError as error:
+            report = dataclasses.replace(self.report(tflite, mapping), problems=(f"nothing is measured: {error}",))
+            return CompiledModel(tflite=tflite, report=report)
         report = dataclasses.replace(
             self.report(tflite, _asked(mapping, taken)), tool=measuring.TOOL, tool_version=measuring.VERSION
         )

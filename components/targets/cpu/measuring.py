@@ -18,12 +18,9 @@ TOOL = f"TFLite interpreter of TensorFlow {tf.__version__}"
 VERSION: str = tf.__version__
 
 
-def delegated(tflite: bytes) -> frozenset[int] | None:
-    """Returns the ops of the main subgraph that XNNPACK runs; None if the interpreter refuses the file."""
-    try:
-        return delegated_op_indices(load(tflite))
-    except ValueError:
-        return None
+def delegated(tflite: bytes) -> frozenset[int]:
+    """Returns the ops of the main subgraph that XNNPACK runs; raises ValueError if the interpreter refuses the file."""
+    return delegated_op_indices(load(tflite))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +48,7 @@ def timed(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> Timing:
       runs: How many inferences are measured, after a few that are not.
 
     Raises:
-      ValueError: If the interpreter refuses the file.
+      ValueError: If the interpreter refuses the file, or ends an inference with an error.
     """
     interpreter = load(tflite, kernels, threads=threads)
     random = np.random.default_rng(1)
@@ -60,7 +57,10 @@ def timed(tflite: bytes, kernels: Kernels, threads: int, runs: int) -> Timing:
     times_ms = []
     for _ in range(_WARM_UP_RUNS + runs):
         started = time.perf_counter()
-        interpreter.invoke()
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:
+            raise ValueError(f"the interpreter cannot run the model on random inputs: {error}") from error
         times_ms.append(1000 * (time.perf_counter() - started))
     return Timing(
         times_ms=tuple(times_ms[_WARM_UP_RUNS:]),

@@ -26,6 +26,7 @@ __all__ = ["COMPILER", "MAPPED", "TARGET", "CompilerOptions", "EdgeTpu"]
 _LOGGER = logging.getLogger(__name__)
 
 _MODEL = "model.tflite"
+_HASTY_SEC = 60
 
 
 class EdgeTpu(ProfiledTarget):
@@ -72,6 +73,18 @@ class EdgeTpu(ProfiledTarget):
             measurements={"memory_confidence": memory.confidence},
         )
 
+    def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
+        """Predicts what a compiler of the options' generation does."""
+        generation = CompilerOptions.from_json(options).generation()
+        predicted = self.inspect(tflite, **generation)
+        return predicted, self.report(tflite, predicted, **generation)
+
+    def hasty(self, options: str) -> str:
+        """One attempt, without a delegate search, within a minute."""
+        wanted = CompilerOptions.from_json(options)
+        budget = min(wanted.budget_sec, _HASTY_SEC)
+        return dataclasses.replace(wanted, attempts=1, search_steps=(), budget_sec=budget).to_json()
+
     def require_options(self, options: str) -> str:
         """Reads `CompilerOptions`."""
         found = CompilerOptions.from_json(options)
@@ -92,9 +105,7 @@ class EdgeTpu(ProfiledTarget):
         program = find_program(wanted)
         if program is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
-            generation = wanted.generation()
-            predicted = self.inspect(tflite, **generation)
-            return CompiledModel(tflite=tflite, report=self.report(tflite, predicted, **generation))
+            return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
         outcome = drive(_present(program, wanted), wanted, {_MODEL: tflite}, directory)
         return compiled_model(outcome, 0, output_names({_MODEL: tflite})[0], tflite, wanted)
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
-from components.targets import CompiledModel, CompileError, Mapping, OpMapping, analysis
+from components.targets import CompiledModel, CompileError, CompileReport, Mapping, OpMapping, analysis
 from components.targets._operation import read_operations
 from components.targets._target import ProfiledTarget
 from components.targets.ethos_u.driver import drive
@@ -56,6 +56,12 @@ class EthosU(ProfiledTarget):
             )
         return Mapping(target=self.name, ops=tuple(ops))
 
+    def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
+        """Predicts what Vela does for the options' NPU."""
+        wanted = VelaOptions.from_json(options)
+        mapping = self.inspect(tflite, accelerator_config=wanted.accelerator_config)
+        return mapping, analysis(mapping, tflite, lambda op, status: edit(op, wanted.family))
+
     def require_options(self, options: str) -> str:
         """Reads `VelaOptions`."""
         return VelaOptions.from_json(options).to_json()
@@ -72,9 +78,7 @@ class EthosU(ProfiledTarget):
         vela = find_vela(wanted)
         if vela is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
-            mapping = self.inspect(tflite, accelerator_config=wanted.accelerator_config)
-            report = analysis(mapping, tflite, lambda op, status: edit(op, wanted.family))
-            return CompiledModel(tflite=tflite, report=report)
+            return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
         if vela is None:
             kind = KINDS["missing_compiler"]
             raise CompileError(f"{wanted.compiler} is not there: {kind.sentence}; {kind.fix}", kind="missing_compiler")

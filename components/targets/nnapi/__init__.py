@@ -49,14 +49,18 @@ class Nnapi(CopyingTarget):
         measurements = {"api_level": float(api_level)}
         return dataclasses.replace(analysis(mapping, tflite, edit), measurements=measurements)
 
+    def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
+        """Says what the rules of the options' API level do."""
+        level = options_from_json(self.name, NnapiOptions, options).api_level
+        mapping = self.inspect(tflite, api_level=level)
+        return mapping, self.report(tflite, mapping, api_level=level)
+
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None
     ) -> CompiledModel:
         """Passes the model on: the phone compiles it."""
         del when_missing, directory
-        level = options_from_json(self.name, NnapiOptions, options).api_level
-        mapping = self.inspect(tflite, api_level=level)
-        return CompiledModel(tflite=tflite, report=self.report(tflite, mapping, api_level=level))
+        return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
 
 
 TARGET = Nnapi()
