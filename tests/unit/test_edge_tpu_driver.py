@@ -64,7 +64,7 @@ def _error(double: Double, tflite: bytes = b"model", **options: Any) -> CompileE
 
 def _is_gone(pid_file: Path) -> bool:
     status = Path("/proc") / pid_file.read_text().strip() / "stat"
-    for _ in range(50):
+    for _ in range(250):
         if not status.exists() or status.read_text().split()[2] == "Z":
             return True
         time.sleep(0.02)
@@ -136,9 +136,10 @@ def test_compile_stops_the_compiler_and_its_deaf_children_when_it_hangs(tmp_path
     assert _is_gone(tmp_path / "child")
 
 
-def test_compile_leaves_no_child_when_the_compiler_ends_before_it(shared: Path, tmp_path: Path) -> None:
+def test_compile_succeeds_and_leaves_no_child_when_the_compiler_ends_before_it(shared: Path, tmp_path: Path) -> None:
     double = replaying(tmp_path, [_success(shared, child=str(tmp_path / "child"))])
-    assert TARGET.compile(_model(shared), "fail", _options(double)).report.compiled
+    report = TARGET.compile(_model(shared), "fail", _options(double, budget_sec=20)).report
+    assert [attempt.outcome for attempt in report.attempts] == ["compiled"]
     assert _is_gone(tmp_path / "child")
 
 

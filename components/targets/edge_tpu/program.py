@@ -100,17 +100,15 @@ class Program:
     def _communicate(
         self, command: tuple[str, ...], limit_s: float, directory: Path, container: str
     ) -> tuple[int | None, str]:
+        # The container is no child of the program that started it.
+        stop = (self.path, "kill", container) if container else ()
         status = None
         try:
-            status, output = communicate(command, limit_s, directory)
+            status, output = communicate(command, limit_s, directory, stop)
         finally:
-            if status is None:  # the container is no child of the program that started it
-                self._stop_container(container)
+            if status is None and stop:
+                self._ask(*stop[1:])
         return status, output
-
-    def _stop_container(self, container: str) -> None:
-        if container:
-            self._ask("kill", container)
 
     def _ask(self, *arguments: str) -> str:
         """Returns what the program that runs containers says; "" if it does not answer."""
