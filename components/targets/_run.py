@@ -27,22 +27,6 @@ class Run:
     files: Mapping[str, bytes]
 
 
-def keep(run: Run, number: int, directory: Path, suffix: str) -> None:
-    """Writes what a run said, and those of its files that say something, into a directory.
-
-    Args:
-      run: The run.
-      number: Its number among the attempts.
-      directory: Is made where it is missing.
-      suffix: What the names of such files end with.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"attempt_{number}.txt").write_text(run.output, errors="replace")
-    for name, content in run.files.items():
-        if name.endswith(suffix):
-            (directory / f"attempt_{number}_{name}").write_bytes(content)
-
-
 def communicate(
     command: Sequence[str], limit_s: float, directory: Path, if_orphaned: Sequence[str] = ()
 ) -> tuple[int | None, str]:

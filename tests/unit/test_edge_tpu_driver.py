@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -263,8 +264,36 @@ def test_compile_says_so_when_the_program_is_of_another_machine(tmp_path: Path) 
     path = tmp_path / "edgetpu_compiler"
     path.write_bytes(b"\x7fELF of another processor")
     path.chmod(0o755)
-    with pytest.raises(CompileError, match="could not run: there is no compiler .*Exec format error"):
+    with pytest.raises(CompileError, match=r"does not start \(.*Exec format error.* x86-64 Linux") as raised:
         drive(Program(path=str(path)), CompilerOptions(), {"model.tflite": b"model"})
+    assert raised.value.kind == "broken_install"
+    assert "when_missing" not in str(raised.value)  # whoever set it to "analyze" comes here too
+
+
+@pytest.mark.parametrize(
+    ("image", "output", "exit_status", "kind"),
+    [
+        ("", "edgetpu_compiler: error while loading shared libraries: libc++.so.1: cannot open", 127, "broken_install"),
+        ("", "/opt/edgetpu_compiler: line 2: edgetpu_compiler.bin: not found", 127, "broken_install"),
+        ("x:1", "exec /usr/bin/edgetpu_compiler: exec format error", 1, "broken_install"),
+        ("x:1", "docker: Error response from daemon: pull access denied for x, it does not exist", 125, "container"),
+        ("x:1", 'docker: exec: "edgetpu_compiler": executable file not found in $PATH', 127, "container"),
+        ("x:1", "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock", 1, "container"),
+        ("x:1", "Unable to find image 'x:1' locally\nDownloaded newer image\nModel not quantized", 1, "not_quantized"),
+    ],
+)
+def test_compile_tries_once_and_says_so_when_compiler_or_container_does_not_start(
+    tmp_path: Path, image: str, output: str, exit_status: int, kind: str
+) -> None:
+    path = tmp_path / "docker"
+    (tmp_path / "output").write_text(output)
+    path.write_text(f"#!/bin/sh\ncat {tmp_path}/output >&2\nexit {exit_status}\n")
+    path.chmod(0o755)
+    with pytest.raises(CompileError) as raised:
+        drive(Program(path=str(path), image=image, compiler="edgetpu_compiler"), CompilerOptions(), {"m.tflite": b"m"})
+    assert [attempt.outcome for attempt in raised.value.attempts] == [kind]
+    assert raised.value.kind == kind
+    assert KINDS[kind].fix in str(raised.value)
 
 
 def test_compile_keeps_what_each_run_wrote_when_it_is_asked_to(shared: Path, tmp_path: Path) -> None:
@@ -282,6 +311,56 @@ def test_compile_keeps_what_each_run_wrote_when_it_is_asked_to(shared: Path, tmp
         "attempt_2_model_edgetpu.log",
     ]
     assert (kept / "attempt_1.txt").read_text() == _LARGE["output"]
+
+
+def test_compile_says_so_before_it_compiles_when_the_directory_cannot_be_made(shared: Path, tmp_path: Path) -> None:
+    double = replaying(tmp_path / "double", [_success(shared)])
+    (tmp_path / "file").touch()
+    with pytest.raises(CompileError, match=f"directory {tmp_path}/file/kept: files cannot be written there") as raised:
+        TARGET.compile(_model(shared), "fail", _options(double), tmp_path / "file" / "kept")
+    assert raised.value.kind == "unwritable"
+    assert double.calls == []
+
+
+def test_compile_says_so_when_the_disk_is_full_after_the_compiler_succeeded(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = replaying(tmp_path / "double", [_success(shared)])
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CompileError, match=f"directory {tmp_path}/kept: the disk is full") as raised:
+        TARGET.compile(_model(shared), "fail", _options(double), tmp_path / "kept")
+    assert "Compilation succeeded!" in raised.value.log
+
+
+def test_compile_says_so_when_there_is_no_place_for_temporary_files(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = replaying(tmp_path, [_success(shared)])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(CompileError, match="a temporary directory: files cannot be written there"):
+        TARGET.compile(_model(shared), "fail", _options(double))
+
+
+def test_compile_raises_without_the_compiler_when_the_bytes_are_no_model(shared: Path, tmp_path: Path) -> None:
+    double = knowing(tmp_path, shared)
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
+        TARGET.compile(b"hello" * 20, "fail", _options(double))
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
+        TARGET.compile_segments(b"hello" * 20, _options(double, num_segments=2))
+    members = [GroupMember(name="one", tflite=_model(shared)), GroupMember(name="two", tflite=b"hello" * 20)]
+    with pytest.raises(ValueError, match="model two of the group: not a TFLite flatbuffer"):
+        TARGET.compile_group(members, _options(double))
+    assert double.calls == []
+
+
+def test_group_raises_for_its_models_before_it_misses_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="models of a group: got none, expected two or more"):
+        TARGET.compile_group([])
 
 
 def test_container_sees_one_folder_and_no_network(tmp_path: Path) -> None:
@@ -342,10 +421,12 @@ def test_segments_are_files_in_the_order_in_which_they_run(shared: Path, tmp_pat
         ('{"show_operations": 1}', "show_operations: got 1, expected something like True"),
         ('{"num_segments": 2, "search_delegate": true}', "choose one"),
         ('{"intermediate_tensors": ["a,b"]}', "expected names without commas"),
+        ('{"intermediate_tensors": "abc"}', "intermediate_tensors: got 'abc', expected a list of names"),
+        ('{"search_steps": 5}', "search_steps: got 5, expected a list of numbers"),
         ('{"image": "--privileged"}', "expected a reference"),
         ('{"compiler": "-x"}', "expected a program's name or path"),
         ('{"verbose": true}', "not options of edgetpu_compiler"),
-        ("[]", "not options of edgetpu_compiler"),
+        ("[1]", "not options of edgetpu_compiler.*expected an object"),
     ],
 )
 def test_options_raise_when_a_value_has_no_meaning(options: str, message: str) -> None:
