@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from components.targets.edge_tpu.program import Program, find_program
 from edge_tpu_compilers import VERSION, Double, knowing, replaying
 
 TARGET = load_target("edge_tpu")
+_REPOSITORY = Path(__file__).parent.parent.parent
 _BANNER = f"Edge TPU Compiler version {VERSION}\nStarted a compilation timeout timer of 180 seconds.\n"
 _END = "Compilation child process completed within timeout period.\n"
 _CRASH = {"output": f"{_BANNER}{_END}Compilation failed!\n", "exit": 1}
@@ -384,6 +387,36 @@ def test_container_is_stopped_by_name_when_it_takes_too_long(tmp_path: Path) -> 
     _, run, kill = calls.read_text().splitlines()
     name = run.split()[run.split().index("--name") + 1]
     assert kill == f"kill {name}"
+
+
+_DRIVING = """
+import sys
+from components.targets.edge_tpu import CompilerOptions
+from components.targets.edge_tpu.driver import drive
+from components.targets.edge_tpu.program import Program
+program = Program(path=sys.argv[1], image="compilers/edgetpu:16", compiler="edgetpu_compiler")
+drive(program, CompilerOptions(), {"model.tflite": b"model"})
+"""
+
+
+def test_container_is_stopped_by_name_when_this_process_is_killed(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    calls = tmp_path / "calls"
+    docker.write_text(f'#!/bin/bash\necho "$@" >> {calls}\n[[ "$*" == *show_operations* ]] && sleep 60\nexit 0\n')
+    docker.chmod(0o755)
+
+    def line(number: int) -> list[str]:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if calls.exists() and calls.read_text().count("\n") >= number:
+                return calls.read_text().splitlines()[number - 1].split()
+            time.sleep(0.02)
+        pytest.fail(f"there was no call {number} of docker")
+
+    with subprocess.Popen([sys.executable, "-c", _DRIVING, str(docker)], cwd=_REPOSITORY) as process:
+        run = line(2)
+        process.kill()
+    assert line(3) == ["kill", run[run.index("--name") + 1]]
 
 
 def test_group_takes_the_order_with_the_least_traffic(shared: Path, tmp_path: Path) -> None:
