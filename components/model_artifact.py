@@ -5,6 +5,8 @@
                           device needs beside it
   compile_report.json     of a compiled model: a CompileReport of components/targets
   facts.json              what is known of the model; the same as the artifact's custom properties
+
+{uri}.failed/             in place of a model that could not be made: what the program that failed wrote
 """
 
 import contextlib
@@ -124,6 +126,26 @@ def staged_output(artifact: types.Artifact) -> Iterator[Path]:
             name = name.rstrip("/")  # object stores list folders so
             fileio.rename(os.path.join(partial, name), os.path.join(artifact.uri, name))
         fileio.rmtree(partial)
+
+
+def keep_failed(artifact: types.Artifact, directory: Path, log: str) -> str:
+    """Copies what a program wrote before it failed beside the artifact's place, where nothing removes it.
+
+    Args:
+      artifact: What would have been made.
+      directory: With what the program wrote; need not be there.
+      log: All that it said; becomes `error.log`.
+
+    Returns:
+      The URI of the copy, `{uri}.failed`; what an earlier attempt left there is gone.
+    """
+    uri = f"{artifact.uri.rstrip('/')}.failed"
+    if fileio.exists(uri):
+        fileio.rmtree(uri)
+    if directory.is_dir():
+        io_utils.copy_dir(str(directory), uri)
+    io_utils.write_string_file(os.path.join(uri, "error.log"), log)
+    return uri
 
 
 def record_facts(artifact: types.Artifact, directory: Path, facts: Mapping[str, Fact]) -> None:

@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.targets import CompileReport, Options, load_target, require_when_missing
+from components.targets import CompileError, CompileReport, Options, load_target, require_when_missing
 
 COMPILER_DIR = "compiler"
 """Folder with what each run of the compiler wrote, verbatim."""
@@ -31,9 +31,12 @@ class Executor(base_executor.BaseExecutor):
         target = load_target(exec_properties["target"])
         tflite = model_artifact.read_tflite(source)
         with model_artifact.local_serving(source) as serving, model_artifact.staged_output(output) as directory:
-            model = target.compile(
-                tflite, exec_properties["when_missing"], exec_properties["options"], directory / COMPILER_DIR
-            )
+            written = directory / COMPILER_DIR
+            try:
+                model = target.compile(tflite, exec_properties["when_missing"], exec_properties["options"], written)
+            except CompileError as error:
+                kept = model_artifact.keep_failed(output, written, error.log)
+                raise error.saying(f"All that the compiler wrote is in {kept}") from error
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
@@ -87,6 +90,7 @@ class TargetCompiler(base_component.BaseComponent):
     Where the target's compiler is missing, the model is passed on as it is, with an analysis of where its ops would
     run, and marked as not compiled. Output `compiled_model`: a Model with `Format-Serving/tflite`, the input's
     contract, golden vectors and so on beside it, `compile_report.json`, and `compiler/` with what the compiler wrote.
+    If the compiler fails, that is at the output's URI with ".failed" at its end, which the error names.
     """
 
     SPEC_CLASS = TargetCompilerSpec

@@ -5,8 +5,9 @@ Called with the path of a JSON script before the compiler's own arguments; needs
 - "version": what `--version` says;
 - "calls": a file to which each call's arguments are added, as a line of JSON;
 - "steps": what the first, second, ... call does; the last repeats. Of a step: "output" is printed, "files" (name to
-  path) are copied to `--out_dir`, "child" names a file for the id of a child process that ignores SIGTERM and holds no
-  pipe, "hang" waits for ever, "signal" ends the process by one, "exit" is the exit status;
+  path) are copied to `--out_dir`, "child" names a file for the id of a child process that ignores SIGTERM, has a
+  session of its own and holds the output open, "hang" waits for ever, "signal" ends the process by one, "exit" is the
+  exit status;
 - "known": without steps, what becomes of models, by the sha256 of their content: "compiled" is the path of the
   compiled file, "rows" the table of operations, "parameter_bytes" what is to be cached. Models get "memory_bytes" in
   their order.
@@ -67,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _replay(step: dict[str, Any], options: argparse.Namespace) -> int:
     if "child" in step:
-        child = subprocess.Popen(
-            [sys.executable, "-S", "-c", _HANG], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        child = subprocess.Popen([sys.executable, "-S", "-c", _HANG], start_new_session=True)
         Path(step["child"]).write_text(str(child.pid))
     print(step.get("output", ""), end="", flush=True)
     for name, path in step.get("files", {}).items():

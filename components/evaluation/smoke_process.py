@@ -108,8 +108,7 @@ def run(directories: Sequence[Path], limits: Limits, work: Work = "golden") -> l
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-W", "ignore", "-m", __name__]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with process_group(command, env=environment, **pipes) as process:
+    with process_group(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         answers, log = process.communicate(requests, timeout=_START_S + len(directories) * (limits.seconds + 1))
     found = [_model_run(json.loads(line)) for line in answers.splitlines()]
     if process.returncode or len(found) != len(directories):

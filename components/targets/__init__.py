@@ -118,6 +118,10 @@ class CompileError(RuntimeError):
         self.log = log
         self.attempts = attempts
 
+    def saying(self, more: str) -> "CompileError":
+        """Returns the same error with one more line of text."""
+        return CompileError(f"{self}\n{more}", kind=self.kind, log=self.log, attempts=self.attempts)
+
 
 class Options(Protocol):
     """Options of a target's compiler: a frozen dataclass of the target's own."""

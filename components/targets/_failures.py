@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from components.targets import CompileError
 from components.targets._run import Run
@@ -43,17 +43,21 @@ def kind_of_exit(status: int | None) -> str:
 
 
 @contextlib.contextmanager
-def explaining(command: Sequence[str], kinds: Mapping[str, Kind]) -> Iterator[None]:
-    """Turns what the system says of a full disk or a program that does not start into a CompileError."""
+def explaining(what: str, kinds: Mapping[str, Kind], otherwise: str) -> Iterator[None]:
+    """Turns what the system refuses within the block into a CompileError.
+
+    Args:
+      what: A program that is started, or a directory that is written.
+      kinds: The target's kinds of failure.
+      otherwise: The kind of an error that is not of a full disk or memory.
+    """
     try:
         yield
     except OSError as error:
         kind = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.ENOMEM: "out_of_memory"}.get(
-            error.errno or 0, "missing_compiler"
+            error.errno or 0, otherwise
         )
-        raise CompileError(
-            f"{' '.join(command)} could not run: {kinds[kind].sentence} ({error}); {kinds[kind].fix}", kind=kind
-        ) from error
+        raise CompileError(f"{what}: {kinds[kind].sentence} ({error}). To do: {kinds[kind].fix}", kind=kind) from error
 
 
 def how_it_ended(run: Run | None) -> str:

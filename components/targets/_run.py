@@ -1,9 +1,6 @@
-"""One run of a compiler: a program in a process group of its own, of which nothing is left afterwards."""
+"""One run of a compiler: a program of which nothing is left afterwards."""
 
-import contextlib
 import dataclasses
-import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,39 +27,25 @@ class Run:
     files: Mapping[str, bytes]
 
 
-def keep(run: Run, number: int, directory: Path, suffix: str) -> None:
-    """Writes what a run said, and those of its files that say something, into a directory.
-
-    Args:
-      run: The run.
-      number: Its number among the attempts.
-      directory: Is made where it is missing.
-      suffix: What the names of such files end with.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"attempt_{number}.txt").write_text(run.output, errors="replace")
-    for name, content in run.files.items():
-        if name.endswith(suffix):
-            (directory / f"attempt_{number}_{name}").write_bytes(content)
-
-
-def communicate(command: Sequence[str], limit_s: float, directory: Path) -> tuple[int | None, str]:
-    """Runs a program to its end or to the limit of time, and kills all that is left in its process group.
+def communicate(
+    command: Sequence[str], limit_s: float, directory: Path, if_orphaned: Sequence[str] = ()
+) -> tuple[int | None, str]:
+    """Runs a program to its end or to the limit of time; nothing that it started outlives it.
 
     Args:
       command: The program and its arguments.
       limit_s: Limit of time.
       directory: Where it runs.
+      if_orphaned: A command to run if this process ends before it.
 
     Returns:
       Its exit status, None if it was stopped at the limit, and its standard output and error as they came.
     """
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     try:
-        with process_group(command, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory) as process:
+        with process_group(command, if_orphaned=if_orphaned, cwd=directory, **streams) as process:
             output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired as error:
         partial = error.output or b""
         return None, partial.decode(errors="replace") if isinstance(partial, bytes) else partial
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, output

@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from components.targets.edge_tpu.program import Program, find_program
 from edge_tpu_compilers import VERSION, Double, knowing, replaying
 
 TARGET = load_target("edge_tpu")
+_REPOSITORY = Path(__file__).parent.parent.parent
 _BANNER = f"Edge TPU Compiler version {VERSION}\nStarted a compilation timeout timer of 180 seconds.\n"
 _END = "Compilation child process completed within timeout period.\n"
 _CRASH = {"output": f"{_BANNER}{_END}Compilation failed!\n", "exit": 1}
@@ -64,7 +68,7 @@ def _error(double: Double, tflite: bytes = b"model", **options: Any) -> CompileE
 
 def _is_gone(pid_file: Path) -> bool:
     status = Path("/proc") / pid_file.read_text().strip() / "stat"
-    for _ in range(50):
+    for _ in range(250):
         if not status.exists() or status.read_text().split()[2] == "Z":
             return True
         time.sleep(0.02)
@@ -136,9 +140,10 @@ def test_compile_stops_the_compiler_and_its_deaf_children_when_it_hangs(tmp_path
     assert _is_gone(tmp_path / "child")
 
 
-def test_compile_leaves_no_child_when_the_compiler_ends_before_it(shared: Path, tmp_path: Path) -> None:
+def test_compile_succeeds_and_leaves_no_child_when_the_compiler_ends_before_it(shared: Path, tmp_path: Path) -> None:
     double = replaying(tmp_path, [_success(shared, child=str(tmp_path / "child"))])
-    assert TARGET.compile(_model(shared), "fail", _options(double)).report.compiled
+    report = TARGET.compile(_model(shared), "fail", _options(double, budget_sec=20)).report
+    assert [attempt.outcome for attempt in report.attempts] == ["compiled"]
     assert _is_gone(tmp_path / "child")
 
 
@@ -262,8 +267,36 @@ def test_compile_says_so_when_the_program_is_of_another_machine(tmp_path: Path) 
     path = tmp_path / "edgetpu_compiler"
     path.write_bytes(b"\x7fELF of another processor")
     path.chmod(0o755)
-    with pytest.raises(CompileError, match="could not run: there is no compiler .*Exec format error"):
+    with pytest.raises(CompileError, match=r"does not start \(.*Exec format error.* x86-64 Linux") as raised:
         drive(Program(path=str(path)), CompilerOptions(), {"model.tflite": b"model"})
+    assert raised.value.kind == "broken_install"
+    assert "when_missing" not in str(raised.value)  # whoever set it to "analyze" comes here too
+
+
+@pytest.mark.parametrize(
+    ("image", "output", "exit_status", "kind"),
+    [
+        ("", "edgetpu_compiler: error while loading shared libraries: libc++.so.1: cannot open", 127, "broken_install"),
+        ("", "/opt/edgetpu_compiler: line 2: edgetpu_compiler.bin: not found", 127, "broken_install"),
+        ("x:1", "exec /usr/bin/edgetpu_compiler: exec format error", 1, "broken_install"),
+        ("x:1", "docker: Error response from daemon: pull access denied for x, it does not exist", 125, "container"),
+        ("x:1", 'docker: exec: "edgetpu_compiler": executable file not found in $PATH', 127, "container"),
+        ("x:1", "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock", 1, "container"),
+        ("x:1", "Unable to find image 'x:1' locally\nDownloaded newer image\nModel not quantized", 1, "not_quantized"),
+    ],
+)
+def test_compile_tries_once_and_says_so_when_compiler_or_container_does_not_start(
+    tmp_path: Path, image: str, output: str, exit_status: int, kind: str
+) -> None:
+    path = tmp_path / "docker"
+    (tmp_path / "output").write_text(output)
+    path.write_text(f"#!/bin/sh\ncat {tmp_path}/output >&2\nexit {exit_status}\n")
+    path.chmod(0o755)
+    with pytest.raises(CompileError) as raised:
+        drive(Program(path=str(path), image=image, compiler="edgetpu_compiler"), CompilerOptions(), {"m.tflite": b"m"})
+    assert [attempt.outcome for attempt in raised.value.attempts] == [kind]
+    assert raised.value.kind == kind
+    assert KINDS[kind].fix in str(raised.value)
 
 
 def test_compile_keeps_what_each_run_wrote_when_it_is_asked_to(shared: Path, tmp_path: Path) -> None:
@@ -281,6 +314,56 @@ def test_compile_keeps_what_each_run_wrote_when_it_is_asked_to(shared: Path, tmp
         "attempt_2_model_edgetpu.log",
     ]
     assert (kept / "attempt_1.txt").read_text() == _LARGE["output"]
+
+
+def test_compile_says_so_before_it_compiles_when_the_directory_cannot_be_made(shared: Path, tmp_path: Path) -> None:
+    double = replaying(tmp_path / "double", [_success(shared)])
+    (tmp_path / "file").touch()
+    with pytest.raises(CompileError, match=f"directory {tmp_path}/file/kept: files cannot be written there") as raised:
+        TARGET.compile(_model(shared), "fail", _options(double), tmp_path / "file" / "kept")
+    assert raised.value.kind == "unwritable"
+    assert double.calls == []
+
+
+def test_compile_says_so_when_the_disk_is_full_after_the_compiler_succeeded(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = replaying(tmp_path / "double", [_success(shared)])
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CompileError, match=f"directory {tmp_path}/kept: the disk is full") as raised:
+        TARGET.compile(_model(shared), "fail", _options(double), tmp_path / "kept")
+    assert "Compilation succeeded!" in raised.value.log
+
+
+def test_compile_says_so_when_there_is_no_place_for_temporary_files(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = replaying(tmp_path, [_success(shared)])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(CompileError, match="a temporary directory: files cannot be written there"):
+        TARGET.compile(_model(shared), "fail", _options(double))
+
+
+def test_compile_raises_without_the_compiler_when_the_bytes_are_no_model(shared: Path, tmp_path: Path) -> None:
+    double = knowing(tmp_path, shared)
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
+        TARGET.compile(b"hello" * 20, "fail", _options(double))
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
+        TARGET.compile_segments(b"hello" * 20, _options(double, num_segments=2))
+    members = [GroupMember(name="one", tflite=_model(shared)), GroupMember(name="two", tflite=b"hello" * 20)]
+    with pytest.raises(ValueError, match="model two of the group: not a TFLite flatbuffer"):
+        TARGET.compile_group(members, _options(double))
+    assert double.calls == []
+
+
+def test_group_raises_for_its_models_before_it_misses_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="models of a group: got none, expected two or more"):
+        TARGET.compile_group([])
 
 
 def test_container_sees_one_folder_and_no_network(tmp_path: Path) -> None:
@@ -304,6 +387,36 @@ def test_container_is_stopped_by_name_when_it_takes_too_long(tmp_path: Path) -> 
     _, run, kill = calls.read_text().splitlines()
     name = run.split()[run.split().index("--name") + 1]
     assert kill == f"kill {name}"
+
+
+_DRIVING = """
+import sys
+from components.targets.edge_tpu import CompilerOptions
+from components.targets.edge_tpu.driver import drive
+from components.targets.edge_tpu.program import Program
+program = Program(path=sys.argv[1], image="compilers/edgetpu:16", compiler="edgetpu_compiler")
+drive(program, CompilerOptions(), {"model.tflite": b"model"})
+"""
+
+
+def test_container_is_stopped_by_name_when_this_process_is_killed(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    calls = tmp_path / "calls"
+    docker.write_text(f'#!/bin/bash\necho "$@" >> {calls}\n[[ "$*" == *show_operations* ]] && sleep 60\nexit 0\n')
+    docker.chmod(0o755)
+
+    def line(number: int) -> list[str]:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if calls.exists() and calls.read_text().count("\n") >= number:
+                return calls.read_text().splitlines()[number - 1].split()
+            time.sleep(0.02)
+        pytest.fail(f"there was no call {number} of docker")
+
+    with subprocess.Popen([sys.executable, "-c", _DRIVING, str(docker)], cwd=_REPOSITORY) as process:
+        run = line(2)
+        process.kill()
+    assert line(3) == ["kill", run[run.index("--name") + 1]]
 
 
 def test_group_takes_the_order_with_the_least_traffic(shared: Path, tmp_path: Path) -> None:
@@ -341,10 +454,12 @@ def test_segments_are_files_in_the_order_in_which_they_run(shared: Path, tmp_pat
         ('{"show_operations": 1}', "show_operations: got 1, expected something like True"),
         ('{"num_segments": 2, "search_delegate": true}', "choose one"),
         ('{"intermediate_tensors": ["a,b"]}', "expected names without commas"),
+        ('{"intermediate_tensors": "abc"}', "intermediate_tensors: got 'abc', expected a list of names"),
+        ('{"search_steps": 5}', "search_steps: got 5, expected a list of numbers"),
         ('{"image": "--privileged"}', "expected a reference"),
         ('{"compiler": "-x"}', "expected a program's name or path"),
         ('{"verbose": true}', "not options of edgetpu_compiler"),
-        ("[]", "not options of edgetpu_compiler"),
+        ("[1]", "not options of edgetpu_compiler.*expected an object"),
     ],
 )
 def test_options_raise_when_a_value_has_no_meaning(options: str, message: str) -> None:

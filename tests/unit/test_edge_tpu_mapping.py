@@ -2,6 +2,7 @@
 
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,24 @@ def test_inspect_takes_no_partly_float_model_when_the_compiler_is_before_16() ->
 def test_inspect_raises_when_the_compiler_version_is_none(version: str) -> None:
     with pytest.raises(ValueError, match="compiler_version: got .*expected 1.0 or newer"):
         TARGET.inspect(unary("LOGISTIC", 1, 8), compiler_version=version)
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        ({"compiler_version": "17.3"}, "edgetpu_compiler 17.3 is not known: taken as 16.0"),
+        (
+            {"compiler_version": "2.0", "min_runtime_version": 14},
+            "min_runtime_version 14 is not known to edgetpu_compiler 2.0: taken as 12, its newest",
+        ),
+        ({"compiler_version": "16.0.384591198", "min_runtime_version": 14}, ""),
+    ],
+)
+def test_inspect_says_what_it_takes_a_version_for_when_it_does_not_know_it(
+    versions: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    TARGET.inspect(unary("LOGISTIC", 1, 8), **versions)
+    assert "\n".join(caplog.messages) == message
 
 
 def test_inspect_raises_when_the_runtime_is_none() -> None:

@@ -179,6 +179,22 @@ def test_compile_raises_when_vela_writes_something_that_is_no_model(tmp_path: Pa
     assert raised.value.attempts[0].exit_status == 0
 
 
+def test_compile_says_so_before_it_compiles_when_the_directory_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = VelaOptions(compiler=_program(tmp_path, "")).to_json()
+    with pytest.raises(CompileError, match=f"directory {tmp_path}/file/kept: files cannot be written there") as raised:
+        TARGET.compile(_dense(), "fail", options, tmp_path / "file" / "kept")
+    assert (raised.value.kind, raised.value.attempts) == ("unwritable", ())
+
+
+def test_compile_says_so_when_vela_is_of_another_machine(tmp_path: Path) -> None:
+    path = tmp_path / "vela"
+    path.write_bytes(b"\x7fELF of another processor")
+    path.chmod(0o755)
+    with pytest.raises(CompileError, match=r"Vela is there but does not start \(.*Exec format error.*make vela"):
+        TARGET.compile(_dense(), "analyze", VelaOptions(compiler=str(path)).to_json())
+
+
 def test_compile_says_how_to_get_vela_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv(VARIABLE, raising=False)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, Memory, analysis
 from components.targets._target import ProfiledTarget
 from components.targets.edge_tpu import group, mapping
@@ -102,6 +103,7 @@ class EdgeTpu(ProfiledTarget):
     ) -> CompiledModel:
         """Runs edgetpu_compiler, again or with a delegate search where that may help."""
         wanted = CompilerOptions.from_json(self.require_options(options))
+        flatbuffer.read_subgraphs(tflite)  # of what is none, the compiler does not say so
         program = find_program(wanted)
         if program is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
@@ -123,14 +125,20 @@ class EdgeTpu(ProfiledTarget):
 
         Raises:
           CompileError: If the compiler fails, or there is none.
-          ValueError: If there are fewer than two models, or the options are none.
+          ValueError: If there are fewer than two models, one is no TFLite flatbuffer, or the options are none.
         """
         wanted = CompilerOptions.from_json(self.require_options(options))
+        orders = group.orders(members)
+        for member in members:
+            try:
+                flatbuffer.read_subgraphs(member.tflite)
+            except ValueError as error:
+                raise ValueError(f"model {member.name} of the group: {error}") from error
         program = _present(find_program(wanted), wanted)
         tried: list[tuple[float, dict[str, CompiledModel]]] = []
         table: list[tuple[tuple[str, ...], float | None]] = []
         failure: CompileError | None = None
-        for order in group.orders(members):
+        for order in orders:
             files = {f"{member.name}.tflite": member.tflite for member in order}
             names = tuple(member.name for member in order)
             try:
@@ -165,11 +173,12 @@ class EdgeTpu(ProfiledTarget):
 
         Raises:
           CompileError: If the compiler fails, or there is none.
-          ValueError: If the options are none, or of one segment.
+          ValueError: If the bytes are no TFLite flatbuffer, or the options are none, or of one segment.
         """
         wanted = CompilerOptions.from_json(options)
         if wanted.num_segments < 2:
             raise ValueError("num_segments: got 1, expected 2 or more; call compile for one file")
+        flatbuffer.read_subgraphs(tflite)
         outcome = drive(_present(find_program(wanted), wanted), wanted, {_MODEL: tflite}, directory)
         models = {}
         for i, file_name in enumerate(output_names({_MODEL: tflite}, wanted.num_segments)):

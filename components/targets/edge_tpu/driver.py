@@ -1,16 +1,17 @@
 """Drives edgetpu_compiler: what counts as success, what is tried again, and what is tried instead."""
 
+import contextlib
 import dataclasses
 import logging
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
 from components.targets._compiled_file import compiled_parts
+from components.targets._directories import keep, require_writable, work_directory
 from components.targets._failures import how_it_ended, last_lines
-from components.targets._run import Run, keep
+from components.targets._run import Run
 from components.targets.edge_tpu.failures import KINDS, classify, detail
 from components.targets.edge_tpu.log import CompilerLog, parse
 from components.targets.edge_tpu.options import COMPILER, CUSTOM_OP, CompilerOptions
@@ -63,6 +64,8 @@ class _Ladder:
     ) -> None:
         self._program, self._options, self._models, self._directory = program, options, models, directory
         self._deadline = time.monotonic() + options.budget_sec
+        if directory is not None:
+            require_writable(directory, KINDS)
         version = program.version()
         self._major = int(version.partition(".")[0]) if version else _FIRST_WITH_LAST_WORD
         self._attempts: list[Attempt] = []
@@ -100,10 +103,14 @@ class _Ladder:
         return left if options.search_delegate else min(left, options.timeout_sec * len(self._models) + _GRACE_S)
 
     def _run(self, options: CompilerOptions, limit_s: float) -> Run:
+        with self._telling_attempts(), work_directory(KINDS) as directory:
+            return self._program.run(options.arguments(self._major), self._models, limit_s, directory)
+
+    @contextlib.contextmanager
+    def _telling_attempts(self) -> Iterator[None]:
+        """Adds to a CompileError what was run before it."""
         try:
-            with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
-                arguments = options.arguments(self._major)
-                return self._program.run(arguments, self._models, limit_s, Path(directory))
+            yield
         except CompileError as error:
             raise CompileError(
                 str(error), kind=error.kind, log="\n".join(self._outputs), attempts=tuple(self._attempts)
@@ -113,7 +120,7 @@ class _Ladder:
         """Returns the kind of failure, "" for a success. No sign of success is one on its own."""
         names = output_names(self._models, options.num_segments)
         if run.exit_status != 0 or not all(run.files.get(name) for name in names):
-            return classify(log, run.output, run.exit_status)
+            return classify(log, run.output, run.exit_status, in_container=bool(self._program.image))
         try:
             mapped = [compiled_parts(run.files[name], CUSTOM_OP) > 0 for name in names]
         except ValueError:
@@ -132,7 +139,8 @@ class _Ladder:
         number = len(self._attempts)
         _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, number, kind or COMPILED, run.seconds)
         if self._directory is not None:
-            keep(run, number, self._directory, ".log")
+            with self._telling_attempts():
+                keep(run, number, self._directory, ".log", KINDS)
 
     def _error(self, kind: str, run: Run | None, why_no_more: str = "") -> CompileError:
         output = run.output if run else ""

@@ -11,6 +11,16 @@ KINDS: dict[str, Kind] = {
         fix="install it (https://coral.ai/docs/edgetpu/compiler/, x86-64 Linux), give its path as compiler or a"
         ' container image as image, or set when_missing="analyze"',
     ),
+    "broken_install": Kind(
+        sentence="the compiler is there but does not start",
+        fix="it needs an x86-64 Linux machine and its libraries beside it: install it anew"
+        " (https://coral.ai/docs/edgetpu/compiler/), or give a container image that has it as image",
+    ),
+    "container": Kind(
+        sentence="the container that has the compiler does not start",
+        fix="see that image names an image that is there or can be pulled, that the compiler is on its PATH, and that"
+        " container_runtime works: `docker run --rm IMAGE edgetpu_compiler --version` shows it",
+    ),
     "not_quantized": Kind(
         sentence="the model is not quantized",
         fix="convert it with full-integer quantization and a fixed batch size; TFLiteIntConverter does both",
@@ -86,7 +96,8 @@ KINDS: dict[str, Kind] = {
         sentence="the machine ran out of memory",
         fix="give the compiler more memory, or make the model smaller",
     ),
-    "disk_full": Kind(sentence="the disk is full", fix="free some space where temporary files are (TMPDIR)"),
+    "disk_full": Kind(sentence="the disk is full", fix="free some space there, and where temporary files are (TMPDIR)"),
+    "unwritable": Kind(sentence="files cannot be written there", fix="give a directory that can be made and written"),
     "refused_option": Kind(
         sentence="the compiler does not know an option",
         fix="leave the option out, or use compiler 16.0",
@@ -95,6 +106,8 @@ KINDS: dict[str, Kind] = {
 """Every kind of failure, by its name."""
 
 _TEXTS = (  # the first that matches counts
+    ("broken_install", r"error while loading shared libraries|[Ee]xec format error|cannot execute binary file"),
+    ("container", r"Cannot connect to the Docker daemon"),
     ("disk_full", r"No space left on device"),
     ("out_of_memory", r"std::bad_alloc|Cannot allocate memory|[Oo]ut of memory"),
     ("refused_option", r"[Uu]nknown (command line )?(flag|option)|unrecognized option|[Uu]nknown argument"),
@@ -111,13 +124,20 @@ _TEXTS = (  # the first that matches counts
 )
 
 
-def classify(log: CompilerLog, text: str, exit_status: int | None) -> str:
+# Of the program that runs containers: it failed itself, or could not start or find the compiler in the image.
+# https://docs.docker.com/engine/containers/run/#exit-status
+_EXITS_OF_CONTAINERS = (125, 126, 127)
+_EXITS_OF_SHELLS = (126, 127)  # the same, of a script that is to start the compiler
+
+
+def classify(log: CompilerLog, text: str, exit_status: int | None, *, in_container: bool = False) -> str:
     """Returns the kind of a run that did not succeed.
 
     Args:
       log: What was read of its output.
       text: The output itself.
       exit_status: What it ended with; None if it was stopped because it took too long.
+      in_container: Whether it ran in a container.
     """
     last = _last_attempt(text) if log.search_ops else text
     kind = next((kind for kind, pattern in _TEXTS if re.search(pattern, last)), "")
@@ -125,6 +145,10 @@ def classify(log: CompilerLog, text: str, exit_status: int | None) -> str:
         return "timeout"
     if kind in ("disk_full", "out_of_memory") or (kind and kind != "crash"):
         return kind
+    if in_container and exit_status in _EXITS_OF_CONTAINERS:
+        return "container"
+    if exit_status in _EXITS_OF_SHELLS:
+        return "broken_install"
     ended = kind_of_exit(exit_status)
     if kind or ended:  # a crash that its own words tell may be a kill all the same
         return ended or kind

@@ -5,7 +5,10 @@ older runtime than is documented, the older one stands here.
 """
 
 import dataclasses
+import logging
 import re
+
+_LOGGER = logging.getLogger(__name__)
 
 # The newest runtime that a compiler builds for.
 _COMPILERS = {(1, 0): 10, (2, 0): 12, (2, 1): 12, (14, 1): 13, (15, 0): 13, (16, 0): 14}
@@ -36,9 +39,16 @@ class Generation:
         known = [version for version in _COMPILERS if version <= compiler]
         if not known:
             raise ValueError(f"compiler_version: got {compiler_version!r}, expected 1.0 or newer, for example '16.0'")
+        if compiler[0] > max(_COMPILERS)[0]:
+            _LOGGER.warning("edgetpu_compiler %s is not known: taken as %d.%d", compiler_version, *max(known))
         newest = _COMPILERS[max(known)]
         if min_runtime_version is not None and min_runtime_version not in RUNTIMES:
             raise ValueError(f"min_runtime_version: got {min_runtime_version}, expected one of {RUNTIMES}")
+        if min_runtime_version is not None and min_runtime_version > newest:
+            _LOGGER.warning(
+                "min_runtime_version %d is not known to edgetpu_compiler %s: taken as %d, its newest",
+                *(min_runtime_version, compiler_version, newest),
+            )
         return cls(compiler=compiler, runtime=min(newest, min_runtime_version or newest))
 
 

@@ -114,9 +114,11 @@ class CompilerOptions(TargetOptions):
           ValueError: If the text is not JSON, its keys are no options, or a value has no meaning.
         """
         try:
-            values: dict[str, Any] = json.loads(text) if text else {}
+            values: Any = json.loads(text) if text else {}
+            if not isinstance(values, dict):
+                raise TypeError("expected an object such as {}")
             for name in ("intermediate_tensors", "search_steps"):
-                if name in values:
+                if isinstance(values.get(name), list):  # all else is for the check of types
                     values[name] = tuple(values[name])
             return cls(**values)
         except (TypeError, json.JSONDecodeError) as error:
@@ -127,12 +129,14 @@ class CompilerOptions(TargetOptions):
         wrong = []
         for field in dataclasses.fields(self):
             value, default = getattr(self, field.name), field.default
+            expected = f"something like {default!r}"
             fits = type(value) is type(default) or (field.name == "min_runtime_version" and value is None)
             if isinstance(default, tuple):
-                inner = str if field.name == "intermediate_tensors" else int
+                inner, what = (str, "names") if field.name == "intermediate_tensors" else (int, "numbers")
+                expected = f"a list of {what}"
                 fits = fits and all(type(item) is inner for item in value)
             if not fits:
-                wrong.append(f"{field.name}: got {value!r}, expected something like {default!r}")
+                wrong.append(f"{field.name}: got {value!r}, expected {expected}")
         return wrong
 
     def _wrong_values(self) -> list[str]:

@@ -7,12 +7,12 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from components.targets import CompileError
+from components.targets._directories import work_directory
 from components.targets._failures import explaining
 from components.targets._run import Run, communicate
 from components.targets.edge_tpu.failures import KINDS
@@ -59,8 +59,8 @@ class Program:
 
     def version(self) -> str:
         """Returns the compiler's version, such as "16.0.384591198"; "" if it does not say."""
-        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory, contextlib.suppress(CompileError):
-            run = self.run(["--version"], {}, _SHORT_S, Path(directory))
+        with contextlib.suppress(CompileError), work_directory(KINDS) as directory:
+            run = self.run(["--version"], {}, _SHORT_S, directory)
             return parse(run.output).compiler_version or ""
         return ""
 
@@ -82,17 +82,19 @@ class Program:
           directory: An empty folder to run in.
 
         Raises:
-          CompileError: If the disk is full, or the program cannot be started.
+          CompileError: If the disk is full or cannot be written, or the program cannot be started.
         """
         container = f"tfx-qat-{secrets.token_hex(8)}" if self.image else ""
         arguments = [*arguments, *(("--out_dir", OUTPUT) if models else ()), *models]
         command = self.command(arguments, directory, container)
         started = time.monotonic()
-        with explaining(command, KINDS):
+        with explaining(f"directory {directory}", KINDS, "unwritable"):
             (directory / OUTPUT).mkdir()
             for name, content in models.items():
                 (directory / name).write_bytes(content)
+        with explaining(" ".join(command), KINDS, "broken_install"):
             status, output = self._communicate(command, limit_s, directory, container)
+        with explaining(f"directory {directory}", KINDS, "unwritable"):
             files = {path.name: path.read_bytes() for path in sorted((directory / OUTPUT).iterdir()) if path.is_file()}
         seconds = time.monotonic() - started
         return Run(command=command, seconds=seconds, exit_status=status, output=output, files=files)
@@ -100,17 +102,15 @@ class Program:
     def _communicate(
         self, command: tuple[str, ...], limit_s: float, directory: Path, container: str
     ) -> tuple[int | None, str]:
+        # The container is no child of the program that started it.
+        stop = (self.path, "kill", container) if container else ()
         status = None
         try:
-            status, output = communicate(command, limit_s, directory)
+            status, output = communicate(command, limit_s, directory, stop)
         finally:
-            if status is None:  # the container is no child of the program that started it
-                self._stop_container(container)
+            if status is None and stop:
+                self._ask(*stop[1:])
         return status, output
-
-    def _stop_container(self, container: str) -> None:
-        if container:
-            self._ask("kill", container)
 
     def _ask(self, *arguments: str) -> str:
         """Returns what the program that runs containers says; "" if it does not answer."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-import tempfile
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
 from components.targets._compiled_file import compiled_parts
+from components.targets._directories import keep, require_writable, work_directory
 from components.targets._failures import how_it_ended, last_lines
-from components.targets._run import Run, keep
+from components.targets._run import Run
 from components.targets.ethos_u.failures import KINDS, classify
 from components.targets.ethos_u.options import COMPILER, CUSTOM_OP, VelaOptions
 from components.targets.ethos_u.program import MODEL, Vela
@@ -51,11 +51,13 @@ def drive(vela: Vela, options: VelaOptions, tflite: bytes, directory: Path | Non
     Raises:
       CompileError: If it fails; the text says why and what to do.
     """
+    if directory is not None:
+        require_writable(directory, KINDS)
     attempts: list[Attempt] = []
     outputs: list[str] = []
     for per_layer in (True, False):
-        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as work:
-            run = vela.run(options, tflite, Path(work), per_layer=per_layer)
+        with work_directory(KINDS) as work:
+            run = vela.run(options, tflite, work, per_layer=per_layer)
         kind = _failure(run)
         attempts.append(
             Attempt(command=run.command, seconds=run.seconds, exit_status=run.exit_status, outcome=kind or COMPILED)
@@ -63,7 +65,7 @@ def drive(vela: Vela, options: VelaOptions, tflite: bytes, directory: Path | Non
         outputs.append(run.output)
         _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, len(attempts), kind or COMPILED, run.seconds)
         if directory is not None:
-            keep(run, len(attempts), directory, ".csv")
+            keep(run, len(attempts), directory, ".csv", KINDS)
         if not kind:
             return Outcome(run=run, attempts=tuple(attempts), version=vela.version())
         if kind != "statistics":

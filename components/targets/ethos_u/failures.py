@@ -12,7 +12,7 @@ HOW_TO_GET_IT = (
 KINDS: dict[str, Kind] = {
     "missing_compiler": Kind(sentence="there is no Vela", fix=f'{HOW_TO_GET_IT}, or set when_missing="analyze"'),
     "broken_install": Kind(
-        sentence="Vela is there but cannot be imported",
+        sentence="Vela is there but does not start",
         fix="install it anew in an environment of its own, with `make vela`",
     ),
     "not_parsed": Kind(
@@ -44,7 +44,8 @@ KINDS: dict[str, Kind] = {
         fix="raise timeout_sec, or look for an op that becomes very many, such as ARG_MAX of a large image",
     ),
     "out_of_memory": Kind(sentence="the machine ran out of memory", fix="give Vela more memory"),
-    "disk_full": Kind(sentence="the disk is full", fix="free some space where temporary files are (TMPDIR)"),
+    "disk_full": Kind(sentence="the disk is full", fix="free some space there, and where temporary files are (TMPDIR)"),
+    "unwritable": Kind(sentence="files cannot be written there", fix="give a directory that can be made and written"),
     "crash": Kind(
         sentence="Vela crashed", fix="check that the file is whole; else leave out ops until it compiles, and report it"
     ),

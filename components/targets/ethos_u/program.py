@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
+from components.targets import CompileError
+from components.targets._directories import work_directory
 from components.targets._failures import explaining
 from components.targets._run import Run, communicate
 from components.targets.ethos_u.failures import KINDS
@@ -35,8 +36,8 @@ class Vela:
 
     def version(self) -> str:
         """Returns Vela's version, such as "5.2.0"; "" if it does not say."""
-        with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory, contextlib.suppress(OSError):
-            status, output = communicate([*self.command, "--version"], _SHORT_S, Path(directory))
+        with contextlib.suppress(CompileError, OSError), work_directory(KINDS) as directory:
+            status, output = communicate([*self.command, "--version"], _SHORT_S, directory)
             found = re.fullmatch(r"\d+\.\d+[\w.+-]*", (output.strip().splitlines() or [""])[-1])
             return found.group() if found and status == 0 else ""
         return ""
@@ -51,17 +52,19 @@ class Vela:
           per_layer: Whether to ask for the table by layers.
 
         Raises:
-          CompileError: If the disk is full, or the program cannot be started.
+          CompileError: If the disk is full or cannot be written, or the program cannot be started.
         """
         arguments = options.arguments(per_layer=per_layer)
         if options.config_file:
             arguments[arguments.index("--config") + 1] = os.path.abspath(options.config_file)
         command = (*self.command, *arguments, "--output-dir", _OUTPUT, f"{MODEL}.tflite")
         started = time.monotonic()
-        with explaining(command, KINDS):
+        with explaining(f"directory {directory}", KINDS, "unwritable"):
             (directory / _OUTPUT).mkdir()
             (directory / f"{MODEL}.tflite").write_bytes(tflite)
+        with explaining(" ".join(command), KINDS, "broken_install"):
             status, output = communicate(command, options.timeout_sec, directory)
+        with explaining(f"directory {directory}", KINDS, "unwritable"):
             files = {path.name: path.read_bytes() for path in sorted((directory / _OUTPUT).iterdir()) if path.is_file()}
         return Run(command=command, seconds=time.monotonic() - started, exit_status=status, output=output, files=files)
 
