@@ -375,3 +375,12 @@ def test_report_does_not_say_all_when_neither_log_nor_file_tells_which_ops(share
     assert (report.on_target, report.on_cpu) == (Share(ops=24), Share(ops=7))
     assert "tell which operations run on the Edge TPU" in report.problems[-1]
     assert target_facts(dataclasses.asdict(report)) is None
+
+
+def test_report_says_so_when_the_log_counts_other_parts_than_the_compiled_file_has(
+    shared: Path, tmp_path: Path
+) -> None:
+    step = _success(shared)
+    step["output"] = step["output"].replace("Edge TPU subgraphs: 1", "Edge TPU subgraphs: 5")
+    report = TARGET.compile(_model(shared), "fail", _options(replaying(tmp_path, [step]))).report
+    assert "5 Edge TPU subgraphs in the log, but 1 in the compiled file" in report.problems
