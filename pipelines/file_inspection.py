@@ -89,18 +89,32 @@ def inspect_and_show_file(request: FileRequest, console: Console) -> int:
         _show_ops(found, console)
         _show_report(report, share, console)
         _show_audit(found, console)
-    enough = request.min_mapped_macs is None or share >= request.min_mapped_macs
+    enough = request.min_mapped_macs is None or (share is not None and share >= request.min_mapped_macs)
     if not enough and not request.as_json:
-        text = f"{share:.1%} of the multiplications run on {request.target}, expected {request.min_mapped_macs:.1%}"
+        text = (
+            f"{_percent(share)} of the multiplications run on {request.target}, expected {request.min_mapped_macs:.1%}"
+        )
         print_line(console, text, "red")
     return int(not found.audit.ready or not enough)
 
 
-def _mapped_macs(report: CompileReport) -> float:
-    """The target's share of the multiplications; without any, whether all ops are on the target."""
+def _mapped_macs(report: CompileReport) -> float | None:
+    """The target's share of the multiplications; without any, whether all ops are on the target; None if unknown."""
     there, cpu = _both(report)
-    total = (there.macs or 0) + (cpu.macs or 0)
-    return (there.macs or 0) / total if total else float(not cpu.ops)
+    if not cpu.ops:
+        return 1.0
+    if there.macs is None or cpu.macs is None:
+        return None
+    total = there.macs + cpu.macs
+    return there.macs / total if total else 0.0
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{share:.1%}"
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number" if count is None else f"{count:,}"
 
 
 def _both(report: CompileReport) -> tuple[Share, Share]:
@@ -144,15 +158,18 @@ def _show_ops(found: _Inspected, console: Console) -> None:
     print_table(console, ("index", "op", "runs on", "MACs", "why"), rows, styles)
 
 
-def _show_report(report: CompileReport, share: float, console: Console) -> None:
+def _show_report(report: CompileReport, share: float | None, console: Console) -> None:
     there, cpu = _both(report)
     ops = f"{there.ops} of {there.ops + cpu.ops} ops run on {report.target}, by its rules"
     print_line(console, ops, "" if there.ops else "red")
     print_line(
         console,
-        f"multiplications: {there.macs or 0:,} on {report.target} ({share:.1%}), {cpu.macs or 0:,} on the CPU;"
-        f" parameters: {there.parameters or 0:,} on {report.target}, {cpu.parameters or 0:,} on the CPU",
+        f"multiplications: {_number(there.macs)} on {report.target} ({_percent(share)}),"
+        f" {_number(cpu.macs)} on the CPU; parameters: {_number(there.parameters)} on {report.target},"
+        f" {_number(cpu.parameters)} on the CPU",
     )
+    for problem in report.problems:
+        print_line(console, problem, "yellow")
     breaking = report.first_breaking_op
     if breaking is not None:
         layer = f", layer {breaking.layer}" if breaking.layer else ""

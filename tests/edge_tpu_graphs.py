@@ -62,6 +62,13 @@ class Net:
                 setattr(operator.builtinOptions, name, value)
         self._graph.operators.append(operator)
 
+    def subgraph(self) -> None:
+        """Begins a subgraph, which later tensors and ops belong to."""
+        self._graph = schema.SubGraphT()
+        self._graph.tensors, self._graph.operators = [], []
+        self._graph.inputs, self._graph.outputs = [], []
+        self._model.subgraphs.append(self._graph)
+
     def tflite(self) -> bytes:
         """Returns the file."""
         return flatbuffer.write_object(self._model)
@@ -82,4 +89,23 @@ def chain(*codes: str) -> bytes:
         after = net.tensor(1, 8)
         net.op(code, [before], [after])
         before = after
+    return net.tflite()
+
+
+def loop(*codes: str) -> bytes:
+    """Returns a model of a RELU and a WHILE, whose body multiplies by a matrix of 8 x 8, then runs the ops."""
+    net = Net()
+    start, middle, end = (net.tensor(1, 8) for _ in range(3))
+    net.op("RELU", [start], [middle])
+    net.op("WHILE", [middle], [end], options="WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=2)
+    net.subgraph()
+    net.op("LESS", [net.tensor(1), net.tensor(1)], [net.tensor(1, dtype="BOOL")])
+    net.subgraph()
+    before = net.tensor(1, 8)
+    bias = net.tensor(8, dtype="INT32", values=0)
+    after = net.tensor(1, 8)
+    net.op("FULLY_CONNECTED", [before, net.tensor(8, 8, values=1), bias], [after])
+    for code in codes:
+        before, after = after, net.tensor(1, 8)
+        net.op(code, [before], [after])
     return net.tflite()

@@ -96,11 +96,12 @@ def _has_baseline(measured: Measurements) -> bool:
 
 
 def _of_fact(gate: Gate, measured: Measurements) -> Reason:
-    if gate.metric not in measured.facts:
-        return _fails(gate, "not_measured", f"{gate.metric} is not known")
-    value, basis = measured.facts[gate.metric], ""
+    basis = ""
     if gate.metric in (MACS_ON_TARGET, FIRST_CPU_OP) and measured.facts.get(TARGET_BASIS):
         basis = f", {measured.facts[TARGET_BASIS]}"
+    if gate.metric not in measured.facts:
+        return _fails(gate, "not_measured", f"{gate.metric} is not known{basis}")
+    value = measured.facts[gate.metric]
     if gate.metric == FIRST_CPU_OP:
         name = str(value) or NO_OP
         return _held(gate, name in gate.choices, name, f"{gate.metric} is {name}{basis}")

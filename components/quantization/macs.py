@@ -13,7 +13,8 @@ def macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
       graph: The subgraph, of static shapes.
 
     Returns:
-      0 for an op that is no convolution or product, and for one without the operands or dimensions that it must have.
+      0 for an op that is no convolution or product, such as a WHILE whatever its body does, and for one without the
+      operands or dimensions that it must have.
     """
     try:
         return _macs(op, graph)

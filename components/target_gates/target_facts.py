@@ -13,7 +13,8 @@ def target_facts(report: Mapping[str, Any]) -> dict[str, float | str] | None:
       report: A `CompileReport` as a dict, or its JSON.
 
     Returns:
-      None if the report does not say: a compiler's table of ops need not tell which ones are meant.
+      None if a compiler's report does not say: its table of ops need not tell which ones are meant, or is missing. What
+      an analysis does not know is left out, and what it is by says why.
 
     >>> share = {"ops": 3, "macs": 30}
     >>> breaking = {"op": "ELU"}
@@ -23,10 +24,10 @@ def target_facts(report: Mapping[str, Any]) -> dict[str, float | str] | None:
     """
     there, cpu, breaking = report["on_target"], report["on_cpu"], report["first_breaking_op"]
     basis = f"by {report['tool']}" if report["compiled"] else f"predicted by {report['tool']}"
-    if not cpu["ops"]:
+    if not cpu["ops"] and cpu["macs"] == 0:
         return {MACS_ON_TARGET: 1.0, FIRST_CPU_OP: "", TARGET_BASIS: basis}
     if there["macs"] is None or cpu["macs"] is None or breaking is None:
-        return None
+        return None if report["compiled"] else {TARGET_BASIS: "; ".join((basis, *report["problems"]))}
     macs = there["macs"] + cpu["macs"]
     share = there["macs"] / macs if macs else 0.0
     return {MACS_ON_TARGET: share, FIRST_CPU_OP: breaking["op"], TARGET_BASIS: basis}

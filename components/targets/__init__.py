@@ -149,7 +149,7 @@ class Target(Protocol):
         `python -m pipelines inspect`. It needs neither a compiler nor TensorFlow.
 
         Raises:
-          ValueError: If the bytes are not a TFLite flatbuffer.
+          ValueError: If the bytes are not a TFLite flatbuffer, or are what the target's compiler made of one.
         """
 
     def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
@@ -301,10 +301,11 @@ def with_figures(
     from components.quantization.conversion import flatbuffer
     from components.targets import _figures
 
-    graph = flatbuffer.read_subgraphs(tflite)[0]
+    graphs = flatbuffer.read_subgraphs(tflite)
     on_target = [op.on_target for op in mapping.ops]
-    there, cpu = _figures.shares(graph, on_target)
+    there, cpu = _figures.shares(graphs, on_target)
     breaking = _figures.first_breaking_op(
-        graph, on_target, [op.status for op in mapping.ops], [op.reason for op in mapping.ops], edit
+        graphs[0], on_target, [op.status for op in mapping.ops], [op.reason for op in mapping.ops], edit
     )
-    return dataclasses.replace(report, on_target=there, on_cpu=cpu, first_breaking_op=breaking)
+    problems = (*report.problems, *_figures.uncounted(graphs))
+    return dataclasses.replace(report, on_target=there, on_cpu=cpu, first_breaking_op=breaking, problems=problems)

@@ -18,6 +18,24 @@ def compiled_parts(tflite: bytes, custom_op: str) -> int:
     return sum(op.custom_code == custom_op for graph in flatbuffer.read_subgraphs(tflite) for op in graph.ops)
 
 
+def require_uncompiled(tflite: bytes, custom_op: str) -> None:
+    """Checks that a file is a model, not what the target's compiler made of one, of which rules say nothing.
+
+    Args:
+      tflite: The file.
+      custom_op: As of `compiled_parts`.
+
+    Raises:
+      ValueError: If the file has such an op, or is not a TFLite flatbuffer.
+    """
+    parts = compiled_parts(tflite, custom_op)
+    if parts:
+        raise ValueError(
+            f"the file is compiled already: got {parts} ops {custom_op}, expected none; inspect the model that it was"
+            " compiled of"
+        )
+
+
 def ops_on_target(tflite: bytes, compiled: bytes, custom_op: str) -> tuple[bool, ...] | None:
     """Returns for each op of a model whether the compiler put it on the target; None if the files do not show it.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.macs import macs
+from components.targets._control_flow import multiplies_inside
 from components.targets._report import BreakingOp, Share
 
 # Names that the converter makes up, and those of a function's outputs: no layers.
@@ -14,10 +15,19 @@ _NO_LAYER = re.compile(
 )
 
 
-def shares(graph: flatbuffer.Subgraph, on_target: Sequence[bool]) -> tuple[Share, Share]:
-    """Returns what target and CPU do; a constant that several ops read counts where it is read first."""
+def shares(graphs: Sequence[flatbuffer.Subgraph], on_target: Sequence[bool]) -> tuple[Share, Share]:
+    """Returns what target and CPU do; a constant that several ops read counts where it is read first.
+
+    Of a side with an op that runs multiplications of another subgraph, as a WHILE does, only the ops are known.
+
+    Args:
+      graphs: All subgraphs, the main one first.
+      on_target: Of each op of the main subgraph, whether it is on the target.
+    """
+    graph = graphs[0]
     seen: set[int] = set()
     totals = {True: [0, 0, 0], False: [0, 0, 0]}
+    hidden = {there for op, there in zip(graph.ops, on_target, strict=True) if multiplies_inside(op, graphs)}
     for op, there in zip(graph.ops, on_target, strict=True):
         constants = {i for i in op.inputs if _is_parameter(graph.tensors[i])} - seen
         seen |= constants
@@ -25,9 +35,20 @@ def shares(graph: flatbuffer.Subgraph, on_target: Sequence[bool]) -> tuple[Share
         for position, figure in enumerate((1, macs(op, graph), parameters)):
             totals[there][position] += figure
     target, cpu = (
-        Share(ops=ops, macs=n, parameters=parameters) for ops, n, parameters in (totals[True], totals[False])
+        Share(ops=ops) if side in hidden else Share(ops=ops, macs=n, parameters=parameters)
+        for side, (ops, n, parameters) in totals.items()
     )
     return target, cpu
+
+
+def uncounted(graphs: Sequence[flatbuffer.Subgraph]) -> tuple[str, ...]:
+    """Returns a sentence for each op of the main subgraph that hides multiplications from the figures."""
+    return tuple(
+        f"op {op.index}, {op.name}, runs a subgraph that multiplies, how often is not in the file: its figures are not"
+        " known"
+        for op in graphs[0].ops
+        if multiplies_inside(op, graphs)
+    )
 
 
 def first_breaking_op(

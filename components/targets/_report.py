@@ -24,7 +24,8 @@ class Share:
 
     Attributes:
       ops: Number of ops.
-      macs: Multiplications and additions; None if it is not known which ops they are.
+      macs: Multiplications and additions; None if it is not known which ops they are, or how often one of them runs a
+        subgraph that multiplies.
       parameters: Values of weights and biases; None as for `macs`.
     """
 

@@ -11,6 +11,7 @@ from components.evaluation.smoke import arena_bytes
 from components.target_gates.candidate_facts import candidate_facts
 
 from contract_cases import image_model
+from edge_tpu_graphs import loop
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,17 @@ def test_latency_and_arena_are_measured_and_say_where_when_gates_ask(serving: Pa
     latency = next(text for text in verdict.texts if "latency_ms" in text)
     assert "kernels default kernels (XNNPACK" in latency
     assert "threads 1" in latency
+
+
+@pytest.mark.parametrize(
+    ("target", "known"), [("edge_tpu", False), ("ethos_u", False), ("nnapi", False), ("cpu", True)]
+)
+def test_gate_refuses_with_a_reason_when_a_loop_off_the_target_multiplies(
+    tmp_path: Path, target: str, known: bool
+) -> None:
+    (tmp_path / "tflite").write_bytes(loop())
+    facts = candidate_facts(tmp_path, target, ())
+    assert ("macs_on_target" in facts) is known
+    verdict = judge(Gates.of("macs_on_target >= 0.5"), Measurements(metrics={}, examples={}, facts=facts), today())
+    assert verdict.blessed is known
+    assert ("op 1, WHILE, runs a subgraph that multiplies" in verdict.texts[0]) is not known

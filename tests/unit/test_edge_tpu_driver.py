@@ -1,5 +1,6 @@
 """What the driver makes of each thing that edgetpu_compiler does; the compiler is a double that replays recordings."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from components.targets import CompileError, load_target
+from components.quantization.conversion import flatbuffer
+from components.target_gates.target_facts import target_facts
+from components.targets import CompileError, Share, load_target
 from components.targets.edge_tpu import CompilerOptions
 from components.targets.edge_tpu.driver import drive
 from components.targets.edge_tpu.failures import KINDS
@@ -472,3 +475,27 @@ def test_options_survive_their_json_with_every_default_written_out() -> None:
     assert CompilerOptions.from_json(options.to_json()) == options
     assert json.loads(TARGET.require_options(""))["min_runtime_version"] == 14
     assert options.arguments()[-4:] == ["--intermediate_tensors", "a,b", "--timeout_sec", "180"]
+
+
+def test_report_does_not_say_all_when_neither_log_nor_file_tells_which_ops(shared: Path, tmp_path: Path) -> None:
+    source = _model(shared)
+    content = flatbuffer.read_object(source)
+    graph = content.subgraphs[0]
+    for op in graph.operators[:2]:
+        graph.tensors[op.outputs[0]].name = b"same"  # so that the compiled file does not tell
+    told = "Number of operations that will run on Edge TPU: 24\nNumber of operations that will run on CPU: 7\n"
+    step = _success(shared)
+    step["output"] = step["output"].replace("See the operation log", f"{told}See the operation log")
+    report = TARGET.compile(flatbuffer.write_object(content), "fail", _options(replaying(tmp_path, [step]))).report
+    assert (report.on_target, report.on_cpu) == (Share(ops=24), Share(ops=7))
+    assert "tell which operations run on the Edge TPU" in report.problems[-1]
+    assert target_facts(dataclasses.asdict(report)) is None
+
+
+def test_report_says_so_when_the_log_counts_other_parts_than_the_compiled_file_has(
+    shared: Path, tmp_path: Path
+) -> None:
+    step = _success(shared)
+    step["output"] = step["output"].replace("Edge TPU subgraphs: 1", "Edge TPU subgraphs: 5")
+    report = TARGET.compile(_model(shared), "fail", _options(replaying(tmp_path, [step]))).report
+    assert "5 Edge TPU subgraphs in the log, but 1 in the compiled file" in report.problems

@@ -252,3 +252,26 @@ def test_parser_knows_the_statuses_that_the_predictor_gives() -> None:
     """The parser stands alone, so that its texts are written a second time."""
     predicted = {text for name, text in vars(statuses).items() if name.isupper() and name != "NOT_QUANTIZED"}
     assert set(STATUSES) == predicted
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "problem"),
+    [
+        ("subgraphs: 1", "subgraphs: 3", "3 subgraphs of 2 operations on the Edge TPU"),
+        (
+            "remaining for caching model parameters: 7.96MiB",
+            "remaining for caching model parameters: 97.96MiB",
+            "8 MiB",
+        ),
+        ("used for caching model parameters: 1.50KiB", "used for caching model parameters: 9.00MiB", "8 MiB"),
+        (
+            "uncached model parameters: 0.00B",
+            "uncached model parameters: 5.00KiB",
+            "5.00KiB streamed of a file of 4.00KiB",
+        ),
+    ],
+)
+def test_parse_says_so_when_a_figure_is_impossible(said: str, instead: str, problem: str) -> None:
+    assert parse(_SUMMARY).problems == ()
+    (found,) = parse(_SUMMARY.replace(said, instead)).problems
+    assert problem in found

@@ -18,6 +18,8 @@ from components.targets.ethos_u.failures import classify
 from components.targets.ethos_u.log import cpu_operations
 from components.targets.ethos_u.options import ACCELERATORS
 
+from edge_tpu_graphs import Net
+
 TARGET = load_target("ethos_u")
 
 
@@ -271,3 +273,30 @@ def test_inspect_takes_less_than_two_seconds_for_a_whole_network(shared: Path) -
     assert TARGET.inspect(tflite).on_cpu == 1
     assert time.process_time() - started < 2.0
     assert os.path.getsize(shared / "edgetpu" / "models" / name) > 1_000_000
+
+
+def _dynamic(*unknown: int) -> bytes:
+    """A RELU as converters write it: 1 in the shape, -1 in its signature, where a size is unknown."""
+    net = Net()
+    tensors = [net.tensor(1, 1, 8, 4), net.tensor(1, 1, 8, 4)]
+    for index in tensors:
+        net._graph.tensors[index].shapeSignature = [-1 if i in unknown else n for i, n in enumerate((1, 1, 8, 4))]
+    net.op("RELU", tensors[:1], tensors[1:])
+    return net.tflite()
+
+
+@pytest.mark.parametrize("target", ["ethos_u", "edge_tpu"])
+def test_inspect_takes_an_unknown_batch_but_no_other_unknown_size(target: str) -> None:
+    assert load_target(target).inspect(_dynamic()).on_target == 1
+    assert load_target(target).inspect(_dynamic(0)).on_target == 1
+    (op,) = load_target(target).inspect(_dynamic(1)).ops
+    assert not op.on_target
+    assert op.reason
+
+
+@pytest.mark.parametrize(("is_constant", "on_npu"), [(True, 1), (False, 0)])
+def test_scalars_are_taken_as_constants_alone(is_constant: bool, on_npu: int) -> None:
+    net = Net()  # as Vela 5.2.0 does it
+    operands = [net.tensor(1, 8), net.tensor(values=1 if is_constant else None)]
+    net.op("MUL", operands, [net.tensor(1, 8)])
+    assert TARGET.inspect(net.tflite()).on_target == on_npu

@@ -11,11 +11,13 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.tflite_schema import schema
 from components.targets import load_target, report_schema, target_names
 from components.targets._inspection import option_names
 from pipelines.__main__ import main
 
-from edge_tpu_graphs import Net, chain
+from edge_tpu_graphs import Net, chain, loop
 
 # A process that starts on a busy machine; on an idle one it takes well below a second.
 _LONGEST_S = 4.0
@@ -69,6 +71,30 @@ def test_inspect_ends_with_1_when_too_few_multiplications_are_mapped(model: Path
     assert results[1].exit_code == max(results[0].exit_code, status)
     text = _inspect(model, "--target", "edge_tpu", "--min-mapped-macs", least).output
     assert ("66.7% of the multiplications run on edge_tpu, expected" in text) is bool(status)
+
+
+@pytest.mark.parametrize(("target", "custom_op"), [("edge_tpu", b"edgetpu-custom-op"), ("ethos_u", b"ethos-u")])
+def test_inspect_ends_with_2_when_the_file_is_compiled_already(model: Path, target: str, custom_op: bytes) -> None:
+    content = flatbuffer.read_object(model.read_bytes())
+    code = content.operatorCodes[0]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = custom_op
+    model.write_bytes(flatbuffer.write_object(content))
+    result = _inspect(model, "--target", target)
+    assert result.exit_code == 2
+    assert "compiled already" in result.output
+    assert _inspect(model, "--target", "cpu").exit_code in (0, 1)
+
+
+def test_inspect_does_not_know_the_share_when_a_loop_multiplies(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(loop())
+    output = _inspect(path, "--target", "edge_tpu", "--min-mapped-macs", "0.1").output
+    assert "multiplications: 0 on edge_tpu (an unknown share), an unknown number on the CPU" in output
+    assert "an unknown share of the multiplications run on edge_tpu, expected 10.0%" in output
+    result = _inspect(path, "--target", "edge_tpu", "--min-mapped-macs", "0.1", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)["mapped_macs"] is None
 
 
 @pytest.mark.parametrize("target", target_names())

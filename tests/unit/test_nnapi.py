@@ -6,7 +6,7 @@ import pytest
 
 from components.quantization import schemes
 from components.targets import Mapping, load_target
-from components.targets.nnapi import TARGET, NnapiOptions
+from components.targets.nnapi import TARGET, NnapiOptions, rules
 from components.targets.nnapi.operations import API_LEVELS, SUPPORTED
 
 from edge_tpu_graphs import Net, chain, unary
@@ -128,3 +128,7 @@ def test_every_op_has_a_level_of_android() -> None:
 def test_public_model_is_delegated(name: str, off: list[str], shared: Path) -> None:
     mapping = load_target("nnapi").inspect((shared / name).read_bytes())
     assert [op.op for op in mapping.ops if not op.on_target] == off
+
+
+def test_every_status_has_an_edit() -> None:
+    assert [rule.status for rule in rules.RULES if not rules.edit("CONV_2D", rule.status)] == []

@@ -12,7 +12,7 @@ from components.targets.tflm import OPS_HEADER, TARGET, arena
 from components.targets.tflm.c_array import c_array
 from components.targets.tflm.resolver import CALLS
 
-from edge_tpu_graphs import Net, chain, unary
+from edge_tpu_graphs import Net, chain, loop, unary
 
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
@@ -42,8 +42,45 @@ def test_dense_is_refused_when_its_weights_have_a_scale_per_channel() -> None:
 
 def test_unsigned_data_are_refused_but_by_quantize() -> None:
     (op,) = TARGET.inspect(unary("RELU", 1, 8, dtype="UINT8")).ops
-    assert (op.on_target, op.status) == (False, "Hybrid models are not supported on TFLite Micro")
+    assert (op.on_target, op.status) == (False, "Input type not supported")
     assert TARGET.inspect(unary("QUANTIZE", 1, 8, dtype="UINT8")).on_target == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "data", "weights", "supported"),
+    [
+        ("FULLY_CONNECTED", "FLOAT32", "INT8", False),
+        ("TRANSPOSE_CONV", "FLOAT32", "INT8", False),
+        ("FULLY_CONNECTED", "INT8", "INT16", False),
+        ("FULLY_CONNECTED", "FLOAT32", "FLOAT32", True),
+        ("CONV_2D", "INT8", "INT8", True),
+        ("DEPTHWISE_CONV_2D", "INT16", "INT8", True),
+    ],
+)
+def test_hybrid_models_are_refused(code: str, data: str, weights: str, supported: bool) -> None:
+    net = Net()
+    source, result = net.tensor(1, 8, 8, 4, dtype=data), net.tensor(1, 8, 8, 4, dtype=data)
+    operands = [source, net.tensor(4, 1, 1, 4, dtype=weights, values=1)]
+    if code == "TRANSPOSE_CONV":
+        operands = [net.tensor(4, dtype="INT32", values=[1, 8, 8, 4]), operands[1], source]
+    net.op(code, operands, [result])
+    (op,) = TARGET.inspect(net.tflite()).ops
+    status = "Hybrid models are not supported on TFLite Micro"
+    assert (op.on_target, op.status == status) == (supported, not supported)
+
+
+def test_loop_is_refused_when_its_body_has_an_op_without_kernel() -> None:
+    assert TARGET.inspect(loop("RELU")).on_target == 2
+    mapping = TARGET.inspect(loop("RELU", "GELU"))
+    assert [op.on_target for op in mapping.ops] == [True, False]
+    assert mapping.ops[1].reason.endswith("Got GELU: Didn't find op for builtin opcode.")
+
+
+def test_arena_is_unknown_when_an_op_runs_other_subgraphs() -> None:
+    tflite = loop()
+    report = TARGET.report(tflite, TARGET.inspect(tflite))
+    assert report.memory.arena_bytes is None
+    assert "WHILE" in report.problems[0]
 
 
 def test_arena_holds_what_lives_at_the_same_time() -> None:
@@ -111,7 +148,7 @@ def test_source_compiles_to_the_bytes_of_the_model(tmp_path: Path) -> None:
     assert subprocess.run([str(tmp_path / "main")], check=True, capture_output=True).stdout == tflite
 
 
-@pytest.mark.parametrize("name", ["2net", "a b", "", "x;", "ä"])
+@pytest.mark.parametrize("name", ["2net", "a b", "", "x;", "ä", "int", "std"])
 def test_options_are_refused_when_the_name_is_no_identifier(name: str) -> None:
     with pytest.raises(ValueError, match="array_name"):
         TARGET.require_options(f'{{"array_name": "{name}"}}')

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, Memory, analysis
+from components.targets._compiled_file import require_uncompiled
 from components.targets._target import ProfiledTarget
 from components.targets.edge_tpu import group, mapping
 from components.targets.edge_tpu.driver import drive, output_names
 from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.failures import KINDS
 from components.targets.edge_tpu.log import MAPPED
-from components.targets.edge_tpu.options import COMPILER, CompilerOptions
+from components.targets.edge_tpu.options import COMPILER, CUSTOM_OP, CompilerOptions
 from components.targets.edge_tpu.parameter_memory import parameter_memory
 from components.targets.edge_tpu.program import Program, find_program
 from components.targets.edge_tpu.reporting import compiled_model
@@ -43,7 +44,8 @@ class EdgeTpu(ProfiledTarget):
         min_runtime_version: int | None = None,
         multiple_subgraphs: bool = False,
     ) -> Mapping:
-        """Predicts the compiler's mapping: see `mapping.predict`."""
+        """Predicts the compiler's mapping: see `mapping.predict`; raises ValueError for a compiled file too."""
+        require_uncompiled(tflite, CUSTOM_OP)
         return mapping.predict(
             tflite,
             compiler_version=compiler_version,

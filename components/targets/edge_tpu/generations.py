@@ -61,7 +61,7 @@ class Support:
       compiler: The first compiler that maps it, whatever the runtime.
       version: Its highest version known to map; 0 if none is.
       elements: Elements of the largest tensor that it is known to map with; 0 if the op is known from logs or documents
-        alone, so that its sizes are not.
+        that do not say its sizes.
     """
 
     runtime: int = _OLDEST
@@ -97,7 +97,7 @@ SUPPORTED = {
     "RELU6": Support(),
     "RELU_N1_TO_1": Support(),
     "RESHAPE": Support(version=1, elements=134_400),
-    "RESIZE_BILINEAR": Support(),
+    "RESIZE_BILINEAR": Support(elements=524_288),  # https://github.com/google-coral/edgetpu/issues/31
     "RESIZE_NEAREST_NEIGHBOR": Support(version=3, elements=2_097_152),
     "RSQRT": Support(runtime=14, version=2, elements=49),
     "SLICE": Support(),
@@ -160,7 +160,7 @@ def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
     rows = []
     for code, support in SUPPORTED.items():
         highest = _HIGHEST_VERSION.get(code)
-        known = f"{support.elements:,}" if support.version else "not known"
+        known = f"{support.elements:,}" if support.elements else "not known"
         rows.append(
             (code, str(support.runtime), str(support.version or "not known"), str(highest or "not known"), known)
         )

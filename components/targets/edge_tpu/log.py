@@ -50,6 +50,7 @@ _ALWAYS = (
     *("input_size", "output_model", "output_size", "on_chip_used", "off_chip_streamed"),
     *("subgraphs", "total_operations", "operation_log"),
 )
+_ON_CHIP_BYTES = 8 * 2**20  # https://coral.ai/docs/edgetpu/compiler/#parameter-data-caching
 _VERSION = re.compile(r"Edge TPU Compiler version ([0-9]{1,9}[0-9.]{0,40})")
 _FIELD = re.compile(rf"({'|'.join(map(re.escape, _FIELDS))}): (\S.*)")
 _INPUT = re.compile(r"(Input model|Input): (\S.*)")
@@ -431,7 +432,21 @@ def _sum_problems(model: ModelLog) -> list[str]:
     there = next((n for n in (on_tpu, model.rows_on_tpu, total) if n is not None), 0)
     if model.subgraphs is not None and total is not None and bool(model.subgraphs) != bool(there):
         problems.append(f"{model.subgraphs} subgraphs with {there} operations on the Edge TPU")
-    used, available = model.on_chip_used, model.on_chip_available
+    if model.subgraphs is not None and total is not None and model.subgraphs > there > 0:
+        problems.append(f"{model.subgraphs} subgraphs of {there} operations on the Edge TPU")
+    return problems + _memory_problems(model)
+
+
+def _memory_problems(model: ModelLog) -> list[str]:
+    """Sizes that the Edge TPU or the file cannot have."""
+    used, available, remaining = model.on_chip_used, model.on_chip_available, model.on_chip_remaining
+    problems = []
     if used and available and used.bytes > available.bytes + used.error_bytes + available.error_bytes:
         problems.append(f"{used.text} used of {available.text} of on-chip memory")
+    told = [size for size in (used, remaining) if size]
+    if sum(size.bytes - size.error_bytes for size in told) > _ON_CHIP_BYTES:
+        problems.append(f"{' and '.join(size.text for size in told)} of 8 MiB of on-chip memory")
+    streamed, file = model.off_chip_streamed, model.output_size
+    if streamed and file and streamed.bytes - streamed.error_bytes > file.bytes + file.error_bytes:
+        problems.append(f"{streamed.text} streamed of a file of {file.text}")
     return problems

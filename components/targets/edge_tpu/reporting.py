@@ -12,10 +12,11 @@ from components.targets import (
     Memory,
     OpCount,
     OpMapping,
+    Share,
     analysis,
     with_figures,
 )
-from components.targets._compiled_file import ops_on_target
+from components.targets._compiled_file import compiled_parts, ops_on_target
 from components.targets.edge_tpu import mapping
 from components.targets.edge_tpu.driver import Outcome
 from components.targets.edge_tpu.edits import edit
@@ -41,6 +42,9 @@ def compiled_model(
     graph = flatbuffer.read_subgraphs(tflite)[0]
     counts = collections.Counter(op.code for op in graph.ops)
     problems += said.differences(counts)
+    parts = compiled_parts(compiled, CUSTOM_OP)
+    if said.subgraphs is not None and said.subgraphs != parts:
+        problems += (f"{said.subgraphs} Edge TPU subgraphs in the log, but {parts} in the compiled file",)
     version = outcome.log.compiler_version or ""
     is_known = re.match(r"[1-9]\d{0,3}\.\d{1,4}\.", version)
     predicted = mapping.predict(tflite, **(options.generation(version) if is_known else options.generation()))
@@ -61,15 +65,27 @@ def compiled_model(
         problems=problems,
     )
     on_tpu = ops_on_target(tflite, compiled, CUSTOM_OP)
+    if on_tpu is None and said.rows_on_cpu == 0 and not problems:
+        on_tpu = tuple(True for _ in graph.ops)
     if on_tpu is None:
-        return CompiledModel(tflite=compiled, report=report)
-    if said.rows and sum(on_tpu) != said.rows_on_tpu:
-        problem = f"{said.rows_on_tpu} operations on the Edge TPU in the log, but {sum(on_tpu)} by the compiled file"
+        return CompiledModel(tflite=compiled, report=_without_places(report, said))
+    told = said.rows_on_tpu if said.rows else said.ops_on_tpu
+    if told is not None and sum(on_tpu) != told:
+        problem = f"{told} operations on the Edge TPU in the log, but {sum(on_tpu)} by the compiled file"
         report = dataclasses.replace(report, problems=(*report.problems, problem))
     placed = _mapping(on_tpu, graph, said.rows, predicted)
     if not said.rows:
         report = dataclasses.replace(report, ops=analysis(placed).ops)
     return CompiledModel(tflite=compiled, report=with_figures(report, placed, tflite, edit))
+
+
+def _without_places(report: CompileReport, said: ModelLog) -> CompileReport:
+    """The report where neither log nor file says which ops run on the Edge TPU, with their numbers as far as told."""
+    problem = "neither the log nor the names in the compiled file tell which operations run on the Edge TPU"
+    if not said.rows and said.ops_on_tpu is not None and said.ops_on_cpu is not None:
+        shares = (Share(ops=said.ops_on_tpu), Share(ops=said.ops_on_cpu))
+        report = dataclasses.replace(report, on_target=shares[0], on_cpu=shares[1])
+    return dataclasses.replace(report, problems=(*report.problems, problem))
 
 
 def _said_of(outcome: Outcome, position: int, file_name: str) -> tuple[ModelLog, tuple[str, ...]]:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable
 
 from components.targets._operation import Operation, elements
+from components.targets._rules import unknown_size
 from components.targets.edge_tpu import generations, statuses
 from components.targets.edge_tpu.generations import SUPPORTED, Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
@@ -110,7 +111,7 @@ def undivided_batch(operation: Operation, generation: Generation) -> str | None:
 
 def known_shapes(operation: Operation, generation: Generation) -> str | None:
     """Every dimension is known at compile time, and at least 1."""
-    return _shape(t.shape for t in operation.data if min(t.shape, default=1) < 1)
+    return unknown_size(operation) or _shape(t.shape for t in operation.data if min(t.shape, default=1) < 1)
 
 
 def no_fused_activation(operation: Operation, generation: Generation) -> str | None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, OpMapping, analysis
+from components.targets._compiled_file import require_uncompiled
 from components.targets._operation import read_operations
 from components.targets._target import ProfiledTarget
 from components.targets.ethos_u.driver import drive
 from components.targets.ethos_u.edits import edit
 from components.targets.ethos_u.failures import KINDS
 from components.targets.ethos_u.operation import NpuOperation
-from components.targets.ethos_u.options import VelaOptions
+from components.targets.ethos_u.options import CUSTOM_OP, VelaOptions
 from components.targets.ethos_u.program import VARIABLE, find_vela, identity
 from components.targets.ethos_u.reporting import NAME, compiled_model
 from components.targets.ethos_u.rules import decide
@@ -37,8 +38,9 @@ class EthosU(ProfiledTarget):
           accelerator_config: The NPU, as in `VelaOptions`.
 
         Raises:
-          ValueError: If the bytes are not a TFLite flatbuffer, or there is no such NPU.
+          ValueError: If the bytes are not a TFLite flatbuffer or compiled already, or there is no such NPU.
         """
+        require_uncompiled(tflite, CUSTOM_OP)
         family = VelaOptions(accelerator_config=accelerator_config).family
         graph = flatbuffer.read_subgraphs(tflite)[0]
         ops = []

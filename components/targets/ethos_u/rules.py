@@ -64,8 +64,14 @@ def integer_feature_maps(operation: NpuOperation, family: str) -> str | None:
 
 
 def fixed_shapes(operation: NpuOperation, family: str) -> str | None:
-    """Shapes are fixed, except for the batch."""
-    return next((f"{t.name} {t.shape}" for t in operation.feature_maps if any(size < 0 for size in t.shape[1:])), None)
+    """Shapes are fixed, except for the batch, which is 1 unless a program resizes it."""
+    unknown = (t for t in operation.feature_maps if any(t.unknown_dimensions) or min(t.shape, default=0) < 0)
+    return next((f"{t.name} {t.shape}, dimensions {t.unknown_dimensions} unknown" for t in unknown), None)
+
+
+def shaped_feature_maps(operation: NpuOperation, family: str) -> str | None:
+    """Feature maps that are computed have a shape: they are no scalars."""
+    return _names(t for t in operation.feature_maps if not t.shape and t.constant is None)
 
 
 def quantized_feature_maps(operation: NpuOperation, family: str) -> str | None:
@@ -175,6 +181,7 @@ RULES: tuple[Callable[[NpuOperation, str], str | None], ...] = (
     supported_op,
     integer_feature_maps,
     fixed_shapes,
+    shaped_feature_maps,
     quantized_feature_maps,
     constant_parameters,
     eight_bit_weights,

@@ -188,6 +188,8 @@ EDITS = {
     "kUnsupportedQuantizationType": 'convert with profile "nnapi", which gives Dense layers one scale',
     "kNotRestrictedScaleCompliant": "raise the lowest API level of the app to 29",
     "kMissingRequiredOperand": "give the convolution a bias",
+    "kUnsupportedOperandValue": "raise the lowest API level of the app as the rule asks, or leave out the dilation, the"
+    " crops or the packing along the last axis",
     "kUnsupportedOperandRank": "reshape to at most four dimensions around the op",
     "kNoActivationExpected": "put the activation into a layer of its own",
     "kUnsupportedOperandSize": "pool in two steps of smaller windows",

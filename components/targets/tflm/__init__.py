@@ -16,7 +16,7 @@ from components.targets._options import TargetOptions, options_from_json
 from components.targets._rules import by_rules
 from components.targets._target import CopyingTarget
 from components.targets.tflm import arena
-from components.targets.tflm.c_array import c_array
+from components.targets.tflm.c_array import RESERVED, c_array
 from components.targets.tflm.resolver import call, resolver_header
 from components.targets.tflm.rules import RULES, edit
 
@@ -35,7 +35,7 @@ class TflmOptions(TargetOptions):
 
     def __post_init__(self) -> None:
         """Checks the name; raises ValueError if it is no identifier."""
-        if not re.fullmatch(r"[A-Za-z]\w*", self.array_name, re.ASCII):
+        if not re.fullmatch(r"[A-Za-z]\w*", self.array_name, re.ASCII) or self.array_name in RESERVED:
             raise ValueError(f"options of target 'tflm': array_name: got {self.array_name!r}, expected an identifier")
 
 
@@ -47,7 +47,7 @@ class Tflm(CopyingTarget):
 
     def inspect(self, tflite: bytes) -> Mapping:
         """Says which ops TFLite Micro has kernels for; its status is the call that registers the op."""
-        return by_rules(self.name, tflite, RULES, None, _registered)
+        return by_rules(self.name, tflite, RULES, flatbuffer.read_subgraphs(tflite), _registered)
 
     def report(self, tflite: bytes, mapping: Mapping) -> CompileReport:
         """Returns the analysis of a model of that mapping, with an estimate of its arena."""

@@ -44,11 +44,13 @@ class Arena:
 
 
 def estimate(graph: Subgraph) -> Arena | None:
-    """Returns the arena of a model; None if the size or type of an activation is unknown.
+    """Returns the arena of a model; None if an op runs other subgraphs, or a size or type is unknown.
 
     Args:
       graph: The main subgraph.
     """
+    if any(op.subgraphs for op in graph.ops):  # their activations are planned apart
+        return None
     lives = _lives(graph)
     sizes = {index: _size(graph.tensors[index]) for index in lives}
     states = [_size(tensor) for tensor in graph.tensors if tensor.is_variable]

@@ -1,6 +1,17 @@
 """A model as C++ source, for a microcontroller without files."""
 
 HEADER, SOURCE = "model.h", "model.cc"
+# What cannot name an array: keywords, and the namespace that the source includes.
+# https://en.cppreference.com/w/cpp/keywords
+_RESERVED = """
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class co_await
+co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do
+double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace
+new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires return
+short signed sizeof static static_assert static_cast std struct switch template this thread_local throw true try
+typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
+"""
+RESERVED = frozenset(_RESERVED.split())
 _A_LINE = 16
 ALIGNMENT = 16  # that of buffers in the schema, and of TFLite Micro's own models
 
