@@ -47,7 +47,7 @@ demo: ## Runs the digits pipeline and shows its result
 test: setup ## Runs all tests but the long ones, two files at a time
 	@$(PYTHON) -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## Runs the tests that take minutes: nine architectures
+test-long: setup ## Runs the tests that take minutes: whole runs, kills, nine architectures
 	@$(PYTHON) -m pytest -m long --numprocesses 2
 
 test-fast: setup ## Runs the tests that take seconds
