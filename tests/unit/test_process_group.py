@@ -16,8 +16,9 @@ _REPOSITORY = Path(__file__).parent.parent.parent
 # Writes ids of itself and of a child with a session of its own, and waits; SIGTERM does not end them.
 _PROGRAM = "trap '' TERM; setsid sleep 600 & echo $$ $!; sleep 600; true"
 _PARENT = """
-import sys
+import signal, sys
 from components.quantization.process_group import process_group
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started without it
 with process_group(["bash", "-c", sys.argv[1]], if_orphaned=["touch", sys.argv[2]]) as process:
     print(process.stdout.readline(), flush=True)
     process.wait()
@@ -43,7 +44,10 @@ def test_nothing_is_left_when_the_parent_is_ended_by(number: signal.Signals, tmp
         assert parent.stdout is not None
         line = parent.stdout.readline()
         parent.send_signal(number)
-        parent.wait(5)
+        try:
+            parent.wait(5)
+        finally:
+            parent.kill()
     _assert_gone(line)
     if number != signal.SIGINT:  # that one Python turns into an error, and the block ends
         deadline = time.monotonic() + 5
