@@ -11,10 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from components.evaluation.gate import MACS_ON_TARGET
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import Audit, audit
 from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 from components.quantization.macs import macs
+from components.target_gates.target_facts import target_facts
 from components.targets import CompileReport, Mapping, Share, inspect_file, load_target
 from pipelines.columns import print_line, print_table
 
@@ -100,13 +102,8 @@ def inspect_and_show_file(request: FileRequest, console: Console) -> int:
 
 def _mapped_macs(report: CompileReport) -> float | None:
     """The target's share of the multiplications; without any, whether all ops are on the target; None if unknown."""
-    there, cpu = _both(report)
-    if not cpu.ops:
-        return 1.0
-    if there.macs is None or cpu.macs is None:
-        return None
-    total = there.macs + cpu.macs
-    return there.macs / total if total else 0.0
+    share = (target_facts(dataclasses.asdict(report)) or {}).get(MACS_ON_TARGET)
+    return None if share is None else float(share)
 
 
 def _percent(share: float | None) -> str:

@@ -11,7 +11,7 @@ from components.evaluation import smoke
 from components.evaluation.gate import LATENCY, MODEL_BYTES, TARGET_BASIS
 from components.quantization.contract import TFLITE_FILE
 from components.target_gates.target_facts import target_facts
-from components.targets import analysis, load_target
+from components.targets import load_target
 from components.targets.cpu import measuring
 
 _RUNS = 50
@@ -54,7 +54,7 @@ def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None) -> 
     reported = target_facts(report) if report is not None else None
     if reported is not None:
         return reported
-    facts = target_facts(dataclasses.asdict(analysis(load_target(target).inspect(tflite), tflite)))
+    facts = target_facts(dataclasses.asdict(load_target(target).analyze(tflite)[1]))
     if facts is None:
         raise RuntimeError(f"the analysis for target {target!r} counts as a compilation")
     if report is not None:

@@ -52,9 +52,9 @@ class PlannedTarget:
         """
         started = time.monotonic()
         gates = self.gates.before_training()
-        predicted, report = load_target(self.target).analyze(tflite, self.options)
-        if gates.bounds:
-            report = self._compiled(tflite) or report
+        report = self._compiled(tflite) if gates.bounds else None
+        if report is None:
+            _, report = load_target(self.target).analyze(tflite, self.options)
         facts = {MODEL_BYTES: float(len(tflite)), **(target_facts(dataclasses.asdict(report)) or {})}
         _LOGGER.info(
             "%s: %d of %d ops and %s of the multiplications on target %s, %d bytes, by %s in %.1f s",
@@ -75,6 +75,7 @@ class PlannedTarget:
             return
         texts = [f"cannot keep the gates of target {self.target!r}, tried {when}: {'; '.join(r.text for r in refused)}"]
         if any(not reason.gate.startswith(MODEL_BYTES) for reason in refused):
+            predicted, _ = load_target(self.target).analyze(tflite, self.options)
             texts += _to_change(tflite, predicted, report)
         raise ValueError("; ".join(texts))
 

@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion import lstm_operands as lstm
 from components.quantization.conversion.audit.rules import CHANNEL_AXIS
 from components.quantization.conversion.tflite_schema import schema
 
 # 64 bits with 16-bit activations.
 _DTYPES: dict[int, np.dtype[Any]] = {schema.TensorType.INT32: np.dtype("<i4"), schema.TensorType.INT64: np.dtype("<i8")}
 _TOLERANCE = 1e-3
-# Positions of an LSTM's inputs; the kernel adds a gate's bias to the product of the input, not to that of the state.
-_LSTM, _GATES, _FIRST_BIAS = "UNIDIRECTIONAL_SEQUENCE_LSTM", range(1, 5), 12
-_PROJECTION, _PROJECTION_BIAS = 16, 17
-_INTERMEDIATES = 5  # four gates, then the hidden values
-_NORMALIZED = 24  # inputs, with layer normalization: a gate's bias is added behind it, in a scale of its own
 
 
 def rescaled(tflite: bytes) -> tuple[bytes, int]:
@@ -69,10 +65,14 @@ def _products(code: str, op: Any) -> Iterator[tuple[int, int, int]]:
     if code in CHANNEL_AXIS:
         at = 3 if code == "TRANSPOSE_CONV" else 2  # whose first input is a shape
         found = [(inputs[2 if at == 3 else 0], inputs[1], at)] if len(inputs) > at else []
-    elif code == _LSTM:
-        found = [(inputs[0], inputs[gate], _FIRST_BIAS + gate - 1) for gate in _GATES if len(inputs) < _NORMALIZED]
-        if op.intermediates is not None and len(op.intermediates) == _INTERMEDIATES:
-            found.append((int(op.intermediates[-1]), inputs[_PROJECTION], _PROJECTION_BIAS))
+    elif code == lstm.SEQUENCE_LSTM:
+        found = []
+        if len(inputs) <= lstm.NORMALIZATION.start:  # else a bias is added behind it, in a scale of its own
+            # The kernel adds it to the product of the input, not to that of the state.
+            gates = zip(lstm.GATES, lstm.BIASES, strict=True)
+            found += [(inputs[lstm.SOURCE], inputs[gate], bias) for gate, bias in gates]
+        if op.intermediates is not None and len(op.intermediates) == lstm.INTERMEDIATES:
+            found.append((int(op.intermediates[-1]), inputs[lstm.PROJECTION], lstm.PROJECTION_BIAS))
     else:
         found = []
     yield from (one for one in found if one[1] >= 0 and inputs[one[2]] >= 0)

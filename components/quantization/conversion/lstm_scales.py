@@ -10,12 +10,8 @@ import copy
 from typing import Any
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion import lstm_operands as lstm
 from components.quantization.conversion.tflite_schema import schema
-
-_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
-_INPUTS = (20, 24)  # without and with layer normalization
-_PROJECTION, _STATE = 16, 18
-_INTERMEDIATES = 5  # four gates, then the hidden values
 
 
 def unified(tflite: bytes) -> tuple[bytes, int]:
@@ -29,7 +25,7 @@ def unified(tflite: bytes) -> tuple[bytes, int]:
     Returns:
       The flatbuffer, the same bytes where nothing was to be done, and how many LSTMs were changed.
     """
-    if not any(op.code == _LSTM for graph in flatbuffer.read_subgraphs(tflite) for op in graph.ops):
+    if not any(op.code == lstm.SEQUENCE_LSTM for graph in flatbuffer.read_subgraphs(tflite) for op in graph.ops):
         return tflite, 0
     model = flatbuffer.read_object(tflite)
     changed = sum(_unify_graph(model, graph) for graph in model.subgraphs)
@@ -41,10 +37,10 @@ def _unify_graph(model: Any, graph: Any) -> int:
     for operator in graph.operators or []:
         operators.append(operator)
         code = flatbuffer.builtin_name(model.operatorCodes[operator.opcodeIndex])
-        hidden = _hidden(graph, operator) if code == _LSTM else None
+        hidden = _hidden(graph, operator) if code == lstm.SEQUENCE_LSTM else None
         if hidden is None:
             continue
-        state, output = graph.tensors[operator.inputs[_STATE]], graph.tensors[operator.outputs[0]]
+        state, output = graph.tensors[operator.inputs[lstm.STATE]], graph.tensors[operator.outputs[0]]
         differ = [_grid(tensor) != _grid(hidden) for tensor in (state, output)]
         state.quantization = copy.copy(hidden.quantization)
         if differ[1]:
@@ -57,11 +53,11 @@ def _unify_graph(model: Any, graph: Any) -> int:
 def _hidden(graph: Any, operator: Any) -> Any | None:
     """The tensor with the scale of an LSTM's hidden values; None if it is none of int8 without projection."""
     inputs, intermediates = operator.inputs, operator.intermediates
-    if len(inputs) not in _INPUTS or inputs[_PROJECTION] >= 0 or inputs[_STATE] < 0:
+    if len(inputs) not in lstm.COUNTS or inputs[lstm.PROJECTION] >= 0 or inputs[lstm.STATE] < 0:
         return None
-    if intermediates is None or len(intermediates) != _INTERMEDIATES:
+    if intermediates is None or len(intermediates) != lstm.INTERMEDIATES:
         return None
-    found = [graph.tensors[index] for index in (inputs[_STATE], operator.outputs[0], intermediates[-1])]
+    found = [graph.tensors[index] for index in (inputs[lstm.STATE], operator.outputs[0], intermediates[-1])]
     return found[2] if all(tensor.type == schema.TensorType.INT8 and _grid(tensor) for tensor in found) else None
 
 

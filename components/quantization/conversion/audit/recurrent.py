@@ -7,15 +7,11 @@ https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/kernels/un
 import math
 from collections.abc import Iterator
 
+from components.quantization.conversion import lstm_operands as lstm
 from components.quantization.conversion.audit import numerics
 from components.quantization.conversion.audit.rules import QUANTIZED, Found, Place, Rule, is_sound
 from components.quantization.conversion.flatbuffer import Tensor
 
-# Positions of inputs, as in lstm_shared.h beside the kernel. Gates come as input, forget, cell and output.
-_SOURCE, _STATE, _CELL = 0, 18, 19
-_GATES, _RECURRENT, _BIASES = range(1, 5), range(5, 9), range(12, 16)
-_PROJECTION, _PROJECTION_BIAS, _NORMALIZATION = 16, 17, range(20, 24)
-_INTERMEDIATES = 5  # four gates, then the hidden values
 # Gates and the cell's scale, unless there is layer normalization: int16 with 12 bits, and at least 9, behind the point.
 _GATE_STEP = 2.0**-12
 _LARGEST_CELL_SCALE = 2.0**-9
@@ -45,26 +41,26 @@ RULES = (HIDDEN, CELL, STATE)
 
 def check(place: Place) -> Iterator[Found]:
     """Yields what breaks the rules of an op."""
-    source, state = place.operand(_SOURCE), place.operand(_STATE)
-    known = place.op.code in ("UNIDIRECTIONAL_SEQUENCE_LSTM", "LSTM") and len(place.op.operands) in (20, 24)
+    source, state = place.operand(lstm.SOURCE), place.operand(lstm.STATE)
+    known = place.op.code in (lstm.SEQUENCE_LSTM, "LSTM") and len(place.op.operands) in lstm.COUNTS
     if not known or source is None or source.dtype != "INT8" or state is None or not place.outputs:
         return
     for product in _products(place, source, state):
         if product.weights.constant is not None and product.weights.dtype in QUANTIZED:
             yield from numerics.of_weights(place, product.weights, _ONE_SCALE)
             yield from numerics.of_bias(place, product)
-            if not any(place.operand(position) for position in _NORMALIZATION):
+            if not any(place.operand(position) for position in lstm.NORMALIZATION):
                 yield from numerics.of_bias_scale(product, _GATE_STEP)
             yield from numerics.of_sums(place, product)
-    yield from _cell(place.operand(_CELL))
+    yield from _cell(place.operand(lstm.CELL))
     yield from _states(place, state)
 
 
 def _products(place: Place, source: Tensor, state: Tensor) -> Iterator[numerics.Product]:
     hidden = _hidden(place) or state
-    terms = [(source, gate, place.operand(bias)) for gate, bias in zip(_GATES, _BIASES, strict=True)]
-    terms += [(state, recurrent, None) for recurrent in _RECURRENT]
-    terms.append((hidden, _PROJECTION, place.operand(_PROJECTION_BIAS)))
+    terms = [(source, gate, place.operand(bias)) for gate, bias in zip(lstm.GATES, lstm.BIASES, strict=True)]
+    terms += [(state, recurrent, None) for recurrent in lstm.RECURRENT]
+    terms.append((hidden, lstm.PROJECTION, place.operand(lstm.PROJECTION_BIAS)))
     for factor, position, bias in terms:
         weights = place.operand(position)
         if weights is not None:
@@ -83,8 +79,8 @@ def _states(place: Place, state: Tensor) -> Iterator[Found]:
     hidden, result = _hidden(place), place.outputs[0]
     if hidden is None:
         reason = f"{len(place.op.intermediates)} intermediate tensors"
-        yield Found(rule=HIDDEN, tensor=None, reason=f"{reason}, expected {_INTERMEDIATES} and a scale of the last")
-    same = [result] if hidden is None or place.operand(_PROJECTION) is not None else [result, hidden]
+        yield Found(rule=HIDDEN, tensor=None, reason=f"{reason}, expected {lstm.INTERMEDIATES} and a scale of the last")
+    same = [result] if hidden is None or place.operand(lstm.PROJECTION) is not None else [result, hidden]
     for tensor in same:
         if not (is_sound(tensor) and is_sound(state)):
             continue  # offenders of other rules
@@ -97,5 +93,5 @@ def _states(place: Place, state: Tensor) -> Iterator[Found]:
 def _hidden(place: Place) -> Tensor | None:
     """The tensor with the scale of hidden values, if it has one."""
     intermediates = place.op.intermediates
-    hidden = place.graph.tensors[intermediates[-1]] if len(intermediates) == _INTERMEDIATES else None
+    hidden = place.graph.tensors[intermediates[-1]] if len(intermediates) == lstm.INTERMEDIATES else None
     return hidden if hidden is not None and is_sound(hidden) else None
