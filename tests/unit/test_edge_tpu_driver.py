@@ -71,7 +71,7 @@ def _error(double: Double, tflite: bytes = b"model", **options: Any) -> CompileE
 
 def _is_gone(pid_file: Path) -> bool:
     status = Path("/proc") / pid_file.read_text().strip() / "stat"
-    for _ in range(250):
+    for _ in range(1500):
         if not status.exists() or status.read_text().split()[2] == "Z":
             return True
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_compile_searches_at_once_when_activations_are_large(shared: Path, tmp_p
 
 def test_compile_stops_searching_when_the_budget_is_spent(tmp_path: Path) -> None:
     double = replaying(tmp_path, [{**_LARGE, "child": str(tmp_path / "child")}, {"hang": True}])
-    error = _error(double, budget_sec=2)
+    error = _error(double, budget_sec=5)
     assert error.kind == "timeout"
     assert "the budget of time is spent" in str(error)
     assert [attempt.outcome for attempt in error.attempts] == ["large_activations", "timeout"]
@@ -136,8 +136,8 @@ def test_compile_stops_searching_when_the_budget_is_spent(tmp_path: Path) -> Non
 def test_compile_stops_the_compiler_and_its_deaf_children_when_it_hangs(tmp_path: Path) -> None:
     double = replaying(tmp_path, [{"output": _BANNER, "child": str(tmp_path / "child"), "hang": True}])
     started = time.monotonic()
-    error = _error(double, budget_sec=1, search_steps=())
-    assert time.monotonic() - started < 10
+    error = _error(double, budget_sec=3, search_steps=())
+    assert time.monotonic() - started < 60  # the child sleeps for 600
     assert (error.kind, error.log) == ("timeout", _BANNER)  # what it had said is kept
     assert error.attempts[0].exit_status is None
     assert _is_gone(tmp_path / "child")
@@ -409,7 +409,7 @@ def test_container_is_stopped_by_name_when_this_process_is_killed(tmp_path: Path
     docker.chmod(0o755)
 
     def line(number: int) -> list[str]:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if calls.exists() and calls.read_text().count("\n") >= number:
                 return calls.read_text().splitlines()[number - 1].split()

@@ -331,20 +331,20 @@ def test_inspect_ends_in_a_mapping_when_graphs_are_random() -> None:
         assert all(op.on_target == (op.status == statuses.MAPPED) for op in mapping.ops)
 
 
-def test_inspect_takes_at_most_a_second_when_ops_share_a_tensor_of_very_many_dimensions() -> None:
+def test_inspect_takes_seconds_when_ops_share_a_tensor_of_very_many_dimensions() -> None:
     net = Net()
     shared = net.tensor(*[1] * 200_000)
     for _ in range(2000):
         net.op("LOGISTIC", [shared], [shared], 2)
     tflite = net.tflite()
-    start = time.perf_counter()
+    started = time.process_time()
     mapping = TARGET.inspect(tflite)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - started < 10  # less than one; a minute if each op looked at all dimensions
     assert {op.status for op in mapping.ops} == {statuses.RANK}
     assert max(len(op.reason) for op in mapping.ops) < 200
 
 
-def test_inspect_takes_well_under_a_second_when_a_model_has_4_mb_of_weights() -> None:
+def test_inspect_takes_less_than_two_seconds_when_a_model_has_4_mb_of_weights() -> None:
     net = Net()
     before = net.tensor(1, 1024)
     for _ in range(4):
@@ -353,6 +353,6 @@ def test_inspect_takes_well_under_a_second_when_a_model_has_4_mb_of_weights() ->
         before = after
     tflite = net.tflite()
     assert len(tflite) > 4_000_000
-    start = time.perf_counter()
+    started = time.process_time()
     TARGET.inspect(tflite)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - started < 2
