@@ -47,11 +47,11 @@ demo: ## Runs the digits pipeline and shows its result
 test: setup ## Runs all tests but the long ones, two files at a time
 	@$(PYTHON) -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## Runs the tests that take minutes: whole runs, kills, nine architectures
-	@$(PYTHON) -m pytest -m long --numprocesses 2
+test-long: setup ## Runs the tests that take longest: whole runs, kills, Vertex, every layer, nine architectures
+	@$(PYTHON) -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## Runs the tests that take seconds
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTHON) -m pytest -m "not slow and not long"
 
 test-newest: ## Runs all tests but the long ones on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
 	@infra/newest.sh

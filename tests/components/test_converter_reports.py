@@ -19,7 +19,7 @@ from components.tflite_int_converter import TFLiteIntConverter
 
 from conftest_components import Artifacts, new_models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 _MODEL = channel_utils.as_channel([standard_artifacts.Model()])
 
 Convert = Callable[..., types.Artifact]

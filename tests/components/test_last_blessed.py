@@ -26,7 +26,7 @@ from pipelines.metadata import MetadataStore
 from pipelines.runners import load_runner
 from pipelines.target_plan import ResolvedPlan
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 _GATE = "accuracy drop vs last_blessed <= 0.05"
 
 

@@ -22,7 +22,7 @@ from conftest_e2e import MODELS, Run, VertexRun, local_properties, stable, verte
 from object_store import ACCESS_TOKEN
 from pipeline_service import JobRun
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_vertex_run_pushes_the_same_model_as_a_local_run(local_run: Run, vertex_run: VertexRun) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from infra.bench.channel_spread import SPREAD, accuracy_of, fine_tuned, read_digits, spread, trained
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_depthwise_channels_spread_by_1000_lose_no_accuracy_in_integers() -> None:

@@ -28,6 +28,8 @@ from contract_cases import (
     two_input_model,
 )
 
+pytestmark = pytest.mark.long
+
 
 def _way(built):
     return built.contract.inputs[0].preparation

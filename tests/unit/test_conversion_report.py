@@ -22,7 +22,7 @@ from components.quantization.qat.calibration import calibrate
 
 import small_models as models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 layers = tf_keras.layers
 
 

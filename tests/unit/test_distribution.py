@@ -205,7 +205,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirrored_training_keeps_all_variables_equal_but_statistics_that_are_averaged_when_read(mirrored: Path) -> None:
     newest = _load(sorted((mirrored / "mirrored").glob("qat-*.npz"))[-1])
     variables = [key for key in newest if key.startswith("model/") and key.endswith("/0")]
@@ -215,7 +215,7 @@ def test_mirrored_training_keeps_all_variables_equal_but_statistics_that_are_ave
     assert [newest[key].shape for key in differing] == [(8,), (8,)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirrored_training_ends_within_noise_of_one_device(mirrored: Path) -> None:
     one, two = _load(mirrored / "none.npz"), _load(mirrored / "mirrored.npz")
     assert two["metric_loss"] == pytest.approx(one["metric_loss"], rel=0.15)
@@ -223,19 +223,19 @@ def test_mirrored_training_ends_within_noise_of_one_device(mirrored: Path) -> No
     np.testing.assert_allclose(*widths, rtol=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirrored_training_ends_with_the_same_weights_when_it_was_killed_and_run_again(mirrored: Path) -> None:
     _assert_same(_load(mirrored / "resumed.npz"), _load(mirrored / "mirrored.npz"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ladder_fine_tunes_on_two_replicas_and_gives_a_model_outside_of_them(mirrored: Path) -> None:
     climbed = _load(mirrored / "climbed.npz")
     assert climbed["metric_loss"] == pytest.approx(_load(mirrored / "mirrored.npz")["metric_loss"], rel=0.2)
     assert np.all(np.ptp(climbed["ranges"], axis=1) > 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirrored_training_ends_when_the_last_batch_is_too_small_for_all_replicas(mirrored: Path) -> None:
     small = _load(mirrored / "small.npz")
     assert np.isfinite(small["metric_loss"])
@@ -253,7 +253,7 @@ def test_batches_are_left_out_when_a_replica_would_get_nothing(caplog: pytest.Lo
         summarize_split("train", _dataset, _build(), replicas=16)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_multi_worker_training_gives_all_workers_the_result_of_one_process(tmp_path: Path, mirrored: Path) -> None:
     workers = [f"localhost:{port}" for port in _free_ports(2)]
     _wait(

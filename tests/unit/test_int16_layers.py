@@ -13,7 +13,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.interpreter import IntegerModel
 from components.quantization.schemes import QuantizationScheme
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 K = tf_keras.layers
 _ALL = "stem|middle|up|last"

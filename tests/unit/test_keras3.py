@@ -658,7 +658,7 @@ def test_load_model_names_the_class_when_it_is_not_registered(tmp_path: Path) ->
         load_model(tmp_path / "model.keras")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "size"), [("MobileNetV3Small", 64), ("EfficientNetB0", 64), ("NASNetMobile", 64)])
 def test_from_keras3_computes_the_same_when_an_application_is_rebuilt(name: str, size: int) -> None:
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)

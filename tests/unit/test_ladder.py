@@ -23,7 +23,7 @@ from components.quantization.qat.splits import sample_batches
 from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import QuantizationScheme, load_scheme
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 layers = tf_keras.layers
 

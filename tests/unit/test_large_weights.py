@@ -58,7 +58,7 @@ def _converted(model: Any, monkeypatch: pytest.MonkeyPatch, large: int, examples
     return convert(model, representative_dataset=examples)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_file_is_the_same_when_all_weights_are_kept_aside(
     architecture: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -154,7 +154,7 @@ def test_convert_puts_all_weights_through_the_graph_when_they_cannot_be_restored
     assert "with all weights in the graph" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_conversion_takes_less_than_three_times_the_memory_of_25_million_parameters() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "infra.bench.conversion", "--one", "ResNet50", "ours"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])

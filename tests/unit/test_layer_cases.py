@@ -6,7 +6,7 @@ from layer_cases import GROUPS, Group
 from layer_support import check, parameters
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("row", "group", "case"), parameters(GROUPS))
 def test_layer_becomes_integers_as_the_golden_says(
     row: str, group: Group, case: str, request: pytest.FixtureRequest

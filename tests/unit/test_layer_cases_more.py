@@ -10,7 +10,7 @@ from layer_support import check, parameters
 _CASES = [*parameters(layer_cases_graphs.GROUPS), *parameters(layer_cases_keras3.GROUPS, "Keras 3 ")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("row", "group", "case"), _CASES)
 def test_model_becomes_integers_as_the_golden_says(
     row: str, group: Group, case: str, request: pytest.FixtureRequest

@@ -14,7 +14,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.qat.quantized_affine import QuantizedAffine
 from components.quantization.schemes import QuantizationScheme
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 leave_libraries_alone()
 K = tf_keras.layers

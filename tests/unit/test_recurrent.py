@@ -12,7 +12,7 @@ from components.quantization import audit, convert, plan, quantize_model
 from components.quantization.autograph import leave_libraries_alone
 from components.quantization.interpreter import IntegerModel
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 K = tf_keras.layers
 _TRAIN = 1400

@@ -42,7 +42,7 @@ KNOBS = {
     "distillation_weight": 0.5,
     "checkpoint_steps": 4,
 }
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class Killed(BaseException):

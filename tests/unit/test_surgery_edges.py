@@ -55,7 +55,7 @@ def _same_functions(x: Any) -> Any:
     return K.Concatenate()([y * 2.0, conv()(y * 2.0)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("body", [_same_layer, _same_pools, _same_functions])
 def test_convert_leaves_no_floats_when_equal_layers_have_other_ranges(body: Step) -> None:
     model = chain(IMAGE, body)
@@ -98,7 +98,7 @@ def test_merged_keeps_both_when_both_are_outputs() -> None:
 # --- Functions --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "function",
     [
@@ -160,7 +160,7 @@ def test_plan_blocks_masking_and_dot_products_of_vectors() -> None:
     assert [row.layer for row in plan(chain((4,), product)).blockers] == ["Dot"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dense_is_calibrated_when_its_input_has_five_dimensions() -> None:
     model = chain((2, 3, 3, 4), K.Dense(4), K.BatchNormalization(), K.ReLU(), K.Dense(3))
     assert [row.layer for row in plan(model).calibrated] == ["Dense", "Dense"]
@@ -170,7 +170,7 @@ def test_dense_is_calibrated_when_its_input_has_five_dimensions() -> None:
 # --- Recurrent layers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "layer",
     [

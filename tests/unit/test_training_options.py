@@ -75,7 +75,7 @@ def _scalars(directory: Path) -> dict[str, float]:
     return {value.tag: float(tf.make_ndarray(value.tensor)) for event in events for value in event.summary.value}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranges_and_normalization_stay_as_they_are_when_frozen_after_a_step() -> None:
     one = _fine_tuned(train_steps=1).quantized_model
     moving = _fine_tuned(train_steps=3).quantized_model
@@ -89,7 +89,7 @@ def test_ranges_and_normalization_stay_as_they_are_when_frozen_after_a_step() ->
     assert not np.array_equal(*kernels)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_normalization_of_a_frozen_layer_stays_as_it_is() -> None:
     def frozen(*_: Any) -> tf_keras.Model:
         model = _normalized()
@@ -103,7 +103,7 @@ def test_normalization_of_a_frozen_layer_stays_as_it_is() -> None:
     assert all(map(np.array_equal, _statistics(trained.float_model), before))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_logs_progress_and_ranges(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     trained = _fine_tuned(tmp_path)
@@ -165,7 +165,7 @@ def test_progress_gives_tensorboard_no_rate_when_it_is_not_known(tmp_path: Path)
     assert set(_scalars(tmp_path)) == {"step/loss", "epoch/loss"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_ends_with_the_weights_that_were_measured_when_the_optimizer_averages_and_stops_early(
     tmp_path: Path,
 ) -> None:
@@ -198,7 +198,7 @@ def test_sample_batches_draws_from_all_over_a_split_by_seed() -> None:
     assert sum(sample(300), []) == list(range(100))  # noqa: RUF017
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["policy", "layer", "base model"])
 def test_run_raises_when_a_layer_is_in_half_precision(place: str) -> None:
     def half() -> tf_keras.Model:
@@ -217,13 +217,13 @@ def test_run_raises_when_a_layer_is_in_half_precision(place: str) -> None:
         tf_keras.mixed_precision.set_global_policy(before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_raises_when_the_metric_of_early_stopping_is_none_of_the_model_s() -> None:
     with pytest.raises(ValueError, match="'val_auc' is no metric of the model; choose one of val_loss, val_accuracy"):
         _fine_tuned(early_stopping_patience=1, early_stopping_metric="val_auc")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_raises_when_a_shuffled_pass_is_shorter() -> None:
     def dropping(seed: int | None) -> tf.data.Dataset:
         return _dataset(seed) if seed is None else _dataset(seed).take(2)
@@ -298,7 +298,7 @@ def test_distilled_model_comes_to_the_teacher_s_outputs_and_not_to_the_labels(
     assert len(trained.variables) == len(student.variables) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_run_takes_the_float_model_as_teacher_when_told() -> None:
     own, other = (
         _fine_tuned(train_steps=20, qat_learning_rate=0.01, distillation_weight=weight) for weight in (0.0, 1.0)
