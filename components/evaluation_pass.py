@@ -117,7 +117,7 @@ class EvaluationPass:
                     paired_predictions_extractor(self.models),
                     sliced_batches_extractor(self.config, self.features),
                 ],
-                evaluators=[*tfma.default_evaluators(**usual), paired.evaluator()],
+                evaluators=[*tfma.default_evaluators(**usual), *paired.evaluators()],
                 writers=[*tfma.default_writers(output_path, **usual), paired.writer(output_path)],
             )
         )

@@ -77,7 +77,7 @@ def probed(models: Mapping[str, types.Artifact]) -> Probed:
 def write_refused(pipeline: beam.Pipeline, config: config_pb2.EvalConfig, output_path: str) -> None:
     """Writes the results of an evaluation in which nothing was measured and nothing is valid."""
     with fileio.open(f"{output_path}/{PAIRED_FILE}", "w") as file:
-        file.write('{"paired": [], "outputs": [], "labels": []}\n')
+        file.write('{"paired": [], "inputs": [], "outputs": [], "labels": []}\n')
     invalid = validation_result_pb2.ValidationResult(validation_ok=False)
     evaluation: dict[str, Any] = {
         constants.METRICS_KEY: pipeline | "NoMetrics" >> beam.Create([]),

@@ -3,7 +3,7 @@
 {output_path}/
   metrics-*, validations-*, eval_config.json   TFMA's
   paired.json                                  {"paired": [...], "outputs": [...], "labels": [...]}, each by model,
-                                               output and slice
+                                               output and slice; {"inputs": [...]} by integer model and input
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -25,12 +25,17 @@ from tfx.dsl.io import fileio
 from components.batched_inputs import values_of
 from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
+from components.evaluation.input_ranges import CLIPPED_INPUTS
 from components.evaluation.label_clues import LabelClues
 from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements, Paired, Slice
 from components.evaluation.paired_statistics import Examples, PairedSums
+from components.paired_predictions import INPUTS, PAIRED_PREDICTIONS_STAGE
 
 PAIRED_FILE = "paired.json"
-_KEY = "paired"
+_KEY, _INPUTS_KEY = "paired", "inputs"
+
+Key = tuple[str, str, str, Slice]
+"""What sums are of: their kind, a model, an output, a slice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,19 +56,26 @@ class PairedPass:
     limits: Mapping[tuple[str, str], Limits]
     confidence: float
 
-    def evaluator(self) -> Any:
-        """Returns the TFMA evaluator that adds up the sums of batches."""
-        return tfma.evaluators.Evaluator(
-            stage_name="EvaluatePairs",
-            run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
-            ptransform=_Evaluate(self),
-        )
+    def evaluators(self) -> list[Any]:
+        """Returns the TFMA evaluators that add up the sums of batches, and of slices of batches."""
+        return [
+            tfma.evaluators.Evaluator(
+                stage_name="EvaluateInputs",
+                run_after=PAIRED_PREDICTIONS_STAGE,
+                ptransform=_Evaluate(_INPUTS_KEY, _inputs),
+            ),
+            tfma.evaluators.Evaluator(
+                stage_name="EvaluatePairs",
+                run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
+                ptransform=_Evaluate(_KEY, self.sums),
+            ),
+        ]
 
     def writer(self, output_path: str) -> Any:
         """Returns the TFMA writer of `PAIRED_FILE`."""
         return tfma.writers.Writer(stage_name="WritePairs", ptransform=_Write(self, output_path))
 
-    def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, str, Slice], Any]]:
+    def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
         """Yields sums of a batch by kind, model, output and slice."""
         element = tfma.metrics.StandardMetricInputs(extracts)
         for key in extracts[constants.SLICE_KEY_TYPES_KEY]:
@@ -85,34 +97,39 @@ class PairedPass:
                         sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], limits, kind)
                         yield ("outputs", model, output, cut), sums
 
-    def document(self, found: Iterable[tuple[tuple[str, str, str, Slice], Any]]) -> str:
+    def document(self, found: Iterable[tuple[Key, Any]]) -> str:
         """Returns the content of `PAIRED_FILE`."""
-        paired, outputs, labels = [], [], []
+        paired, inputs, outputs, labels = [], [], [], []
         for (kind, model, output, cut), sums in sorted(found, key=lambda one: one[0]):
             where = {"model": model, "output": output, "slice": cut}
             if kind == "paired":
                 figures = dataclasses.asdict(sums.paired(self.confidence))
                 paired.append({**where, **figures, "by_class": _by_class(sums)})
+            elif kind == "inputs":
+                inputs.append({"model": model, "input": output, **dataclasses.asdict(sums)})
             elif kind == "labels":
                 labels.append({"output": output, "question": sums.question(), **dataclasses.asdict(sums)})
             else:
                 outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
         # NaN is no JSON.
-        return (
-            json.dumps(
-                _without_nan({"paired": paired, "outputs": outputs, "labels": labels}), indent=1, allow_nan=False
-            )
-            + "\n"
-        )
+        found_all = {"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels}
+        return json.dumps(_without_nan(found_all), indent=1, allow_nan=False) + "\n"
 
 
 class _Evaluate(beam.PTransform):  # type: ignore[misc]
-    def __init__(self, paired_pass: PairedPass) -> None:
+    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Key, Any]]]) -> None:
         super().__init__()
-        self._pass = paired_pass
+        self._key = key
+        self._sums = sums
 
     def expand(self, extracts: Any) -> Any:
-        return {_KEY: extracts | beam.FlatMap(self._pass.sums) | beam.CombinePerKey(_total)}
+        return {self._key: extracts | beam.FlatMap(self._sums) | beam.CombinePerKey(_total)}
+
+
+def _inputs(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
+    """Yields sums of a batch of inputs, whose name stands where that of an output stands."""
+    for (model, name), sums in extracts[INPUTS].items():
+        yield ("inputs", model, name, ()), sums
 
 
 class _Write(beam.PTransform):  # type: ignore[misc]
@@ -122,7 +139,8 @@ class _Write(beam.PTransform):  # type: ignore[misc]
         self._path = os.path.join(output_path, PAIRED_FILE)
 
     def expand(self, evaluation: Any) -> Any:
-        return evaluation[_KEY] | beam.combiners.ToList() | beam.Map(self._pass.document) | beam.Map(self._write)
+        sums = (evaluation[_KEY], evaluation[_INPUTS_KEY]) | beam.Flatten()
+        return sums | beam.combiners.ToList() | beam.Map(self._pass.document) | beam.Map(self._write)
 
     def _write(self, content: str) -> None:
         fileio.makedirs(os.path.dirname(self._path))
@@ -165,7 +183,7 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
     Args:
       output_path: Its directory.
       models: Names of the models.
-      facts: What is known of the integer model as a file.
+      facts: What is known of the integer model as a file; what is clipped of its inputs is added.
     """
     with fileio.open(os.path.join(output_path, PAIRED_FILE), "r") as file:
         document = json.loads(file.read())
@@ -187,8 +205,14 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
             for record in document["outputs"]
             if record["degenerate"]
         },
-        facts=facts,
+        facts={**facts, **_clipped(document["inputs"])},
     )
+
+
+def _clipped(inputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The share of the integer model's inputs that is clipped; of inputs that are not quantized, nothing is."""
+    shares = [one["clipped"] / one["values"] for one in inputs if one["model"] == INTEGER]
+    return {CLIPPED_INPUTS: max(shares, default=0.0)}
 
 
 def _suffix(sub_key: str) -> str:

@@ -25,6 +25,7 @@ from tensorflow_model_analysis.utils import util
 from components.batched_features import rows_of
 from components.batched_inputs import EXAMPLE_FEATURES, picked
 from components.evaluation.decisions import Kind, checked_labels
+from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.measurements import FLOAT
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
@@ -34,6 +35,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once: with more its activations fill the caches, then the memory.
 _CHUNK_BYTES = 2**20
+INPUTS = "input_sums"
+"""The extract that holds `InputSums` of a batch, by integer model and input."""
+PAIRED_PREDICTIONS_STAGE = "ExtractPairedPredictions"
 # https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
 _PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
 
@@ -76,7 +80,7 @@ def only_features(names: frozenset[str]) -> beam.PTransform:
 
 def paired_predictions_extractor(models: EvaluatedModels) -> Any:
     """Creates the extractor of features, labels, weights and predictions, in batches."""
-    return tfma.extractors.Extractor(stage_name="ExtractPairedPredictions", ptransform=beam.ParDo(_PredictFn(models)))
+    return tfma.extractors.Extractor(stage_name=PAIRED_PREDICTIONS_STAGE, ptransform=beam.ParDo(_PredictFn(models)))
 
 
 def sliced_batches_extractor(config: config_pb2.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
@@ -113,6 +117,11 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         raw = extracts[constants.FEATURES_KEY]
         kept = {name: util.to_tensor_value(transformed[name]) for name in transformed if name in self._models.kept}
         yield {
+            INPUTS: {
+                (name, key): InputSums.of(features[key], InputRange(low=low, high=high, step=step))
+                for name, model in self._integer.items()
+                for key, (low, high, step) in model.input_limits.items()
+            },
             constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
             constants.TRANSFORMED_FEATURES_KEY: kept,
             # TFMA wants the bare array of a model with one output.

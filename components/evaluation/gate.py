@@ -6,6 +6,7 @@ import math
 import re
 from typing import Literal
 
+from components.evaluation.input_ranges import CLIPPED_INPUTS
 from components.evaluation.measurements import FLOAT, INTEGER, MODELS, Slice
 from components.quantization.agreement import AGREEMENT
 
@@ -29,6 +30,7 @@ NO_OP = "none"
 FACTS: dict[str, tuple[Kind, ...]] = {
     MODEL_BYTES: ("at_most",),
     "arena_bytes": ("at_most",),
+    CLIPPED_INPUTS: ("at_most",),
     LATENCY: ("at_most",),
     MACS_ON_TARGET: ("at_least",),
     FIRST_CPU_OP: ("one_of",),

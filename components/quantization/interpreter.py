@@ -41,6 +41,22 @@ def _limits(tflite: bytes, outputs: dict[str, dict[str, Any]]) -> dict[str, tupl
     return limits
 
 
+def _input_limits(tflite: bytes, inputs: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """The lowest and highest real value and the step of each quantized input, also if the file itself quantizes it."""
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    quantized = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.code == "QUANTIZE"}
+    limits = {}
+    for name, detail in inputs.items():
+        tensor = graph.tensors[detail["index"]]
+        if not tensor.scale:
+            tensor = graph.tensors[quantized.get(detail["index"], detail["index"])]
+        if len(tensor.scale) == 1:
+            ends = np.iinfo(tensor.dtype.lower())
+            low, high = dequantize(np.array([ends.min, ends.max]), tensor.scale[0], tensor.zero_point[0])
+            limits[name] = (float(low), float(high), float(tensor.scale[0]))
+    return limits
+
+
 def _real_values(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
     """Dequantizes what is quantized; indices, such as those of an arg-max, are what they are."""
     return dequantize(values, scale, zero_point) if scale else values.astype(np.float32)
@@ -77,6 +93,7 @@ class IntegerModel:
         self._inputs: dict[str, dict[str, Any]] = runner.get_input_details()
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
         self.output_limits = _limits(tflite, self._outputs)
+        self.input_limits = _input_limits(tflite, self._inputs)
         self._batched = BatchedInterpreter.load(tflite, kernels, self._inputs, self._outputs)
         self._batched_is_equal: bool | None = None
 

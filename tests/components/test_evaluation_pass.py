@@ -180,6 +180,27 @@ def test_paired_statistics_of_every_model_output_and_slice_equal_numpy_to_nine_d
     assert found.measured.degenerate == {}
 
 
+def test_clipped_inputs_are_those_whose_integers_would_lie_beyond_their_type(
+    found: Found, models: dict[str, types.Artifact], columns: dict[str, np.ndarray]
+) -> None:
+    interpreter = tf.lite.Interpreter(str(Path(models[INTEGER].uri) / "Format-Serving" / "tflite"))
+    (source,) = interpreter.get_input_details()
+    (quantized,) = [op["outputs"][0] for op in interpreter._get_ops_details() if source["index"] in op["inputs"]]
+    scale, zero_point = interpreter._get_tensor_details(quantized, 0)["quantization"]
+    integers = np.rint(columns["x"] / scale) + zero_point
+    clipped = np.sum((integers < -128) | (integers > 127))
+    assert clipped > 0
+    assert found.measured.facts["clipped_inputs"] == pytest.approx(clipped / integers.size, abs=1e-9)
+    (recorded,) = [one for one in _document(found)["inputs"] if one["model"] == INTEGER]
+    assert recorded["input"] == "x"
+    assert (recorded["values"], recorded["clipped"]) == (integers.size, clipped)
+    assert recorded["lowest"] == pytest.approx(columns["x"].min())
+
+
+def _document(found: Found) -> Any:
+    return json.loads((Path(found.path) / "paired.json").read_text())
+
+
 def test_results_are_those_of_tfma_itself_for_the_same_predictions(
     found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from components.evaluation.decisions import decide, decisions_of_labels
 from components.evaluation.degenerate import OutputSums
+from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.label_clues import LabelClues
 from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar
 
@@ -178,6 +179,15 @@ def test_degenerate_outputs_are_found_whatever_the_parts(scores: np.ndarray, fou
 
     assert sums(slice(0, 4)).degenerate() == found
     assert (sums(slice(0, 1)) + sums(slice(1, 4))).degenerate() == found
+
+
+def test_inputs_are_clipped_when_they_lie_more_than_half_a_step_beyond_the_range() -> None:
+    limits = InputRange(low=-1.0, high=1.0, step=0.5)
+    first = InputSums.of(np.array([[-1.2, 0.0], [1.25, 1.0]], np.float32), limits)
+    both = first + InputSums.of(np.array([[-1.3, 9.0]], np.float32), limits)
+    assert (first.values, first.clipped, first.share) == (4, 0, 0.0)
+    assert (both.values, both.clipped, both.share) == (6, 2, pytest.approx(1 / 3))
+    assert (both.lowest, both.highest) == (pytest.approx(-1.3), 9.0)
 
 
 def test_one_class_is_not_degenerate_when_the_examples_have_one() -> None:
