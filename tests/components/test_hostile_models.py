@@ -135,7 +135,7 @@ def _refused(bench: Bench, directory: Path, tflite: bytes) -> str:
     assert not tfma.load_validation_result(evaluation.uri).validation_ok
     assert not tfma.load_eval_result(evaluation.uri, model_name="integer").slicing_metrics
     paired = json.loads((directory / "evaluation" / "paired.json").read_text())
-    assert paired == {"paired": [], "outputs": [], "labels": []}
+    assert paired == {"paired": [], "inputs": [], "outputs": [], "labels": []}
     (code,) = {reason["code"] for reason in verdict["reasons"]}
     return str(code)
 
