@@ -77,6 +77,8 @@ def keras_metric(name: str, of: str, config: Mapping[str, Any]) -> Any:
         raise ValueError(f"{of} takes values, expected a metric of labels and predictions")
     if is_loss and getattr(found.call, "__isabstractmethod__", False):
         raise ValueError(f"{of} is abstract, expected a loss that can be called")
+    if not is_loss and found.merge_state is not tf_keras.metrics.Metric.merge_state:
+        raise ValueError(f"{of} merges its states in a way of its own, expected a metric whose states add up")
     try:
         made = found(**({"name": name, **config} if is_loss else keras_config(name, of, config)))
     except (TypeError, ValueError, AttributeError) as error:

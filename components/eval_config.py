@@ -9,7 +9,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components import batched_metrics, prediction_agreement
 from components.evaluation.decisions import Kind
 from components.evaluation.gate import ANY_VALUE, FACTS, PAIRED, Gate, sorted_slice
-from components.evaluation.gates import Gates
+from components.evaluation.gates import Gates, today
 from components.evaluation.measurements import FLOAT, Slice
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
@@ -31,6 +31,7 @@ def eval_config(task: Task, gates: Gates) -> config_pb2.EvalConfig:
         nothing can be made of it with its options.
     """
     task.require(gates)
+    gates.require_current(today())
     keys: dict[str, Any] = (
         {"label_key": task.label_key} if isinstance(task.label_key, str) else {"label_keys": task.label_key}
     )

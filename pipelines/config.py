@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from components.evaluation.gates import Gates, Override, parse_day
+from components.evaluation.gates import Gates, Override, parse_day, today
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
 from components.evaluation.smoke_settings import SmokeSettings
 from components.evaluation.task import Task
@@ -269,7 +269,9 @@ class PipelineConfig:
             there = {str(gate) for gate in gates.bounds}
             # One that is nowhere a gate is an error of all gates; one of other targets is none of these.
             mine = tuple(one for one in overrides if one.gate in there or one.gate not in known)
-            return dataclasses.replace(gates, overrides=mine)
+            changed = dataclasses.replace(gates, overrides=mine)
+            changed.require_current(today())
+            return changed
 
         return self.with_each_gates(override)
 

@@ -4,6 +4,7 @@ import dataclasses
 import decimal
 import math
 import re
+import statistics
 from typing import Literal
 
 from components.evaluation.input_ranges import CLIPPED_INPUTS
@@ -181,15 +182,16 @@ class Gate:
     def needed_examples(self) -> int:
         """How many examples a confidence needs at least.
 
-        Even if none of n examples flips, a share of 1 - (1 - confidence)^(1/n) of all examples may flip. The interval
-        of what was seen has no width then, and says nothing of that.
+        Even if none of n examples flips, the interval reaches down to -z^2 / (n + z^2), as Tango's does (see
+        `paired_statistics.score_low`), where z is the normal distribution's quantile for the confidence.
 
         >>> Gate.parse("accuracy drop <= 0.01 at 95%").needed_examples()
-        299
+        381
         """
         if not self.confidence:
             return 0
-        return math.ceil(math.log1p(-self.confidence) / math.log1p(-self.bound))
+        z = statistics.NormalDist().inv_cdf((1 + self.confidence) / 2)
+        return math.ceil(z**2 * (1 / self.bound - 1))
 
     def _wrong_kind(self) -> list[str]:
         known = {**FACTS, **PAIRED}.get(self.metric)
@@ -201,6 +203,8 @@ class Gate:
             wrong.append(f"names are for {FIRST_CPU_OP} alone, at least one")
         if not math.isfinite(self.bound):
             wrong.append("the bound is no number")
+        if self.metric == ACCURACY and self.is_relative and self.bound >= 1:
+            wrong.append("every model keeps it: accuracies are shares, of which one percent is 0.01")
         return wrong
 
     def _wrong_place(self) -> list[str]:

@@ -151,6 +151,14 @@ class Gates:
         names = [str(gate) for gate in kept]
         return Gates(bounds=kept, overrides=tuple(one for one in self.overrides if one.gate in names))
 
+    def require_current(self, day: datetime.date) -> None:
+        """Raises ValueError, where something is about to run, if an override does not count on a day; lists all."""
+        expired = [one for one in self.overrides if not one.is_current(day)]
+        if expired:
+            raise ValueError(
+                "; ".join(f"override of '{one.gate}' expired on {one.until}; remove or renew it" for one in expired)
+            )
+
     def overrides_json(self) -> str:
         """Returns the overrides as a JSON list; "" if there are none."""
         return json.dumps(self._overrides()) if self.overrides else ""
@@ -203,11 +211,11 @@ class Measurable:
     paired: bool = False
     facts: tuple[str, ...] = tuple(FACTS)
 
-    def require(self, gates: Gates, day: datetime.date) -> None:
-        """Checks that every gate can be judged, and every override counts on a day.
+    def require(self, gates: Gates) -> None:
+        """Checks that every gate can be judged.
 
         Raises:
-          ValueError: If a gate is on something that is not measured, or an override has expired; lists all.
+          ValueError: If a gate is on something that is not measured; lists all.
         """
         taken = sorted({AGREEMENT, EXAMPLE_COUNT, *PAIRED, *FACTS} & set(self.metrics))
         wrong = [f"metrics named {', '.join(taken)}: these are names of other figures; choose others"] if taken else []
@@ -218,9 +226,6 @@ class Measurable:
             wrong.append(f"gates on metrics that are not computed: {', '.join(unknown)}; there are {there}")
         for gate in gates.bounds:
             wrong += [f"gate '{gate}': {reason}" for reason in self._lacks(gate)]
-        for override in gates.overrides:
-            if not override.is_current(day):
-                wrong.append(f"override of '{override.gate}' expired on {override.until}; remove or renew it")
         if wrong:
             raise ValueError("; ".join(wrong))
 

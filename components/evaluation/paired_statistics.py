@@ -5,6 +5,7 @@ Everything is a sum over examples, so that parts merge in any order and memory d
 
 import dataclasses
 import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _SEED = 20_240_501
 # Up to so many flips the test is exact; beyond, the two agree to three digits.
 _EXACT_FLIPS = 1_000
 _ROUNDING = 1e-6  # by which probabilities in float32 miss 0 and 1
+_HALVINGS = 60  # of the span from -1 to 1, down to the last bit
 _BETTER, _WORSE, _SAME = range(3)
 _MOMENTS = 6  # examples; sums of w, w^2, wd, w^2 d, w^2 d^2 with weight w and difference d
 
@@ -210,7 +212,56 @@ def _effective(moments: npt.NDArray[np.float64]) -> float:
     return weight**2 / squares if squares else 0.0
 
 
+def score_low(better: float, worse: float, examples: float, confidence: float) -> float:
+    """Returns the lower bound of the difference of two paired shares by Tango's score interval.
+
+    Unlike a bootstrap's, it keeps its promise where all flips go one way and are few:
+    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B
+
+    Args:
+      better: How many examples flip one way; a fraction where examples weigh differently.
+      worse: How many flip the other way.
+      examples: How many there are.
+      confidence: Of the two-sided interval, 0 to 1.
+
+    >>> round(score_low(0, 0, 381, 0.95), 5), round(score_low(0, 10, 1_000, 0.95), 5)
+    (-0.00998, -0.01831)
+    """
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+
+    def is_beyond(difference: float) -> bool:
+        """Whether what was seen is too good for this difference to be true."""
+        linear = (2 * examples - better + worse) * difference - better - worse
+        constant = -worse * difference * (1 - difference)
+        share = (math.sqrt(max(linear**2 - 8 * examples * constant, 0.0)) - linear) / (4 * examples)
+        variance = examples * (2 * share + difference * (1 - difference))
+        return better - worse - examples * difference > z * math.sqrt(max(variance, 0.0))
+
+    low, high = -1.0, (better - worse) / examples
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_beyond(middle) else (low, middle)
+    return low
+
+
 def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """Bounds of the difference of the accuracies: the wider of the bootstrap's and Tango's, each way.
+
+    Where examples weigh differently, or have several decisions, Tango's is that of as many examples of equal weight and
+    one decision, of which the same shares flip; that is at least as wide as theirs.
+    """
+    low, high = _bootstrap(moments, confidence)
+    weight, examples = float(moments[:, 1].sum()), _effective(moments)
+    if math.isnan(low):
+        return low, high
+    better, worse = (abs(float(moments[outcome, 3])) / weight * examples for outcome in (_BETTER, _WORSE))
+    return (
+        min(low, score_low(better, worse, examples, confidence)),
+        max(high, -score_low(worse, better, examples, confidence)),
+    )
+
+
+def _bootstrap(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
     """Bounds of the difference of the accuracies, by a bootstrap over examples.
 
     To draw examples anew only tells how many of each outcome are drawn, and that is multinomial: with equal weights

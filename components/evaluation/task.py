@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from components.evaluation.decisions import KINDS
 from components.evaluation.gate import Gate
-from components.evaluation.gates import Gates, Measurable, today
+from components.evaluation.gates import Gates, Measurable
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.task_metric import TaskMetric
 
@@ -85,11 +85,14 @@ class Task:
             models=tuple(name for name in self.models if name != INTEGER),
             outputs=tuple(self.labels),
             paired=True,
-        ).require(gates, today())
+        ).require(gates)
 
     def _misleading(self, gate: Gate) -> list[str]:
         """Why a gate does not say what it seems to."""
         found = []
+        elsewhere = [output for output in self.labels if gate.metric in self.figures_of(output)]
+        if gate.output in self.labels and elsewhere and gate.output not in elsewhere:
+            found.append(f"gate '{gate}': {gate.metric} is computed of {', '.join(elsewhere)} alone")
         for name, metric in self.metrics_of(gate.output).items():
             if gate.metric not in metric.figures(name):
                 continue

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from components.evaluation.gate import Kind
+from components.evaluation.metric_directions import direction
 
-# Words in the names of classes of TFMA and Keras.
-_HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1score", "fbetascore", "iou", "r2score", "specificity")
-_LOWER_IS_BETTER = ("error", "loss", "crossentropy", "hinge", "poisson", "divergence", "huber", "logcosh")
+# Those of tf_keras that count examples decided as `decisions.decide` does, made as they are.
+_KERAS = "tf_keras.metrics."
+_ACCURACIES = ("BinaryAccuracy", "CategoricalAccuracy", "SparseCategoricalAccuracy")
 
 Aggregate = Literal["", "micro", "macro", "weighted_macro"]
 
@@ -67,18 +68,15 @@ class TaskMetric:
         >>> TaskMetric(class_name="SparseCategoricalAccuracy").kinds
         ('at_least', 'drop_at_most')
         """
-        name = self.class_name.rpartition(".")[2].lower()
-        higher, lower = (any(word in name for word in words) for words in (_HIGHER_IS_BETTER, _LOWER_IS_BETTER))
-        if higher == lower:
+        better = direction(self.class_name.rpartition(".")[2])
+        if not better:
             return get_args(Kind)
-        return ("at_least", "drop_at_most") if higher else ("at_most", "rise_at_most")
+        return ("at_least", "drop_at_most") if better == "higher" else ("at_most", "rise_at_most")
 
     @property
     def is_accuracy(self) -> bool:
         """Whether it is the share of examples that are decided rightly, as what is paired counts them."""
-        return (
-            self.is_plain and self.class_name.rpartition(".")[2].endswith("Accuracy") and "TopK" not in self.class_name
-        )
+        return self.is_plain and not self.config and self.class_name.removeprefix(_KERAS) in _ACCURACIES
 
     @classmethod
     def of(cls, metric: "str | TaskMetric") -> "TaskMetric":

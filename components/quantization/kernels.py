@@ -30,7 +30,8 @@ _DELEGATE = "DELEGATE"
 def quantize(values: npt.ArrayLike, scale: float, zero_point: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Quantizes float values as TFLite's default QUANTIZE kernel: round to nearest even, then clip to the range.
 
-    TFLite's optimized and reference kernels do the same for less than 2**31 steps; beyond, theirs overflow.
+    TFLite's optimized kernel does the same for less than 2**31 steps; beyond, it overflows. The reference kernel rounds
+    what lies in the middle between two integers away from zero instead.
 
     Args:
       values: Float values of any shape.

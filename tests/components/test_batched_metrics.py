@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from components.batched_inputs import EXAMPLE_FEATURES
 from components.batched_keras import KerasFn, keras_metric
 from components.batched_metrics import features_of, metric_config, metrics_spec
 from components.evaluation.gate import Gate
+from components.evaluation.metric_directions import direction
 from components.evaluation.task_metric import TaskMetric
 
 # TFMA's, of its own.
@@ -49,6 +51,28 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 _SEGMENTS = {"class_ids": [1], "ground_truth_key": "a", "prediction_key": "b"}
 _RANKINGS = ("NDCG", "MinLabelPosition", "QueryStatistics")
 _OF_CLASSES = ("MultiClass", "SparseCategorical", "MultiLabel", "CategoricalCrossEntropy")
+
+
+# Counts, averages, plots, thresholds, and what there is no direction of.
+_WITHOUT_DIRECTION = re.compile(
+    r"Bleu|Rouge|Calibration|.*Plot|.*ConfusionMatrix.*|.*Count|Mean|Mean(Label|Prediction|Tensor|MetricWrapper)|Metric|Sum"
+    r"|.*Attributions|.*FeatureSampler|QueryStatistics|Reduction|Prevalence|PredictedPositiveRate|.*ThresholdAtRecall"
+    r"|(Pos|Neg)To(Pos|Neg)FlipRate"
+)
+
+
+def test_every_metric_of_tfma_and_keras_is_better_one_way_or_named_as_one_that_is_not() -> None:
+    keras = {
+        name
+        for place in (tf_keras.metrics, tf_keras.losses)
+        for name, one in vars(place).items()
+        if inspect.isclass(one)
+    }
+    names = {*metric_types.registered_metrics(), *keras}
+    without = {name for name in names if not direction(name)}
+    assert len(names) > 120
+    assert sorted(name for name in without if not _WITHOUT_DIRECTION.fullmatch(name)) == []
+    assert sorted(name for name in names - without if _WITHOUT_DIRECTION.fullmatch(name)) == []
 
 
 def _labels(classes: bool) -> dict[str, np.ndarray]:

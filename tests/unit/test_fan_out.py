@@ -1,6 +1,7 @@
 """One trained model for several targets: config, components, jobs and the table of results."""
 
 import dataclasses
+import datetime
 import json
 import re
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tfx.dsl.compiler import compiler
 from tfx.dsl.components.common.resolver import Resolver
 
-from components.evaluation.gates import Gates
+from components.evaluation.gates import Gates, Override
 from components.evaluation.smoke_settings import SmokeSettings
 from components.quantization.qat.parameters import TrainingParameters
 from components.target_gates import planned_target
@@ -149,10 +150,22 @@ def test_gates_overrides_and_choice_of_a_target_reach_each_plan(config: Pipeline
     assert [len(plan.gates.overrides) for plan in passed.plans] == [1, 0]
     with pytest.raises(ValueError, match="override of 'f1 >= 1', which is no gate"):
         config.with_overrides(("f1 >= 1",), "why", "2999-12-31")
+    with pytest.raises(ValueError, match="override of 'macs_on_target >= 0.9' expired on 2020-12-31"):
+        config.with_overrides(("macs_on_target >= 0.9",), "a new compiler", "2020-12-31")
     (only,) = config.for_target("cpu").plans
     assert (only.target, only.suffix, only.push_uri) == ("cpu", "-cpu", config.plans[1].push_uri)
     with pytest.raises(ValueError, match="target 'tflm' is none of its targets; there are edge_tpu, cpu"):
         config.for_target("tflm")
+
+
+def test_config_can_be_read_when_an_override_has_expired_but_makes_no_pipeline(config: PipelineConfig) -> None:
+    override = Override(gate="macs_on_target >= 0.9", because="a new compiler", until=datetime.date(2020, 12, 31))
+    plan = config.targets[0]
+    gates = dataclasses.replace(plan.gates, overrides=(override,))
+    read = dataclasses.replace(config, targets=(dataclasses.replace(plan, gates=gates), *config.targets[1:]))
+    assert read.push_uri == config.push_uri  # what rollback and lineage want of it
+    with pytest.raises(ValueError, match="override of 'macs_on_target >= 0.9' expired on 2020-12-31"):
+        create_pipeline(read)
 
 
 def _row(**changes: Any) -> TargetRow:

@@ -96,6 +96,7 @@ def test_parse_raises_with_the_forms_there_are_when_the_text_is_no_gate(text: st
         ("accuracy drop <= 0.1 at 100%", "got a confidence of 100 %"),
         ("accuracy drop <= 0.1 at 0%", "got a confidence of 0 %"),
         ("accuracy drop <= 0 at 95%", "the bound must lie between 0 and 1"),
+        ("accuracy drop <= 1", "every model keeps it: accuracies are shares, of which one percent is 0.01"),
     ],
 )
 def test_parse_raises_when_a_gate_has_no_meaning(text: str, message: str) -> None:
@@ -136,8 +137,8 @@ def test_parse_needs_no_spaces() -> None:
 
 @pytest.mark.parametrize(
     ("text", "examples"),
-    # (1 - 0.01)^298 = 0.05003, (1 - 0.01)^299 = 0.04953; 0.5^4 = 0.0625, 0.5^5 = 0.03125.
-    [("accuracy drop <= 0.01 at 95%", 299), ("accuracy drop <= 0.5 at 95%", 5), ("accuracy drop <= 0.01", 0)],
+    # 1.95996^2 = 3.84146: 3.84146 / 384.84146 = 0.0099820 <= 0.01 < 3.84146 / 383.84146 = 0.0100080; 3.84146 / 7.84146.
+    [("accuracy drop <= 0.01 at 95%", 381), ("accuracy drop <= 0.5 at 95%", 4), ("accuracy drop <= 0.01", 0)],
 )
 def test_needed_examples_are_those_without_a_flip_that_show_the_bound(text: str, examples: int) -> None:
     assert Gate.parse(text).needed_examples() == examples
@@ -233,7 +234,7 @@ def test_before_evaluation_keeps_what_a_training_loop_can_measure() -> None:
 def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, message: str) -> None:
     measurable = Measurable(metrics=("a",), slices=(("country",), ("country", "city")), facts=("model_bytes",))
     with pytest.raises(ValueError, match=message):
-        measurable.require(Gates.of(text), _DAY)
+        measurable.require(Gates.of(text))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,8 @@ def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, messag
         ),
         ("loss drop <= 0.1", "a worse model would keep it more easily"),
         ("auc_class_1 <= 0.9", "a worse model would keep it more easily, as AUC goes"),
+        ("missed >= 0.1", "a worse model would keep it more easily, as FNR goes"),
+        ("mcc <= 0.9", "a worse model would keep it more easily, as MatthewsCorrelationCoefficient goes"),
     ],
 )
 def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str, message: str) -> None:
@@ -254,6 +257,8 @@ def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str,
         "accuracy": "SparseCategoricalAccuracy",
         "loss": "tf_keras.losses.SparseCategoricalCrossentropy",
         "auc": TaskMetric(class_name="AUC", class_ids=(1,)),
+        "missed": "FNR",
+        "mcc": "MatthewsCorrelationCoefficient",
         "mine": "my.module.Score",
     }
     task = Task(label_key="label", metrics=metrics)
@@ -262,10 +267,36 @@ def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str,
     task.require(Gates.of("accuracy drop <= 0.1", "loss <= 1", "auc_class_1 >= 0.5", "mine <= 3", "mine drop <= 1"))
 
 
-def test_task_raises_when_the_interval_is_not_one_of_the_metric() -> None:
-    task = Task(label_key="label", metrics={"accuracy": "SparseTopKCategoricalAccuracy"})
-    with pytest.raises(ValueError, match="its interval is that of right decisions, which SparseTopK"):
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "SparseTopKCategoricalAccuracy",
+        "BalancedAccuracy",
+        "Accuracy",
+        "my.module.BinaryAccuracy",
+        TaskMetric(class_name="BinaryAccuracy", config={"threshold": 0.3}),
+    ],
+)
+def test_task_raises_when_the_interval_is_not_one_of_the_metric(metric: str | TaskMetric) -> None:
+    task = Task(label_key="label", metrics={"accuracy": metric})
+    name = TaskMetric.of(metric).class_name
+    with pytest.raises(ValueError, match=f"its interval is that of right decisions, which {name} is not"):
         task.require(Gates.of("accuracy drop <= 0.1 at 95%"))
+
+
+@pytest.mark.parametrize("metric", ["BinaryAccuracy", "tf_keras.metrics.SparseCategoricalAccuracy"])
+def test_task_takes_an_interval_of_the_accuracies_of_decisions(metric: str) -> None:
+    Task(label_key="label", metrics={"accuracy": metric}).require(Gates.of("accuracy drop <= 0.1 at 95%"))
+
+
+def test_task_raises_when_a_gate_is_on_a_metric_of_another_output() -> None:
+    task = Task(
+        label_key={"kind": "kind", "tags": "tags"},
+        metrics={"kind/accuracy": "SparseCategoricalAccuracy", "tags/auc": "AUC"},
+    )
+    with pytest.raises(ValueError, match="gate 'accuracy of tags >= 0.5': accuracy is computed of kind alone"):
+        task.require(Gates.of("accuracy of tags >= 0.5"))
+    task.require(Gates.of("accuracy of kind >= 0.5", "auc of tags >= 0.5", "agreement of tags >= 0.5"))
 
 
 @pytest.mark.parametrize("kind", ["class", {"scores": "classes"}])
@@ -285,19 +316,19 @@ def test_require_takes_gates_on_all_that_is_measured() -> None:
         facts=("model_bytes", "latency_ms"),
     )
     texts = ("accuracy of x[city=Rome, country=*] drop vs last_blessed <= 0.1 at 95%", "latency_ms <= 1", "worse <= 1")
-    measurable.require(Gates.of(*texts), _DAY)
-    measurable.require(Gates(), _DAY)
-    assert dataclasses.replace(measurable, outputs=("x",)).require(Gates.of(texts[0]), _DAY) is None
+    measurable.require(Gates.of(*texts))
+    measurable.require(Gates())
+    assert dataclasses.replace(measurable, outputs=("x",)).require(Gates.of(texts[0])) is None
 
 
 def test_require_raises_when_a_metric_has_the_name_of_another_figure() -> None:
     with pytest.raises(ValueError, match="metrics named agreement, ties: these are names of other figures"):
-        Measurable(metrics=("a", "agreement", "ties")).require(Gates.of("a >= 1"), _DAY)
+        Measurable(metrics=("a", "agreement", "ties")).require(Gates.of("a >= 1"))
 
 
-def test_require_raises_only_after_the_last_day_of_an_override() -> None:
+def test_require_current_raises_only_after_the_last_day_of_an_override() -> None:
     override = Override(gate="a >= 1", because="x", until=_DAY)
     gates = dataclasses.replace(Gates.of("a >= 1"), overrides=(override,))
-    Measurable(metrics=("a",)).require(gates, _DAY)
+    gates.require_current(_DAY)
     with pytest.raises(ValueError, match="override of 'a >= 1' expired on 2026-12-31; remove or renew it"):
-        Measurable(metrics=("a",)).require(gates, _DAY + datetime.timedelta(days=1))
+        gates.require_current(_DAY + datetime.timedelta(days=1))

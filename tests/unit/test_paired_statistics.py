@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import xlogy
+from scipy.stats import binom
 
 from components.evaluation.decisions import decide, decisions_of_labels
 from components.evaluation.degenerate import OutputSums
+from components.evaluation.gate import Gate
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.label_clues import LabelClues
-from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar
+from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar, score_low
 
 _COUNT = 10_000
 
@@ -70,6 +73,7 @@ def test_interval_equals_a_bootstrap_that_draws_every_example(weighted: bool) ->
     examples = _examples(weighted)
     paired = PairedSums.of(examples).paired()
     labels = examples.labels[:, 0]
+    # With thousands of examples and flips both ways Tango's interval is the same to four digits.
     each = (examples.scores.argmax(1) == labels) * 1.0 - (examples.other_scores.argmax(1) == labels)
     random = np.random.default_rng(4)
     drawn = random.integers(0, _COUNT, (2_000, _COUNT))
@@ -90,6 +94,42 @@ def test_statistics_are_the_same_in_whatever_order_and_parts_the_examples_come()
     for name in ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p", "ties"):
         assert len({getattr(paired, name) for paired in pairs}) == 1
     np.testing.assert_array_equal(found[0].by_class, found[1].by_class)
+
+
+@pytest.mark.parametrize(
+    ("count", "bound", "confidence"),
+    [(400, 0.01, 0.95), (700, 0.01, 0.95), (1_000, 0.01, 0.9), (1_000, 0.01, 0.99), (200, 0.05, 0.95)],
+)
+def test_gate_at_a_confidence_seldom_blesses_a_model_that_lost_as_much_as_the_bound(
+    count: int, bound: float, confidence: float
+) -> None:
+    # Each example flips, to worse, with the probability of the bound: how likely are the numbers that are blessed?
+    gate = Gate.parse(f"accuracy drop <= {bound} at {100 * confidence:g}%")
+    blessed = 0.0
+    for worse in range(round(3 * bound * count)):
+        labels = np.zeros(count, int)
+        scores = np.eye(2)[(np.arange(count) < worse) * 1]
+        sums = PairedSums.of(
+            Examples(labels=labels, scores=scores, other_scores=np.eye(2)[labels], weights=np.ones(count))
+        )
+        if gate.holds(-sums.paired(confidence).low):
+            blessed += binom.pmf(worse, count, bound)
+    assert 0 < blessed <= (1 - confidence) / 2
+
+
+@pytest.mark.parametrize(("better", "worse", "examples"), [(0, 0, 100), (3, 10, 500), (40, 20, 300), (0, 7, 50.5)])
+def test_score_low_is_where_the_score_statistic_is_the_quantile(better: float, worse: float, examples: float) -> None:
+    low = score_low(better, worse, examples, 0.95)
+    # The likeliest share that flips to better, given the difference, by trying: maximum of the multinomial likelihood.
+    shares = np.linspace(1e-9, 1, 2_000_001)
+    shares = shares[(shares > low) & (2 * shares - low <= 1)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = (
+            xlogy(better, shares) + xlogy(worse, shares - low) + xlogy(examples - better - worse, 1 - 2 * shares + low)
+        )
+    share = shares[np.argmax(logs)]
+    variance = examples * (2 * share - low - low**2)
+    assert (better - worse - examples * low) / math.sqrt(variance) == pytest.approx(1.959964, abs=2e-3)
 
 
 def test_interval_is_wide_when_a_few_examples_have_no_flip() -> None:
