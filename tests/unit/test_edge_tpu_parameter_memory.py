@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.targets import load_target
 from components.targets.edge_tpu.parameter_memory import ParameterMemory, parameter_memory
 
 from edge_tpu_graphs import Net, unary
@@ -54,6 +55,19 @@ def _product(rows: int, columns: int, computed: bool) -> bytes:
     if computed:
         net.op("LOGISTIC", [net.tensor(1, columns)], [data])
     net.op("FULLY_CONNECTED", [net.tensor(rows, columns, values=1), data, -1], [net.tensor(rows, 1)], 4)
+    return net.tflite()
+
+
+def _single_number() -> bytes:
+    net = Net()
+    net.op("SUB", [net.tensor(1, 1, values=1), net.tensor(1, 1)], [net.tensor(1, 1)])
+    return net.tflite()
+
+
+def _transposed() -> bytes:
+    net = Net()
+    order = net.tensor(2, dtype="INT32", values=[1, 0])
+    net.op("TRANSPOSE", [net.tensor(2, 64), order], [net.tensor(64, 2)])
     return net.tflite()
 
 
@@ -154,9 +168,7 @@ def test_parameter_memory_streams_constant_data_when_it_is_no_single_number(
 
 
 def test_parameter_memory_streams_a_single_number_when_it_stands_for_data_of_its_shape() -> None:
-    net = Net()
-    net.op("SUB", [net.tensor(1, 1, values=1), net.tensor(1, 1)], [net.tensor(1, 1)])
-    assert parameter_memory(net.tflite()).streamed_bytes == 64
+    assert parameter_memory(_single_number()).streamed_bytes == 64
 
 
 @pytest.mark.parametrize(("version", "expected"), [("15.0", 16 * 784 + 64), ("16.0", 16 * 784)])
@@ -184,13 +196,19 @@ def test_parameter_memory_streams_what_does_not_fit_when_a_model_is_large() -> N
     assert (memory.cached_bytes, memory.streamed_bytes) == (2**22, 2**23)
 
 
-def _transposed() -> bytes:
-    net = Net()
-    order = net.tensor(2, dtype="INT32", values=[1, 0])
-    net.op("TRANSPOSE", [net.tensor(2, 64), order], [net.tensor(64, 2)])
-    return net.tflite()
+@pytest.mark.parametrize(
+    ("tflite", "op"),
+    [(_transposed(), "op 0, TRANSPOSE,"), (_flattened(30, 30, 2), "op 1, RESHAPE,"), (_single_number(), "op 0, SUB,")],
+)
+def test_parameter_memory_names_the_op_when_what_is_stored_for_it_is_not_understood(tflite: bytes, op: str) -> None:
+    memory = parameter_memory(tflite)
+    assert (memory.confidence, memory.not_understood) == (0.4, op)
+    assert op in memory.basis
 
 
-@pytest.mark.parametrize("tflite", [_transposed(), _flattened(30, 30, 2)])
-def test_parameter_memory_is_unsure_when_data_moves_in_a_way_that_is_not_understood(tflite: bytes) -> None:
-    assert parameter_memory(tflite).confidence == 0.4
+def test_report_says_what_its_memory_rests_on() -> None:
+    target = load_target("edge_tpu")
+    model = _transposed()
+    report = target.report(model, target.inspect(model))
+    assert report.memory.basis == parameter_memory(model).basis
+    assert report.measurements["memory_confidence"] == 0.4

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from components.quantization.conversion.flatbuffer import Tensor
 from components.targets._operation import Operation, elements
 from components.targets.edge_tpu.generations import Generation
 
@@ -65,9 +66,9 @@ def _has_bias(operation: Operation, is_padded: bool, generation: Generation) -> 
 
 
 def softmax_bytes(operation: Operation, generation: Generation) -> int:
-    """Returns the parameters of SOFTMAX: matrices for its sums if its classes do not fill groups (5 families).
+    """Returns the parameters of SOFTMAX: matrices for its sums if its classes do not fill groups (8 families).
 
-    Of 2, 5, 10 and 1,001 classes they are known, of 256, 1,000, 4,096 and 16,384 there are none.
+    Of 2, 5 and 10 classes they are known, of 256, 1,000, 4,096 and 16,384 there are none.
     """
     classes = operation.input.shape[-1] if operation.input is not None and operation.input.shape else 0
     if classes % _GROUP == 0 or generation.compiler < _FIRST_COMPILER_OF_SINGLE_BIASES:
@@ -76,7 +77,7 @@ def softmax_bytes(operation: Operation, generation: Generation) -> int:
 
 
 def product_bytes(rows: int, columns: int) -> int:
-    """Returns what a constant matrix takes that is multiplied with computed data, its first operand (1 family).
+    """Returns what a constant matrix takes that is multiplied with computed data (3 families, of one project).
 
     Each row is one position of the result, of a depth of 1 that is padded to a group; they have one bias.
 
@@ -129,12 +130,23 @@ def data_bytes(operation: Operation) -> int:
 
     A single number is part of the program, unless it stands for data of its own shape.
     """
-    results = {t.shape for t in operation.data}
-    constants = (t for t in operation.operands if t is not None and t.constant is not None and t.dtype in _EIGHT_BITS)
-    return sum(
-        _up(elements(t.shape), _ALIGNMENT)
-        for t in constants
-        if elements(t.shape) > 1 or (t.shape and t.shape in results)
+    return sum(_up(elements(t.shape), _ALIGNMENT) for t in _constants(operation) if not _is_broadcast(t, operation))
+
+
+def has_single_number(operation: Operation) -> bool:
+    """Whether a single number stands for data: of 9 models with one, 4 cache it or something else of its size."""
+    return any(elements(t.shape) == 1 and not _is_broadcast(t, operation) for t in _constants(operation))
+
+
+def _constants(operation: Operation) -> list[Tensor]:
+    constants = (t for t in operation.operands if t is not None and t.constant is not None)
+    return [t for t in constants if t.dtype in _EIGHT_BITS]
+
+
+def _is_broadcast(constant: Tensor, operation: Operation) -> bool:
+    """Whether a constant is one number for all data."""
+    return elements(constant.shape) == 1 and (
+        not constant.shape or constant.shape not in (t.shape for t in operation.data)
     )
 
 

@@ -34,18 +34,27 @@ class ParameterMemory:
     Attributes:
       cached_bytes: On the chip, loaded once: "On-chip memory used for caching model parameters".
       streamed_bytes: Off the chip, sent at each inference: "Off-chip memory used for streaming uncached parameters".
-      confidence: How sure that is, 0..1; low where the compiler adds parameters that are not understood: it is
-        at least that much then.
+      confidence: How sure that is, 0..1.
+      not_understood: The first op whose parameters are not understood, and are counted as far as they are: both sizes
+        together are the least that there is then; "" if there is none.
     """
 
     cached_bytes: int
     streamed_bytes: int
     confidence: float
+    not_understood: str = ""
 
     @property
     def total_bytes(self) -> int:
         """Both."""
         return self.cached_bytes + self.streamed_bytes
+
+    @property
+    def basis(self) -> str:
+        """What the sizes rest on, in words."""
+        if not self.not_understood:
+            return "estimated"
+        return f"estimated, both together the least: what the compiler stores for {self.not_understood} is not known"
 
 
 def parameter_memory(
@@ -113,6 +122,7 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
     """
     cached = streamed = 0
     confidence = _SURE
+    not_understood = ""
     part = _Part(
         dense=frozenset(i for operation in operations if operation.code == _DENSE for i in operation.op.inputs)
     )
@@ -123,10 +133,14 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
         else:
             cached += found.size
         confidence = min(confidence, found.confidence)
+        if found.confidence == _UNSURE and not not_understood:
+            not_understood = f"op {operation.op.index}, {operation.op.name},"
         part.add(operation)
     if streamed:
         confidence = min(confidence, _LIKELY)
-    return ParameterMemory(cached_bytes=cached, streamed_bytes=streamed, confidence=confidence)
+    return ParameterMemory(
+        cached_bytes=cached, streamed_bytes=streamed, confidence=confidence, not_understood=not_understood
+    )
 
 
 def _parameters(operation: Operation, generation: Generation, part: _Part) -> _Parameters:
@@ -143,8 +157,9 @@ def _parameters(operation: Operation, generation: Generation, part: _Part) -> _P
         return _reshape(operation, part)
     if operation.code == "CONCATENATION" and _joins_vectors(operation, part):
         return _Parameters(size=layout.joining_bytes(t.shape[-1] for t in operation.operands if t), confidence=_LIKELY)
-    confidence = _UNSURE if operation.code in _NOT_UNDERSTOOD or _slices_groups(operation) else _SURE
-    return _Parameters(size=layout.data_bytes(operation), streamed=True, confidence=confidence)
+    unsure = operation.code in _NOT_UNDERSTOOD or _slices_groups(operation) or layout.has_single_number(operation)
+    size = layout.data_bytes(operation)
+    return _Parameters(size=size, streamed=True, confidence=_UNSURE if unsure else _SURE)
 
 
 def _product(operation: Operation, part: _Part) -> _Parameters:
