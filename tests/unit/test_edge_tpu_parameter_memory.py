@@ -81,8 +81,9 @@ def _transposed() -> bytes:
         (_dense(784, 100, bias=range(100)), 128 * 784 + 128 * 4),
         # 783 inputs are padded to 784.
         (_dense(783, 100), 128 * 784),
-        # Sixteen times one number needs no parameters; ten times and six zeros of padding do.
+        # One number on all 16 tiles needs no parameters; one number on 10 of them and zeros on the others do.
         (_dense(784, 16, bias=26), 16 * 784),
+        (_dense(784, 100, bias=26), 128 * 784),
         (_dense(784, 10, bias=26), 16 * 784 + 64),
         (_dense(784, 10, bias=0), 16 * 784),
         # 3 input channels are 4; per output channel a bias and, with scales of their own, 8 bytes more.

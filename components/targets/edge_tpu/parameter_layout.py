@@ -34,7 +34,7 @@ def weights_bytes(operation: Operation, generation: Generation) -> int:
 
     Args:
       operation: One of `WITH_WEIGHTS`, its weights constant and of rank 2 or 4.
-      generation: A bias of one number, padding included, takes nothing since compiler 16.
+      generation: A bias of one number takes nothing since compiler 16.
     """
     weights = operation.operands[1]
     assert weights is not None
@@ -49,20 +49,23 @@ def weights_bytes(operation: Operation, generation: Generation) -> int:
         padded = _GROUP if outputs == 1 and operation.code == "CONV_2D" else _lanes(outputs)
         size = padded * elements(weights.shape[1:-1]) * _up(weights.shape[-1], _GROUP)
     per_output = _SCALE_BYTES if len(weights.scale) > 1 else 0
-    if _has_bias(operation, padded > outputs, generation):
+    if _has_bias(operation, outputs, generation):
         per_output += _BIAS_BYTES
     return _up(size + per_output * padded, _ALIGNMENT)
 
 
-def _has_bias(operation: Operation, is_padded: bool, generation: Generation) -> bool:
-    """Whether a bias is stored: there is one, and it is not one number for all outputs (4 families)."""
+def _has_bias(operation: Operation, outputs: int, generation: Generation) -> bool:
+    """Whether a bias is stored: there is one, and it is not one number on all tiles (4 families).
+
+    A tile without an output has a zero.
+    """
     bias = operation.operands[2] if len(operation.operands) > 2 else None
     if bias is None:
         return False
     values = bias.values if generation.compiler >= _FIRST_COMPILER_OF_SINGLE_BIASES else None
     if values is None:
         return True
-    return len(np.unique(np.append(values, [0] * is_padded))) > 1
+    return len(np.unique(np.append(values, [0] * (outputs < _TILES)))) > 1
 
 
 def softmax_bytes(operation: Operation, generation: Generation) -> int:
