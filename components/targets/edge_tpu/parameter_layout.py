@@ -62,10 +62,12 @@ def _has_bias(operation: Operation, outputs: int, generation: Generation) -> boo
     bias = operation.operands[2] if len(operation.operands) > 2 else None
     if bias is None:
         return False
-    values = bias.values if generation.compiler >= _FIRST_COMPILER_OF_SINGLE_BIASES else None
-    if values is None:
+    stored = bias.constant
+    if stored is None or bias.dtype != "INT32" or len(stored) % _BIAS_BYTES:
         return True
-    return len(np.unique(np.append(values, [0] * (outputs < _TILES)))) > 1
+    if generation.compiler < _FIRST_COMPILER_OF_SINGLE_BIASES:
+        return True
+    return len(np.unique(np.append(np.frombuffer(stored, "<i4"), [0] * (outputs < _TILES)))) > 1
 
 
 def softmax_bytes(operation: Operation, generation: Generation) -> int:

@@ -164,7 +164,7 @@ def _parameters(operation: Operation, generation: Generation, part: _Part) -> _P
 
 def _product(operation: Operation, part: _Part) -> _Parameters:
     """A FULLY_CONNECTED with computed weights: its constant first operand is data, or weights of what was computed."""
-    matrix, weights = operation.operands[:2]
+    matrix, weights = (*operation.operands, None, None)[:2]
     if matrix is None or weights is None or matrix.constant is None or len(matrix.shape) != 2:
         return _Parameters(size=layout.data_bytes(operation), streamed=True, confidence=_UNSURE)
     if weights.index in part.computed:
@@ -175,7 +175,7 @@ def _product(operation: Operation, part: _Part) -> _Parameters:
 def _reshape(operation: Operation, part: _Part) -> _Parameters:
     """A RESHAPE to a vector: that of what comes from outside is free, as it lies in the order of its numbers there."""
     source, target = operation.input, operation.output
-    if source is None or target is None or not (source.shape and target.shape and all(source.shape)):
+    if source is None or target is None or not source.shape or not target.shape or min(source.shape) < 1:
         return _Parameters(size=0)
     count, depth, new_depth = elements(source.shape), source.shape[-1], target.shape[-1]
     if depth == new_depth or (layout.fills_groups(depth) and layout.fills_groups(new_depth)):
