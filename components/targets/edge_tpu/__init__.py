@@ -72,7 +72,7 @@ class EdgeTpu(ProfiledTarget):
         return dataclasses.replace(
             analysis(mapping, tflite, edit),
             subgraphs=None if multiple_subgraphs else int(mapping.on_target > 0),
-            memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes),
+            memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes, basis=memory.basis),
             measurements={"memory_confidence": memory.confidence},
         )
 
