@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.targets import CompileError, CompileReport, Options, load_target, require_when_missing
+from components.targets import CompileError, CompileReport, Options, load_target, options_json, require_when_missing
 
 COMPILER_DIR = "compiler"
 """Folder with what each run of the compiler wrote, verbatim."""
@@ -117,7 +117,7 @@ class TargetCompiler(base_component.BaseComponent):
         """
         loaded = load_target(target)
         require_when_missing(when_missing)
-        written = loaded.require_options(options.to_json() if options is not None else "")
+        written = loaded.require_options(options_json(options))
         super().__init__(
             TargetCompilerSpec(
                 model=model,

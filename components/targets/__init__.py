@@ -46,6 +46,7 @@ __all__ = [
     "inspect_file",
     "layers",
     "load_target",
+    "options_json",
     "report_schema",
     "require_target",
     "require_when_missing",
@@ -128,6 +129,11 @@ class Options(Protocol):
 
     def to_json(self) -> str:
         """Returns them as `Target.require_options` reads them."""
+
+
+def options_json(options: Options | None) -> str:
+    """Returns options as `Target.require_options` reads them; "" for None, which stands for the defaults."""
+    return "" if options is None else options.to_json()
 
 
 class Target(Protocol):
