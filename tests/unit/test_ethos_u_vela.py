@@ -3,6 +3,8 @@
 import csv
 import functools
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.qat.calibration import calibrate
 from components.targets import CompiledModel, CompileError, load_target, report_schema
 from components.targets._compiled_file import compiled_parts
-from components.targets.ethos_u import VelaOptions
+from components.targets.ethos_u import VelaOptions, ops
 from pipelines import tasks
 
 from architecture_cases import ARCHITECTURES
@@ -179,6 +181,26 @@ def test_compile_says_what_to_do_when_vela_refuses_the_configuration(vela: str, 
     assert raised.value.kind == "config"
     assert "To do: see accelerator_config" in str(raised.value)
     assert (tmp_path / "log" / "attempt_1.txt").read_text() == raised.value.log
+
+
+def _documented(report: str, npu: str) -> dict[str, str]:
+    """Vela's ops of an NPU, each with the constraints of its own, as its report of supported ops has them."""
+    table = report.partition(f"## {npu} TFLite Summary Table")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| ([A-Z]\w+) \|", table, re.MULTILINE)
+    return {
+        op: report.partition(f"### {npu} TFLite {op} Constraints")[2].partition("\n#")[0]
+        for op in found
+        if op != "Operator"  # the table's head
+    }
+
+
+def test_ops_are_those_that_vela_documents(vela: str, tmp_path: Path) -> None:
+    subprocess.run([vela, "--supported-ops-report"], cwd=tmp_path, check=True, capture_output=True)
+    report = (tmp_path / "SUPPORTED_OPS.md").read_text()
+    small, large = _documented(report, "Ethos-U55 and Ethos-U65"), _documented(report, "Ethos-U85")
+    assert (set(small), set(large)) == (ops.OPS, ops.OPS_OF_U85)
+    wide = {op for op, constraints in small.items() if "32-bit feature-maps are not supported" not in constraints}
+    assert wide == ops.OF_32_BITS
 
 
 def test_compiler_version_is_velas_own(vela: str) -> None:
