@@ -187,7 +187,10 @@ class Target(Protocol):
         """
 
     def compiler_version(self, options: str = "") -> str:
-        """Returns what identifies the compiler on this machine, empty without one; part of a component's cache key."""
+        """Returns what identifies the compiler on this machine, empty without one; part of a component's cache key.
+
+        It begins with the version, "unknown" of a compiler that does not say it, as one that does not start.
+        """
 
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None
