@@ -238,7 +238,7 @@ def memory(cases: Iterable[Case]) -> dict[str, Any]:
     for case in cases:
         if not case.is_pair or not str(case.entry.get("compiler_version", "")).startswith(_WITH_MEMORY):
             continue
-        estimate = parameter_memory(case.tflite, **case.options)
+        estimate = parameter_memory(case.tflite, mapping.predict(case.tflite, **case.options))
         programs = case.entry["edgetpu"]
         cached = sum(program["cached_parameter_bytes"] or 0 for program in programs)
         streamed = sum(program["off_chip_streamed_bytes"] or 0 for program in programs)

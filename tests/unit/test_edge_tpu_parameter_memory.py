@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.targets.edge_tpu import mapping
 from components.targets.edge_tpu.parameter_memory import ParameterMemory, parameter_memory
 
 from edge_tpu_graphs import Net, unary
@@ -31,6 +32,10 @@ def _depthwise(channels: int) -> bytes:
     return net.tflite()
 
 
+def _memory(tflite: bytes) -> ParameterMemory:
+    return parameter_memory(tflite, mapping.predict(tflite))
+
+
 @pytest.mark.parametrize(
     ("tflite", "expected"),
     [
@@ -47,18 +52,18 @@ def _depthwise(channels: int) -> bytes:
     ],
 )
 def test_parameter_memory_is_that_of_padded_weights(tflite: bytes, expected: int) -> None:
-    memory = parameter_memory(tflite)
+    memory = _memory(tflite)
     assert (memory.cached_bytes, memory.streamed_bytes, memory.total_bytes) == (expected, 0, expected)
     assert memory.confidence == 0.9
 
 
 def test_parameter_memory_is_nothing_when_nothing_is_mapped() -> None:
-    memory = parameter_memory(unary("LEAKY_RELU", 1, 8))
+    memory = _memory(unary("LEAKY_RELU", 1, 8))
     assert memory == ParameterMemory(cached_bytes=0, streamed_bytes=0, confidence=0.9)
 
 
 def test_parameter_memory_streams_when_dense_weights_have_very_many_inputs() -> None:
-    memory = parameter_memory(_dense(9_504, 10, bias=False))
+    memory = _memory(_dense(9_504, 10, bias=False))
     assert (memory.cached_bytes, memory.streamed_bytes) == (0, 9_504 * 16)
 
 
@@ -68,7 +73,7 @@ def test_parameter_memory_streams_what_does_not_fit_when_a_model_is_large() -> N
     for _ in range(3):
         after = net.tensor(1, 1024)
         net.op("FULLY_CONNECTED", [before, net.tensor(1024, 4096, values=1), -1], [after], 4)
-    memory = parameter_memory(net.tflite())
+    memory = _memory(net.tflite())
     assert (memory.cached_bytes, memory.streamed_bytes) == (2**22, 2**23)
 
 
@@ -76,4 +81,4 @@ def test_parameter_memory_is_unsure_when_the_compiler_adds_parameters_to_move_da
     net = Net()
     shape = net.tensor(2, dtype="INT32", values=[1, 270])
     net.op("RESHAPE", [net.tensor(1, 3, 3, 30), shape], [net.tensor(1, 270)])
-    assert parameter_memory(net.tflite()).confidence == 0.4
+    assert _memory(net.tflite()).confidence == 0.4

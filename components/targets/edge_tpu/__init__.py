@@ -54,21 +54,11 @@ class EdgeTpu(ProfiledTarget):
         )
 
     def report(
-        self,
-        tflite: bytes,
-        mapping: Mapping,
-        *,
-        compiler_version: str = "16.0",
-        min_runtime_version: int | None = None,
-        multiple_subgraphs: bool = False,
+        self, tflite: bytes, mapping: Mapping, *, multiple_subgraphs: bool = False, **generation: object
     ) -> CompileReport:
         """Returns the report of a model of that predicted mapping, with the memory of its parameters."""
-        memory = parameter_memory(
-            tflite,
-            compiler_version=compiler_version,
-            min_runtime_version=min_runtime_version,
-            multiple_subgraphs=multiple_subgraphs,
-        )
+        del generation  # the mapping is of it
+        memory = parameter_memory(tflite, mapping)
         return dataclasses.replace(
             analysis(mapping, tflite, edit),
             subgraphs=None if multiple_subgraphs else int(mapping.on_target > 0),

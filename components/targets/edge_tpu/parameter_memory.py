@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.flatbuffer import Tensor
+from components.targets import Mapping
 from components.targets._operation import Operation, elements, read_operations
-from components.targets.edge_tpu import mapping
 
 _TILES = 16
 _ALIGNMENT = 64
@@ -51,32 +51,18 @@ class ParameterMemory:
         return self.cached_bytes + self.streamed_bytes
 
 
-def parameter_memory(
-    tflite: bytes,
-    *,
-    compiler_version: str = "16.0",
-    min_runtime_version: int | None = None,
-    multiple_subgraphs: bool = False,
-) -> ParameterMemory:
+def parameter_memory(tflite: bytes, mapping: Mapping) -> ParameterMemory:
     """Estimates the parameter memory of a model as the compiler would compile it.
 
     Args:
       tflite: A TFLite flatbuffer.
-      compiler_version: As in `mapping.predict`, like the other two.
-      min_runtime_version: As there.
-      multiple_subgraphs: As there.
+      mapping: Which of its ops run on the Edge TPU.
 
     Raises:
-      ValueError: If the bytes are not a TFLite flatbuffer, or a version is none.
+      ValueError: If the bytes are not a TFLite flatbuffer.
     """
-    found = mapping.predict(
-        tflite,
-        compiler_version=compiler_version,
-        min_runtime_version=min_runtime_version,
-        multiple_subgraphs=multiple_subgraphs,
-    )
     operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0], Operation)
-    return place([operation for operation, op in zip(operations, found.ops, strict=True) if op.on_target])
+    return place([operation for operation, op in zip(operations, mapping.ops, strict=True) if op.on_target])
 
 
 def place(operations: Iterable[Operation]) -> ParameterMemory:
