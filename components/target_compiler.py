@@ -36,7 +36,8 @@ class Executor(base_executor.BaseExecutor):
                 model = target.compile(tflite, exec_properties["when_missing"], exec_properties["options"], written)
             except CompileError as error:
                 kept = model_artifact.keep_failed(output, written, error.log)
-                raise error.saying(f"All that the compiler wrote is in {kept}") from error
+                error.add_line(f"All that the compiler wrote is in {kept}")
+                raise
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
+from components.targets._compile_error import CompileError
 from components.targets._report import (
     Attempt,
     BreakingOp,
@@ -102,26 +103,6 @@ class CompiledModel:
 
     tflite: bytes
     report: CompileReport
-
-
-class CompileError(RuntimeError):
-    """The target's compiler failed; the message has its command, exit status and last lines, and what to do.
-
-    Attributes:
-      kind: The kind of failure, one of the target's; "" where it has none.
-      log: All that the compiler wrote, verbatim, of every attempt.
-      attempts: Runs of the compiler, in order.
-    """
-
-    def __init__(self, message: str, *, kind: str = "", log: str = "", attempts: tuple[Attempt, ...] = ()) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.log = log
-        self.attempts = attempts
-
-    def saying(self, more: str) -> "CompileError":
-        """Returns the same error with one more line of text."""
-        return CompileError(f"{self}\n{more}", kind=self.kind, log=self.log, attempts=self.attempts)
 
 
 class Options(Protocol):

@@ -191,6 +191,15 @@ def test_compile_says_so_before_it_compiles_when_the_directory_cannot_be_made(tm
     assert (raised.value.kind, raised.value.attempts) == ("unwritable", ())
 
 
+def test_error_has_what_was_run_when_the_directory_is_gone_afterwards(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    text = f"print('said')\nos.rmdir({str(kept)!r})\nopen({str(kept)!r}, 'w')\nsys.exit(1)"
+    with pytest.raises(CompileError, match="files cannot be written there") as raised:
+        TARGET.compile(_dense(), "fail", VelaOptions(compiler=_program(tmp_path, text)).to_json(), kept)
+    assert (raised.value.kind, raised.value.log) == ("unwritable", "said\n")
+    assert [attempt.outcome for attempt in raised.value.attempts] == ["no_reason"]
+
+
 def test_compile_says_so_when_vela_is_of_another_machine(tmp_path: Path) -> None:
     path = tmp_path / "vela"
     path.write_bytes(b"\x7fELF of another processor")
