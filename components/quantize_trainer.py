@@ -35,7 +35,7 @@ from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.target_gates import planned_target
 from components.target_gates.planned_target import PlannedTarget
-from components.targets import Options
+from components.targets import Options, options_json
 
 USER_FUNCTIONS = ("build_model", "input_fn")
 # A feature of the schema that is not in this environment is not there when the model serves.
@@ -295,7 +295,7 @@ class QuantizeTrainer(base_component.BaseComponent):
         first = PlannedTarget(
             target=profile,
             io_dtype=io_dtype,
-            options=compiler_options.to_json() if compiler_options is not None else "",
+            options=options_json(compiler_options),
             gates=gates or Gates(),
         )
         planned = [_in_training(one, scheme, training) for one in (first, *also_for)]

@@ -32,7 +32,7 @@ from components.model_probes import CANDIDATE, probed, write_refused
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.target_gates.candidate_facts import candidate_facts
-from components.targets import require_target
+from components.targets import Options, load_target, options_json
 
 MODEL_KEYS = {
     INTEGER: "model",
@@ -86,7 +86,8 @@ class Executor(evaluator_executor.Executor):
             compiled = input_dict.get("compiled_model")
             one = artifact_utils.get_single_instance(compiled) if compiled else None
             report = model_artifact.read_compile_report(one) if one is not None else None
-            facts = candidate_facts(serving, exec_properties["target"], gates.metrics, report)
+            target, options = exec_properties["target"], exec_properties["compiler_options"]
+            facts = candidate_facts(serving, target, gates.metrics, report, options)
         facts |= _pushed(input_dict.get("compiled_model"))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
@@ -189,6 +190,7 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "gates": component_spec.ExecutionParameter(type=str),
         "split": component_spec.ExecutionParameter(type=str),
         "target": component_spec.ExecutionParameter(type=str),
+        "compiler_options": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -232,6 +234,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         last_blessed_model: types.BaseChannel | None = None,
         compiled_model: types.BaseChannel | None = None,
         target: str = "edge_tpu",
+        compiler_options: Options | None = None,
         split: str = "eval",
     ) -> None:
         """Declares the component.
@@ -255,14 +258,15 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           compiled_model: What will be pushed; must have been made from `model`. Gates on the target are held against
             the report beside it.
           target: Name of the target, whose rules say what it takes where there is no such report.
+          compiler_options: Options of the target's compiler, by which these rules go; None for its defaults.
           split: The split to evaluate on.
 
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
-            or metric, nothing can be made of a metric with its options, or gates want a compiled model and none is
-            connected.
+            or metric, the options are none of the target's, nothing can be made of a metric with its options, or gates
+            want a compiled model and none is connected.
         """
-        require_target(target)
+        written = load_target(target).require_options(options_json(compiler_options))
         if gates.require_compiled and compiled_model is None:
             raise ValueError("gates with require_compiled, but no compiled_model; connect TargetCompiler's output")
         further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}
@@ -286,6 +290,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 gates=gates.to_json(),
                 split=split,
                 target=target,
+                compiler_options=written,
                 toolchain=toolchain.versions_json(),
                 evaluation=channel_utils.as_channel([standard_artifacts.ModelEvaluation()]),
                 blessing=channel_utils.as_channel([standard_artifacts.ModelBlessing()]),

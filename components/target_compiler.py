@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.targets import CompileError, CompileReport, Options, load_target, require_when_missing
+from components.targets import CompileError, CompileReport, Options, load_target, options_json, require_when_missing
 
 COMPILER_DIR = "compiler"
 """Folder with what each run of the compiler wrote, verbatim."""
@@ -36,7 +36,8 @@ class Executor(base_executor.BaseExecutor):
                 model = target.compile(tflite, exec_properties["when_missing"], exec_properties["options"], written)
             except CompileError as error:
                 kept = model_artifact.keep_failed(output, written, error.log)
-                raise error.saying(f"All that the compiler wrote is in {kept}") from error
+                error.add_line(f"All that the compiler wrote is in {kept}")
+                raise
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
@@ -117,7 +118,7 @@ class TargetCompiler(base_component.BaseComponent):
         """
         loaded = load_target(target)
         require_when_missing(when_missing)
-        written = loaded.require_options(options.to_json() if options is not None else "")
+        written = loaded.require_options(options_json(options))
         super().__init__(
             TargetCompilerSpec(
                 model=model,

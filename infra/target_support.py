@@ -22,6 +22,17 @@ may delegate less, of some models nothing at all.""",
         "xnnpack",
         ("op", "types of its data"),
     ),
+    "ethos_u": (
+        "What Vela puts on an Ethos-U",
+        """The rules are those that
+[Vela 5.2.0](https://pypi.org/project/ethos-u-vela/5.2.0/) documents of itself (`vela --supported-ops-report`), as far
+as a model without Vela shows whether they are kept; a test holds the ops against the report of the Vela that is
+installed. Each op is judged by itself. The confidence that an op which breaks no rule is on the NPU is lower for ops of
+which much that Vela documents is not among the rules. `compile` runs Vela, whose own reasons its report then has.""",
+        "rules",
+        "rules",
+        ("op", "NPUs", "32 bits on U55 and U65", "without a scale", "confidence"),
+    ),
     "nnapi": (
         "What TFLite hands to NNAPI",
         """The rules are those of [TFLite's delegate](https://github.com/tensorflow/tensorflow/blob/002e5f47fa2ea99aa910ba83e66240c0cda8ff8a/tensorflow/lite/delegates/nnapi/nnapi_delegate.cc)

@@ -273,6 +273,11 @@ def _compiler_findings(parameters: Mapping[str, Mapping[str, str]], answers: lis
         target = values["target"]
         if answer.error:
             yield Finding("wrong", f"compiler: {target}: {answer.error}")
+        elif answer.value.startswith("unknown"):
+            yield Finding(
+                "warning",
+                f"compiler: that of {target} is here but does not say its version; see whether it starts at all",
+            )
         elif answer.value:
             yield Finding("ok", f"compiler: that of {target} is here, {answer.value.split()[0]:.16}")
         elif values["when_missing"] == "fail":

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
-from components.targets import Mapping, analysis, load_target, require_target
+from components.targets import Mapping, analysis, load_target, options_json
 from pipelines.columns import print_line, print_table
 from pipelines.configs import config_names, load_config
 from pipelines.progress import silent
@@ -28,16 +27,18 @@ class Subject:
 
     Attributes:
       source: Name of a config, or path of a saved model.
-      scheme: Name of the scheme.
+      scheme: The scheme, or its name.
       target: Name of the target.
       untrainable: What becomes of layers that cannot be trained.
+      options: JSON of the options of the target's compiler; "" for the defaults.
       task: The task that builds the model; empty if it was saved.
     """
 
     source: str
-    scheme: str
+    scheme: str | QuantizationScheme
     target: str
     untrainable: "Policy"
+    options: str = ""
     task: str = ""
 
     def load(self) -> Any:
@@ -54,6 +55,8 @@ class Subject:
 def subject_of(source: str, scheme: str | None, target: str | None, untrainable: "Policy | None") -> Subject:
     """Returns what a source is; a config brings its own scheme and target, which the other arguments replace.
 
+    A target that the config plans for comes with the compiler options of that plan, every other with its defaults.
+
     Args:
       source: Name of a config in pipelines/configs, else the path of a saved model.
       scheme: Name of the scheme; None for the config's, else full_int8.
@@ -61,24 +64,37 @@ def subject_of(source: str, scheme: str | None, target: str | None, untrainable:
       untrainable: What becomes of layers that cannot be trained; None for what the config says, else "calibrate".
 
     Raises:
-      ValueError: If it is neither, or scheme and target do not fit or do not exist.
+      ValueError: If it is neither, scheme and target do not fit or do not exist, or the plan's options are none of the
+        target's.
     """
     if source in config_names():
         config = load_config(source)
-        scheme, target = scheme or config.scheme, target or config.plans[0].target
-        untrainable, task = untrainable or config.training.untrainable, config.task
-        require_target(target)
-        load_profile(target).check(load_scheme(scheme))
-        return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable, task=task)
-    if not os.path.exists(source) and os.sep not in source and not Path(source).suffix:
+        wanted = target or config.plans[0].target
+        planned = {plan.target: options_json(plan.compiler_options) for plan in config.plans}
+        subject = Subject(
+            source=source,
+            scheme=scheme or config.scheme,
+            target=wanted,
+            untrainable=untrainable or config.training.untrainable,
+            options=planned.get(wanted, ""),
+            task=config.task,
+        )
+    elif not os.path.exists(source) and os.sep not in source and not Path(source).suffix:
         raise ValueError(
             f"{source}: got neither a config nor a path, expected one of {', '.join(config_names())}, or a .keras or"
             " .h5 file or the directory of a SavedModel; write one with model.save('model.keras')"
         )
-    scheme, target = scheme or "full_int8", target or "edge_tpu"
-    require_target(target)
-    load_profile(target).check(load_scheme(scheme))
-    return Subject(source=source, scheme=scheme, target=target, untrainable=untrainable or "calibrate")
+    else:
+        subject = Subject(
+            source=source,
+            scheme=scheme or "full_int8",
+            target=target or "edge_tpu",
+            untrainable=untrainable or "calibrate",
+        )
+    loaded = load_target(subject.target)
+    loaded.check(load_scheme(subject.scheme))
+    loaded.require_options(subject.options)
+    return subject
 
 
 def inspect_and_show(subject: Subject, console: Console) -> int:
@@ -135,7 +151,7 @@ def _show_mapping(subject: Subject, scheme: QuantizationScheme, model: Any, cons
     if failure:
         print_line(console, f"Not converted: {failure}", "red")
         return STOPPED_STATUS
-    mapping = load_target(subject.target).inspect(tflite)
+    mapping, _ = load_target(subject.target).analyze(tflite, subject.options)
     _show_ops(mapping, console)
     return 0 if mapping.on_target else STOPPED_STATUS
 

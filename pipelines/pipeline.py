@@ -23,6 +23,7 @@ from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.target_compiler import TargetCompiler
 from components.target_gates.planned_target import PlannedTarget
+from components.targets import options_json
 from components.tflite_int_converter import TFLiteIntConverter
 from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
@@ -115,7 +116,7 @@ def model_components(
         PlannedTarget(
             target=plan.target,
             io_dtype=plan.io_dtype,
-            options=plan.compiler_options.to_json() if plan.compiler_options is not None else "",
+            options=options_json(plan.compiler_options),
             gates=plan.gates,
         )
         for plan in config.plans
@@ -209,6 +210,7 @@ def target_components(
         label_kind=config.label_kind,
         weight_key=config.weight_key,
         target=plan.target,
+        compiler_options=plan.compiler_options,
         fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
         last_blessed_model=earlier_model if LAST_BLESSED in compared else None,
     )

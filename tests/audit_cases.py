@@ -470,6 +470,12 @@ TARGET_CASES: dict[str, tuple[bytes, str, Offenders]] = {
     ),
     "uint8 at the edge alone": (models.one_op("QUANTIZE", [("UINT8", 0.5, 128), _i8()]), "tflm", []),
     "compiled": (models.one_op("edgetpu-custom-op", [_i8(), _i8()]), "edge_tpu", []),
+    "compiled with memory to work in": (models.compiled(0.0), "ethos_u", []),
+    "compiled with data that nobody computes": (
+        models.compiled(0.5),
+        "ethos_u",
+        [("unwritten", "0:0", "CUSTOM ethos-u", "scratch", "")],
+    ),
     "compiled for another target": (
         models.one_op("edgetpu-custom-op", [_i8(), _i8()]),
         "ethos_u",

@@ -157,6 +157,15 @@ def one_op(code: str, ends: list[tuple[str, float, int]], *, inputs: int = 1, ve
     return w.finish(made[:inputs], made[inputs:])
 
 
+def compiled(memory_scale: float) -> bytes:
+    """A compiled op of Ethos-U, on an input and a tensor of memory that nobody writes; scale 0.0: none."""
+    w = Writer()
+    x, y = (w.tensor(name, (1, 4), "INT8", 0.5, 0) for name in ("x", "y"))
+    memory = w.tensor("scratch", (16,), "UINT8", memory_scale or (), 0)
+    w.op("ethos-u", [memory, x], [y], 1)
+    return w.finish([x], [y])
+
+
 def int4(
     code: str = "FULLY_CONNECTED", version: int = 10, *, units: int = 3, source: str = "INT8", weight: int = 7
 ) -> bytes:

@@ -20,7 +20,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def candidate_facts(
-    serving: Path, target: str, names: Collection[str], report: Mapping[str, Any] | None = None
+    serving: Path,
+    target: str,
+    names: Collection[str],
+    report: Mapping[str, Any] | None = None,
+    options: str = "",
 ) -> dict[str, float | str]:
     """Returns facts by name, as `Measurements.facts` has them; what takes time only if it is asked for.
 
@@ -30,9 +34,10 @@ def candidate_facts(
       names: Of what gates ask for.
       report: What TargetCompiler reported of the model, as JSON; without one, and where it does not say which ops run
         where, the target's rules do.
+      options: JSON of the options of the target's compiler, for those rules; "" for the defaults.
     """
     tflite = (serving / TFLITE_FILE).read_bytes()
-    facts: dict[str, float | str] = {MODEL_BYTES: float(len(tflite)), **_on_target(tflite, target, report)}
+    facts: dict[str, float | str] = {MODEL_BYTES: float(len(tflite)), **_on_target(tflite, target, report, options)}
     if "arena_bytes" in names:
         facts |= _arena(serving)
     if LATENCY in names:
@@ -49,12 +54,12 @@ def _arena(serving: Path) -> dict[str, float | str]:
         return {}
 
 
-def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None) -> dict[str, float | str]:
+def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None, options: str) -> dict[str, float | str]:
     """Share of the multiplications on the target, and the first op that ends its part."""
     reported = target_facts(report) if report is not None else None
     if reported is not None:
         return reported
-    facts = target_facts(dataclasses.asdict(load_target(target).analyze(tflite)[1]))
+    facts = target_facts(dataclasses.asdict(load_target(target).analyze(tflite, options)[1]))
     if facts is None:
         raise RuntimeError(f"the analysis for target {target!r} counts as a compilation")
     if report is not None:

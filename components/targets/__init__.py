@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
+from components.targets._compile_error import CompileError
 from components.targets._report import (
     Attempt,
     BreakingOp,
@@ -46,6 +47,7 @@ __all__ = [
     "inspect_file",
     "layers",
     "load_target",
+    "options_json",
     "report_schema",
     "require_target",
     "require_when_missing",
@@ -103,31 +105,16 @@ class CompiledModel:
     report: CompileReport
 
 
-class CompileError(RuntimeError):
-    """The target's compiler failed; the message has its command, exit status and last lines, and what to do.
-
-    Attributes:
-      kind: The kind of failure, one of the target's; "" where it has none.
-      log: All that the compiler wrote, verbatim, of every attempt.
-      attempts: Runs of the compiler, in order.
-    """
-
-    def __init__(self, message: str, *, kind: str = "", log: str = "", attempts: tuple[Attempt, ...] = ()) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.log = log
-        self.attempts = attempts
-
-    def saying(self, more: str) -> "CompileError":
-        """Returns the same error with one more line of text."""
-        return CompileError(f"{self}\n{more}", kind=self.kind, log=self.log, attempts=self.attempts)
-
-
 class Options(Protocol):
     """Options of a target's compiler: a frozen dataclass of the target's own."""
 
     def to_json(self) -> str:
         """Returns them as `Target.require_options` reads them."""
+
+
+def options_json(options: Options | None) -> str:
+    """Returns options as `Target.require_options` reads them; "" for None, which stands for the defaults."""
+    return "" if options is None else options.to_json()
 
 
 class Target(Protocol):
@@ -181,7 +168,10 @@ class Target(Protocol):
         """
 
     def compiler_version(self, options: str = "") -> str:
-        """Returns what identifies the compiler on this machine, empty without one; part of a component's cache key."""
+        """Returns what identifies the compiler on this machine, empty without one; part of a component's cache key.
+
+        It begins with the version, "unknown" of a compiler that does not say it, as one that does not start.
+        """
 
     def compile(
         self, tflite: bytes, when_missing: str = "analyze", options: str = "", directory: Path | None = None

@@ -10,6 +10,7 @@ from components.targets import CompileError
 from components.targets._run import Run
 
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_NOT_STARTED = (126, 127)  # of a shell, or a script: what it was to start cannot be executed, or is not there
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _LAST_LINES = 10
 
@@ -32,13 +33,15 @@ class Kind:
 
 
 def kind_of_exit(status: int | None) -> str:
-    """Returns what an exit status says of a run: one of "out_of_memory", "crash" and "", which is nothing.
+    """Returns what an exit status says of a run: "out_of_memory", "crash", "broken_install", or "", which is nothing.
 
-    >>> kind_of_exit(-9), kind_of_exit(128 + 11), kind_of_exit(1)
-    ('out_of_memory', 'crash', '')
+    >>> kind_of_exit(-9), kind_of_exit(128 + 11), kind_of_exit(127), kind_of_exit(1)
+    ('out_of_memory', 'crash', 'broken_install', '')
     """
     if status in _KILLED:  # by nobody here: the kernel does that
         return "out_of_memory"
+    if status in _NOT_STARTED:
+        return "broken_install"
     return "crash" if status in {code for number in _CRASHES for code in (-number, 128 + number)} else ""
 
 

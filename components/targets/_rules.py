@@ -10,15 +10,15 @@ from typing import Generic, TypeVar
 
 from components.quantization.conversion import flatbuffer
 from components.targets import Mapping, OpMapping
-from components.targets._operation import Operation, read_operations
+from components.targets._operation import Operation, Read, read_operations
 
 Context = TypeVar("Context")
 _SHOWN_DIMENSIONS = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule(Generic[Context]):
-    """A rule.
+class Rule(Generic[Read, Context]):
+    """A rule, of ops as a target reads them.
 
     Attributes:
       status: What is said of an op that breaks it, in the target's own words where it has any.
@@ -26,7 +26,7 @@ class Rule(Generic[Context]):
     """
 
     status: str
-    breaks: Callable[[Operation, Context], str | None]
+    breaks: Callable[[Read, Context], str | None]
 
     @property
     def name(self) -> str:
@@ -40,7 +40,11 @@ class Rule(Generic[Context]):
 
 
 def by_rules(
-    target: str, tflite: bytes, rules: Sequence[Rule[Context]], context: Context, mapped: Callable[[Operation], str]
+    target: str,
+    tflite: bytes,
+    rules: Sequence[Rule[Operation, Context]],
+    context: Context,
+    mapped: Callable[[Operation], str],
 ) -> Mapping:
     """Maps every op of the main subgraph: to the target unless it breaks a rule, the first of which gives the status.
 
@@ -59,7 +63,10 @@ def by_rules(
 
 
 def _placed(
-    operation: Operation, rules: Sequence[Rule[Context]], context: Context, mapped: Callable[[Operation], str]
+    operation: Operation,
+    rules: Sequence[Rule[Operation, Context]],
+    context: Context,
+    mapped: Callable[[Operation], str],
 ) -> OpMapping:
     op = operation.op
     for rule in rules:

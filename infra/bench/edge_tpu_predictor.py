@@ -258,7 +258,10 @@ def memory(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
     for case in cases:
         if not case.is_pair or not str(case.entry.get("compiler_version", "")).startswith(_WITH_MEMORY):
             continue
-        estimate = parameter_memory(case.tflite, **case.options)
+        versions = {name: value for name, value in case.options.items() if name != "multiple_subgraphs"}
+        estimate = parameter_memory(
+            case.tflite, mapping.predict(case.tflite, **case.options), Generation.of(quiet=True, **versions)
+        )
         programs = case.entry["edgetpu"]
         cached = sum(program["cached_parameter_bytes"] or 0 for program in programs)
         streamed = sum(program["off_chip_streamed_bytes"] or 0 for program in programs)

@@ -29,8 +29,11 @@ from google.cloud import storage
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import example_files, model_artifact
+from components import example_files, model_artifact, target_compiler
+from components.targets import CompileError
+from components.targets.edge_tpu import CompilerOptions
 
+from edge_tpu_graphs import unary
 from object_store import ObjectStore, object_store
 
 _BUCKET = "bucket"
@@ -200,6 +203,31 @@ def check_failed_model() -> None:
         model_artifact.local_saved_model(artifact),
     ):
         pass
+
+
+def check_failed_compilation() -> None:
+    source, output = _model("source"), _model("compiled")
+    with model_artifact.staged_output(source) as directory:
+        (model_artifact.serving_directory(directory) / "tflite").write_bytes(unary("RELU", 1, 8))
+    with tempfile.TemporaryDirectory() as directory:
+        compiler = Path(directory) / "edgetpu_compiler"
+        options = CompilerOptions(compiler=str(compiler)).to_json()
+        properties = {"target": "edge_tpu", "when_missing": "fail", "options": options}
+        for attempt in "first", "second":  # nothing of the first is left behind the second
+            said = f"{attempt}: Model not quantized\n"
+            writes = f'[ "$1" = --version ] || echo {attempt} > out/{attempt}.log'
+            compiler.write_text(f"#!/bin/sh\nprintf '{said}'\n{writes}\nexit 1\n")
+            compiler.chmod(0o755)
+            kept = f"{output.uri}.failed"
+            with pytest.raises(CompileError, match=f"All that the compiler wrote is in {kept}$"):
+                target_compiler.Executor().Do({"model": [source]}, {"compiled_model": [output]}, properties)
+            files = {name: _read(f"{kept}/{name}").decode() for name in fileio.listdir(kept)}
+            assert files == {
+                "error.log": said,
+                "attempt_1.txt": said,
+                f"attempt_1_{attempt}.log": f"{attempt}\n",
+            }
+            assert not fileio.exists(output.uri)
 
 
 def check_saved_model_artifact() -> None:

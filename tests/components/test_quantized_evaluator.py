@@ -21,6 +21,7 @@ from components.example_files import read_split
 from components.quantization import convert
 from components.quantization.interpreter import IntegerModel
 from components.quantized_evaluator import QuantizedEvaluator
+from components.targets.edge_tpu import CompilerOptions
 from pipelines.configs import load_config
 
 from conftest_components import Artifacts, new_models
@@ -305,6 +306,17 @@ def test_stock_evaluator_reads_our_models(
     assert stock == pytest.approx(ours, abs=1e-6 if kind == "float" else 0.05)
 
 
+def test_evaluation_without_a_compiled_model_holds_gates_by_the_compiler_options(
+    channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
+) -> None:
+    options = CompilerOptions(min_runtime_version=11)  # INT8 since runtime 12
+    component = _component(channel, "macs_on_target >= 0.5", compiler_options=options)
+    blessing = _evaluate(component, standard, trained, integer_model, tmp_path)["blessing"][0]
+    assert blessing.get_int_custom_property("blessed") == 0
+    failed = "fails: macs_on_target >= 0.5 (macs_on_target is 0, predicted by static analysis)"
+    assert failed in json.loads(blessing.get_string_custom_property("reasons"))
+
+
 @pytest.mark.parametrize(("compiled", "code"), [(1, "holds"), (0, "not_compiled")])
 def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
     channel: Any,
@@ -380,3 +392,8 @@ def test_executor_refuses_a_compiled_model_of_another_parent(
 def test_constructor_raises_when_the_gates_cannot_judge(channel: Any, gates: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _component(channel, *gates)
+
+
+def test_constructor_raises_when_the_options_are_of_another_target(channel: Any) -> None:
+    with pytest.raises(ValueError, match="not options of Vela"):
+        _component(channel, "accuracy >= 0", target="ethos_u", compiler_options=CompilerOptions())

@@ -9,6 +9,7 @@ from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
 from components.evaluation.smoke import arena_bytes
 from components.target_gates.candidate_facts import candidate_facts
+from components.targets.edge_tpu import CompilerOptions
 
 from contract_cases import image_model
 from edge_tpu_graphs import loop
@@ -53,6 +54,18 @@ def test_facts_of_the_target_are_those_of_the_compiler_when_its_report_says_so(
     assert (found["macs_on_target"], found["first_cpu_op"], found["target_basis"]) == facts
     verdict = judge(Gates.of("macs_on_target >= 0.5"), Measurements(metrics={}, examples={}, facts=found), today())
     assert verdict.texts == (f"holds: macs_on_target >= 0.5 (macs_on_target is {facts[0]:g}, {facts[2]})",)
+
+
+@pytest.mark.parametrize(("runtime", "share", "first"), [(12, 1.0, ""), (11, 0.0, "CONV_2D")])
+@pytest.mark.parametrize("reported", [False, True], ids=["no report", "a report without places"])
+def test_facts_by_rules_are_those_of_the_compiler_options(
+    serving: Path, runtime: int, share: float, first: str, reported: bool
+) -> None:
+    nowhere = {"compiled": True, "tool": "vela 4.0", "on_target": {"ops": 3, "macs": None}, "first_breaking_op": None}
+    report = {**nowhere, "on_cpu": {"ops": 1, "macs": None}} if reported else None
+    options = CompilerOptions(min_runtime_version=runtime).to_json()  # INT8 since runtime 12
+    found = candidate_facts(serving, "edge_tpu", (), report, options)
+    assert (found["macs_on_target"], found["first_cpu_op"]) == (share, first)
 
 
 def test_latency_and_arena_are_measured_and_say_where_when_gates_ask(serving: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from components.targets.ethos_u import VelaOptions
 from pipelines import doctor
 from pipelines.configs import load_config
 from pipelines.deployment import Deployment
@@ -101,6 +102,33 @@ def test_doctor_names_everything_that_is_wrong(
     assert len(_wrong(findings)) == 6
     (versions,) = [finding for finding in findings if "tensorflow 1.15.0, here" in finding.message]
     assert versions.level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("text", "when_missing", "level", "message"),
+    [
+        ("echo 5.2.0", "fail", "ok", "that of ethos_u is here, 5.2.0"),
+        ("exec /nowhere/python", "fail", "warning", "that of ethos_u is here but does not say its version"),
+        ("", "fail", "wrong", "that of ethos_u is not here, and when_missing='fail'"),
+        ("", "analyze", "warning", "that of ethos_u is not here; models will be analysed, not compiled"),
+    ],
+    ids=["there", "broken", "missing", "not needed"],
+)
+def test_doctor_says_what_becomes_of_models_for_ethos_u(
+    tmp_path: Path, text: str, when_missing: str, level: str, message: str
+) -> None:
+    vela = _program(tmp_path / "vela", text) if text else tmp_path / "vela"
+    options = VelaOptions(compiler=str(vela)).to_json()
+    answers = doctor._ask([Question("compiler", f"ethos_u {options}")])
+    task = {"target": "ethos_u", "when_missing": when_missing, "options": options}
+    (finding,) = doctor._compiler_findings({"TargetCompiler": task}, answers)
+    assert (finding.level, finding.message.partition(";")[0]) == (level, f"compiler: {message}".partition(";")[0])
+
+
+def _program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 def _unknown_field(job: Json) -> None:

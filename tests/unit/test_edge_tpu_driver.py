@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -76,6 +77,12 @@ def _is_gone(pid_file: Path) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_compiler_version_begins_with_unknown_when_the_compiler_does_not_say_it(tmp_path: Path) -> None:
+    double = Double(tmp_path, version="")
+    digest = hashlib.sha256(double.path.read_bytes()).hexdigest()
+    assert TARGET.compiler_version(_options(double)) == f"unknown {digest}"
 
 
 def test_compile_asks_for_the_table_a_runtime_and_a_timer(shared: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.targets import OpMapping, load_target
+from components.targets import OpMapping, inspect_file, load_target
 from components.targets.edge_tpu import statuses
 from infra import fuzz_audit
 
@@ -282,6 +282,11 @@ def test_inspect_says_what_it_takes_a_version_for_when_it_does_not_know_it(
 ) -> None:
     TARGET.inspect(unary("LOGISTIC", 1, 8), **versions)
     assert "\n".join(caplog.messages) == message
+
+
+def test_report_says_once_what_a_version_is_taken_for(caplog: pytest.LogCaptureFixture) -> None:
+    inspect_file(TARGET, unary("LOGISTIC", 1, 8), {"compiler_version": "17.3"})
+    assert caplog.messages == ["edgetpu_compiler 17.3 is not known: taken as 16.0"]
 
 
 def test_inspect_raises_when_the_runtime_is_none() -> None:

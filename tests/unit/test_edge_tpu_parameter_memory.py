@@ -3,6 +3,8 @@
 import pytest
 
 from components.targets import load_target
+from components.targets.edge_tpu import mapping
+from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.parameter_memory import ParameterMemory, parameter_memory
 
 from edge_tpu_graphs import Net, unary
@@ -71,6 +73,11 @@ def _transposed() -> bytes:
     return net.tflite()
 
 
+def _memory(tflite: bytes, compiler_version: str = "16.0") -> ParameterMemory:
+    predicted = mapping.predict(tflite, compiler_version=compiler_version)
+    return parameter_memory(tflite, predicted, Generation.of(compiler_version))
+
+
 @pytest.mark.parametrize(
     ("tflite", "expected"),
     [
@@ -103,7 +110,7 @@ def _transposed() -> bytes:
     ],
 )
 def test_parameter_memory_is_that_of_padded_weights(tflite: bytes, expected: int) -> None:
-    memory = parameter_memory(tflite)
+    memory = _memory(tflite)
     assert (memory.cached_bytes, memory.streamed_bytes, memory.total_bytes) == (expected, 0, expected)
     assert memory.confidence == 0.9
 
@@ -127,7 +134,7 @@ def test_parameter_memory_is_that_of_padded_weights(tflite: bytes, expected: int
     ],
 )
 def test_parameter_memory_has_the_matrices_that_move_data(tflite: bytes, expected: int) -> None:
-    memory = parameter_memory(tflite)
+    memory = _memory(tflite)
     assert memory == ParameterMemory(cached_bytes=expected, streamed_bytes=0, confidence=0.65)
 
 
@@ -142,18 +149,18 @@ def test_parameter_memory_has_the_matrices_that_move_data(tflite: bytes, expecte
     ],
 )
 def test_parameter_memory_has_no_matrix_when_data_lies_where_it_should(tflite: bytes) -> None:
-    assert parameter_memory(tflite) == ParameterMemory(cached_bytes=0, streamed_bytes=0, confidence=0.9)
+    assert _memory(tflite) == ParameterMemory(cached_bytes=0, streamed_bytes=0, confidence=0.9)
 
 
 def test_parameter_memory_has_no_matrix_when_a_dense_layer_reads_what_was_joined() -> None:
     # Only its weights: 16 outputs of 3 inputs, padded to 4, and of 4.
-    assert parameter_memory(_joined(3, 4, dense=True)) == ParameterMemory(
+    assert _memory(_joined(3, 4, dense=True)) == ParameterMemory(
         cached_bytes=16 * (4 + 4), streamed_bytes=0, confidence=0.9
     )
 
 
 def test_parameter_memory_streams_a_constant_matrix_when_it_is_multiplied_with_what_comes_from_outside() -> None:
-    memory = parameter_memory(_product(58, 2, computed=False))
+    memory = _memory(_product(58, 2, computed=False))
     # 116 bytes, in pieces of 64: 128.
     assert memory == ParameterMemory(cached_bytes=0, streamed_bytes=128, confidence=0.65)
 
@@ -164,26 +171,26 @@ def test_parameter_memory_streams_constant_data_when_it_is_no_single_number(
 ) -> None:
     net = Net()
     net.op("SUB", [net.tensor(*shape, values=1), net.tensor(58, 1)], [net.tensor(58, 1)])
-    memory = parameter_memory(net.tflite())
+    memory = _memory(net.tflite())
     assert (memory.cached_bytes, memory.streamed_bytes) == (0, expected)
 
 
 def test_parameter_memory_streams_a_single_number_when_it_stands_for_data_of_its_shape() -> None:
-    assert parameter_memory(_single_number()).streamed_bytes == 64
+    assert _memory(_single_number()).streamed_bytes == 64
 
 
 @pytest.mark.parametrize(("version", "expected"), [("15.0", 16 * 784 + 64), ("16.0", 16 * 784)])
 def test_parameter_memory_has_a_bias_of_zeros_when_the_compiler_is_older_than_16(version: str, expected: int) -> None:
-    assert parameter_memory(_dense(784, 10, bias=0), compiler_version=version).total_bytes == expected
+    assert _memory(_dense(784, 10, bias=0), compiler_version=version).total_bytes == expected
 
 
 def test_parameter_memory_is_nothing_when_nothing_is_mapped() -> None:
-    memory = parameter_memory(unary("LEAKY_RELU", 1, 8))
+    memory = _memory(unary("LEAKY_RELU", 1, 8))
     assert memory == ParameterMemory(cached_bytes=0, streamed_bytes=0, confidence=0.9)
 
 
 def test_parameter_memory_streams_when_dense_weights_have_very_many_inputs() -> None:
-    memory = parameter_memory(_dense(9_504, 10))
+    memory = _memory(_dense(9_504, 10))
     assert (memory.cached_bytes, memory.streamed_bytes) == (0, 9_504 * 16)
 
 
@@ -193,7 +200,7 @@ def test_parameter_memory_streams_what_does_not_fit_when_a_model_is_large() -> N
     for _ in range(3):
         after = net.tensor(1, 1024)
         net.op("FULLY_CONNECTED", [before, net.tensor(1024, 4096, values=1), -1], [after], 4)
-    memory = parameter_memory(net.tflite())
+    memory = _memory(net.tflite())
     assert (memory.cached_bytes, memory.streamed_bytes) == (2**22, 2**23)
 
 
@@ -202,7 +209,7 @@ def test_parameter_memory_streams_what_does_not_fit_when_a_model_is_large() -> N
     [(_transposed(), "op 0, TRANSPOSE,"), (_flattened(30, 30, 2), "op 1, RESHAPE,"), (_single_number(), "op 0, SUB,")],
 )
 def test_parameter_memory_names_the_op_when_what_is_stored_for_it_is_not_understood(tflite: bytes, op: str) -> None:
-    memory = parameter_memory(tflite)
+    memory = _memory(tflite)
     assert (memory.confidence, memory.not_understood) == (0.4, op)
     assert op in memory.basis
 
@@ -211,5 +218,5 @@ def test_report_says_what_its_memory_rests_on() -> None:
     target = load_target("edge_tpu")
     model = _transposed()
     report = target.report(model, target.inspect(model))
-    assert report.memory.basis == parameter_memory(model).basis
+    assert report.memory.basis == _memory(model).basis
     assert report.measurements["memory_confidence"] == 0.4

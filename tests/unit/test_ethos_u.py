@@ -114,6 +114,8 @@ def test_measurements_leave_out_what_vela_cannot_divide() -> None:
         ("", -11, "crash"),
         ("", -9, "out_of_memory"),
         ("", None, "timeout"),
+        ("sh: 1: exec: /opt/vela: Permission denied", 126, "broken_install"),
+        ("", 127, "broken_install"),
         ("", 0, "no_output"),
         ("vela: error: unrecognized arguments: --frobnicate", 2, "refused_option"),
         ("ethosu.vela.errors.ConfigOptionError: 'Error: Invalid configuration of arena_mem_area=X'", 1, "config"),
@@ -189,12 +191,30 @@ def test_compile_says_so_before_it_compiles_when_the_directory_cannot_be_made(tm
     assert (raised.value.kind, raised.value.attempts) == ("unwritable", ())
 
 
+def test_error_has_what_was_run_when_the_directory_is_gone_afterwards(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    text = f"print('said')\nos.rmdir({str(kept)!r})\nopen({str(kept)!r}, 'w')\nsys.exit(1)"
+    with pytest.raises(CompileError, match="files cannot be written there") as raised:
+        TARGET.compile(_dense(), "fail", VelaOptions(compiler=_program(tmp_path, text)).to_json(), kept)
+    assert (raised.value.kind, raised.value.log) == ("unwritable", "said\n")
+    assert [attempt.outcome for attempt in raised.value.attempts] == ["no_reason"]
+
+
 def test_compile_says_so_when_vela_is_of_another_machine(tmp_path: Path) -> None:
     path = tmp_path / "vela"
     path.write_bytes(b"\x7fELF of another processor")
     path.chmod(0o755)
     with pytest.raises(CompileError, match=r"Vela is there but does not start \(.*Exec format error.*make vela"):
         TARGET.compile(_dense(), "analyze", VelaOptions(compiler=str(path)).to_json())
+
+
+def test_compile_says_so_when_a_script_finds_no_vela_to_start(tmp_path: Path) -> None:
+    path = tmp_path / "vela"
+    path.write_text(f'#!/bin/sh\nexec {tmp_path}/removed "$@"\n')
+    path.chmod(0o755)
+    with pytest.raises(CompileError, match="does not start: .* exited with 127. To do: install it anew") as raised:
+        TARGET.compile(_dense(), "fail", VelaOptions(compiler=str(path)).to_json())
+    assert raised.value.kind == "broken_install"
 
 
 def test_compile_says_how_to_get_vela_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Compilations by the real Vela: of the digits model, of MLPerf Tiny's, and of the architectures that are trained."""
 
-import csv
 import functools
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.qat.calibration import calibrate
 from components.targets import CompiledModel, CompileError, load_target, report_schema
 from components.targets._compiled_file import compiled_parts
-from components.targets.ethos_u import VelaOptions
+from components.targets.ethos_u import VelaOptions, ops
 from pipelines import tasks
 
 from architecture_cases import ARCHITECTURES
-from vela_program import require_vela
+from vela_program import require_equal_to_csv, require_vela
 
 pytestmark = pytest.mark.slow
 
@@ -57,49 +58,6 @@ def _compile(tflite: bytes, vela: str, directory: Path, **options: Any) -> Compi
     return TARGET.compile(tflite, "fail", VelaOptions(compiler=vela, **options).to_json(), directory)
 
 
-def _rows(directory: Path, pattern: str) -> list[dict[str, str]]:
-    (path,) = directory.glob(pattern)
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def _require_equal_to_csv(model: CompiledModel, directory: Path) -> None:
-    """Holds a report against the files that Vela wrote, read here by another reader."""
-    report = model.report
-    (summary,) = _rows(directory, "attempt_1_*_summary_*.csv")
-    figures, number = report.measurements, {name: float(v) for name, v in summary.items() if _is_number(v)}
-    assert figures["cycles"] == number["cycles_total"] > 0
-    assert figures["npu_cycles"] == number["cycles_npu"]
-    assert figures["macs"] == number["nn_macs"]
-    assert figures["encoded_weight_bytes"] == number["total_npu_encoded_weights"]
-    assert figures["core_clock_hz"] == number["core_clock"]
-    for area in ("sram", "dram", "on_chip_flash", "off_chip_flash"):
-        assert figures[f"{area}_bytes"] == number[f"{area}_memory_used"] * 1024
-        assert figures[f"{area}_traffic_bytes"] == number[f"{area}_total_bytes"]
-        assert figures[f"{area}_access_cycles"] == number[f"cycles_{area}_access"]
-        assert figures[f"{area}_bandwidth_bytes_per_second"] == number[f"{area}_bandwidth"] * 2**30
-    assert report.latency is not None
-    assert report.latency.kind == "estimated"
-    assert report.latency.ms == pytest.approx(1000 * number["cycles_total"] / number["core_clock"])
-    assert summary["memory_mode"] in report.latency.basis
-    layers = _rows(directory, "attempt_1_*_per-layer.csv")
-    assert len(report.layers) == len(layers)
-    for layer, row in zip(report.layers, layers, strict=True):
-        assert layer.name == row["Name"]
-        assert layer.measurements["cycles"] == float(row["Op Cycles"])
-        assert layer.measurements["macs"] == float(row["MAC Count"])
-        assert layer.measurements["staging_bytes"] == float(row["Staging Usage"])
-        assert layer.measurements["mac_utilization_percent"] == float(row["Util% (MAC)"])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _require_whole_on_npu(model: CompiledModel, tflite: bytes) -> None:
     report = model.report
     assert report.compiled
@@ -109,6 +67,11 @@ def _require_whole_on_npu(model: CompiledModel, tflite: bytes) -> None:
     assert report.problems == ()
     assert report.subgraphs == compiled_parts(model.tflite, "ethos-u") == 1
     assert "CPU operators = 0 " in report.log
+    before, after = (
+        {offender.rule for offender in audit(content, profile="ethos_u").offenders}
+        for content in (tflite, model.tflite)
+    )
+    assert after <= before
     jsonschema.validate(json.loads(report.to_json()), report_schema())
 
 
@@ -118,7 +81,7 @@ def test_compile_leaves_nothing_to_the_cpu_when_a_conversion_is_ours(vela: str, 
     assert audit(tflite, profile="ethos_u").offenders == ()
     model = _compile(tflite, vela, tmp_path, accelerator_config="ethos-u55-128")
     _require_whole_on_npu(model, tflite)
-    _require_equal_to_csv(model, tmp_path)
+    require_equal_to_csv(json.loads(model.report.to_json()), tmp_path)
     assert TARGET.inspect(tflite).on_cpu == 0
 
 
@@ -129,7 +92,7 @@ def test_compile_leaves_nothing_to_the_cpu_when_the_model_is_of_mlperf_tiny(
     tflite = (shared / "models" / "mlperf_tiny" / f"{name}.tflite").read_bytes()
     model = _compile(tflite, vela, tmp_path, accelerator_config=accelerator)
     _require_whole_on_npu(model, tflite)
-    _require_equal_to_csv(model, tmp_path)
+    require_equal_to_csv(json.loads(model.report.to_json()), tmp_path)
 
 
 def test_compile_needs_more_cycles_and_less_memory_when_it_optimises_for_size(
@@ -179,6 +142,26 @@ def test_compile_says_what_to_do_when_vela_refuses_the_configuration(vela: str, 
     assert raised.value.kind == "config"
     assert "To do: see accelerator_config" in str(raised.value)
     assert (tmp_path / "log" / "attempt_1.txt").read_text() == raised.value.log
+
+
+def _documented(report: str, npu: str) -> dict[str, str]:
+    """Vela's ops of an NPU, each with the constraints of its own, as its report of supported ops has them."""
+    table = report.partition(f"## {npu} TFLite Summary Table")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| ([A-Z]\w+) \|", table, re.MULTILINE)
+    return {
+        op: report.partition(f"### {npu} TFLite {op} Constraints")[2].partition("\n#")[0]
+        for op in found
+        if op != "Operator"  # the table's head
+    }
+
+
+def test_ops_are_those_that_vela_documents(vela: str, tmp_path: Path) -> None:
+    subprocess.run([vela, "--supported-ops-report"], cwd=tmp_path, check=True, capture_output=True)
+    report = (tmp_path / "SUPPORTED_OPS.md").read_text()
+    small, large = _documented(report, "Ethos-U55 and Ethos-U65"), _documented(report, "Ethos-U85")
+    assert (set(small), set(large)) == (ops.OPS, ops.OPS_OF_U85)
+    wide = {op for op, constraints in small.items() if "32-bit feature-maps are not supported" not in constraints}
+    assert wide == ops.OF_32_BITS
 
 
 def test_compiler_version_is_velas_own(vela: str) -> None:

@@ -1,5 +1,6 @@
 """`python -m pipelines inspect`: what it says and its exit status; nothing is trained."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from click.testing import CliRunner, Result
 
 from components.quantization.conversion.audit import audit
 from components.quantization.qat.preflight import preflight
+from components.targets.edge_tpu import CompilerOptions
+from components.targets.nnapi import NnapiOptions
+from pipelines import inspection
 from pipelines.__main__ import main
+from pipelines.configs import load_config
+from pipelines.target_plan import TargetPlan
 
 import small_models
 
@@ -59,6 +65,43 @@ def test_inspect_uses_scheme_and_target_when_they_are_given() -> None:
     assert result.exit_code == 0, result.output
     assert "8-bit weights per tensor, fused" in result.output
     assert "7 of 7 ops run on cpu" in result.output
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the config "digits" two targets, each older than INT8 there."""
+    plans = (
+        TargetPlan(target="edge_tpu", compiler_options=CompilerOptions(min_runtime_version=11)),
+        TargetPlan(target="nnapi", compiler_options=NnapiOptions(api_level=29)),
+    )
+    config = dataclasses.replace(load_config("digits"), targets=plans)
+    monkeypatch.setattr(inspection, "load_config", lambda name: config)
+
+
+@pytest.mark.usefixtures("planned")
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        ((), 1, "0 of 7 ops run on edge_tpu, by its rules"),  # INT8 since runtime 12
+        (("--target", "nnapi"), 1, "0 of 7 ops run on nnapi, by its rules"),  # INT8 since API level 30
+        (("--target", "tflm"), 0, "7 of 7 ops run on tflm, by its rules"),
+    ],
+    ids=["first", "second", "none"],
+)
+def test_inspect_goes_by_the_compiler_options_of_the_plan_for_the_target(
+    arguments: tuple[str, ...], status: int, line: str
+) -> None:
+    result = _inspect("digits", *arguments)
+    assert (result.exit_code, line in result.output) == (status, True), result.output
+
+
+def test_inspect_refuses_a_config_before_it_loads_the_model_when_its_options_are_of_another_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = dataclasses.replace(load_config("digits"), target="ethos_u", compiler_options=CompilerOptions())
+    monkeypatch.setattr(inspection, "load_config", lambda name: config)
+    with pytest.raises(ValueError, match="not options of Vela"):
+        inspection.subject_of("digits", None, None, None)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras, saving

@@ -12,6 +12,7 @@ from tfx.types import standard_artifacts
 from components.evaluation.gates import Gates
 from components.evaluation.smoke_process import Limits
 from components.evaluation.smoke_settings import Smoke, SmokeSettings
+from components.targets.edge_tpu import CompilerOptions
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.pipeline import create_pipeline, pipeline_components
@@ -111,6 +112,13 @@ def test_kubeflow_refuses_what_needs_a_resolver(config: PipelineConfig) -> None:
     for needing in (_gated(config), dataclasses.replace(config, warm_start=True)):
         with pytest.raises(ValueError, match="Kubeflow finds no last blessed model"):
             kubeflow.compile_job(needing)
+
+
+def test_evaluator_goes_by_the_compiler_options_of_the_compiler(config: PipelineConfig) -> None:
+    options = CompilerOptions(min_runtime_version=13)
+    components = {one.id: one for one in pipeline_components(dataclasses.replace(config, compiler_options=options))}
+    compiled = components["EdgeTPUCompiler"].exec_properties["options"]
+    assert components["QuantizedEvaluator"].exec_properties["compiler_options"] == compiled == options.to_json()
 
 
 def test_nothing_is_pushed_without_both_blessings(config: PipelineConfig) -> None:

@@ -68,7 +68,7 @@ def type_of_quantize(operation: Operation, context: None) -> str | None:
     return None if types[0] in (types[1], "FLOAT32") else f"{types[0]} to {types[1]}"
 
 
-RULES: tuple[Rule[None], ...] = (
+RULES: tuple[Rule[Operation, None], ...] = (
     Rule(BUILTIN, op_of_the_type),
     Rule(BUILTIN, static_sizes),
     Rule(BUILTIN, constant_operands),

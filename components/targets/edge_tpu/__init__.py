@@ -17,6 +17,7 @@ from components.targets.edge_tpu import group, mapping
 from components.targets.edge_tpu.driver import drive, output_names
 from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.failures import KINDS
+from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.log import MAPPED
 from components.targets.edge_tpu.options import COMPILER, CUSTOM_OP, CompilerOptions
 from components.targets.edge_tpu.parameter_memory import parameter_memory
@@ -63,12 +64,9 @@ class EdgeTpu(ProfiledTarget):
         multiple_subgraphs: bool = False,
     ) -> CompileReport:
         """Returns the report of a model of that predicted mapping, with the memory of its parameters."""
-        memory = parameter_memory(
-            tflite,
-            compiler_version=compiler_version,
-            min_runtime_version=min_runtime_version,
-            multiple_subgraphs=multiple_subgraphs,
-        )
+        # What the versions were taken for was said when the mapping was predicted.
+        generation = Generation.of(compiler_version, min_runtime_version, quiet=True)
+        memory = parameter_memory(tflite, mapping, generation)
         return dataclasses.replace(
             analysis(mapping, tflite, edit),
             subgraphs=None if multiple_subgraphs else int(mapping.on_target > 0),

@@ -1,13 +1,13 @@
 """Drives edgetpu_compiler: what counts as success, what is tried again, and what is tried instead."""
 
-import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
+from components.targets._compile_error import telling
 from components.targets._compiled_file import compiled_parts
 from components.targets._directories import keep, require_writable, work_directory
 from components.targets._failures import how_it_ended, last_lines
@@ -72,6 +72,15 @@ class _Ladder:
         self._outputs: list[str] = []
 
     def climb(self) -> Outcome:
+        """Returns the first success.
+
+        Raises:
+          CompileError: If there is none, with all attempts.
+        """
+        with telling(self._attempts, self._outputs):
+            return self._climb()
+
+    def _climb(self) -> Outcome:
         kind, run = "", None
         for options, repeats in self._rungs():
             for _ in range(repeats):
@@ -103,18 +112,8 @@ class _Ladder:
         return left if options.search_delegate else min(left, options.timeout_sec * len(self._models) + _GRACE_S)
 
     def _run(self, options: CompilerOptions, limit_s: float) -> Run:
-        with self._telling_attempts(), work_directory(KINDS) as directory:
+        with work_directory(KINDS) as directory:
             return self._program.run(options.arguments(self._major), self._models, limit_s, directory)
-
-    @contextlib.contextmanager
-    def _telling_attempts(self) -> Iterator[None]:
-        """Adds to a CompileError what was run before it."""
-        try:
-            yield
-        except CompileError as error:
-            raise CompileError(
-                str(error), kind=error.kind, log="\n".join(self._outputs), attempts=tuple(self._attempts)
-            ) from error
 
     def _failure(self, run: Run, log: CompilerLog, options: CompilerOptions) -> str:
         """Returns the kind of failure, "" for a success. No sign of success is one on its own."""
@@ -139,8 +138,7 @@ class _Ladder:
         number = len(self._attempts)
         _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, number, kind or COMPILED, run.seconds)
         if self._directory is not None:
-            with self._telling_attempts():
-                keep(run, number, self._directory, ".log", KINDS)
+            keep(run, number, self._directory, ".log", KINDS)
 
     def _error(self, kind: str, run: Run | None, why_no_more: str = "") -> CompileError:
         output = run.output if run else ""
@@ -153,8 +151,6 @@ class _Ladder:
             f"{what}: {command} {how_it_ended(run)}{tried}{more}. To do: {KINDS[kind].fix}. It said:\n"
             f"{last_lines(output)}",
             kind=kind,
-            log="\n".join(self._outputs),
-            attempts=tuple(self._attempts),
         )
 
 

@@ -127,7 +127,6 @@ _TEXTS = (  # the first that matches counts
 # Of the program that runs containers: it failed itself, or could not start or find the compiler in the image.
 # https://docs.docker.com/engine/containers/run/#exit-status
 _EXITS_OF_CONTAINERS = (125, 126, 127)
-_EXITS_OF_SHELLS = (126, 127)  # the same, of a script that is to start the compiler
 
 
 def classify(log: CompilerLog, text: str, exit_status: int | None, *, in_container: bool = False) -> str:
@@ -147,8 +146,6 @@ def classify(log: CompilerLog, text: str, exit_status: int | None, *, in_contain
         return kind
     if in_container and exit_status in _EXITS_OF_CONTAINERS:
         return "container"
-    if exit_status in _EXITS_OF_SHELLS:
-        return "broken_install"
     ended = kind_of_exit(exit_status)
     if kind or ended:  # a crash that its own words tell may be a kill all the same
         return ended or kind

@@ -28,8 +28,13 @@ class Generation:
     runtime: int
 
     @classmethod
-    def of(cls, compiler_version: str, min_runtime_version: int | None = None) -> "Generation":
+    def of(cls, compiler_version: str, min_runtime_version: int | None = None, quiet: bool = False) -> "Generation":
         """Returns the generation of a version as the compiler prints it, such as "16.0" or "16.0.384591198".
+
+        Args:
+          compiler_version: The version.
+          min_runtime_version: The oldest runtime that its output must work with; None for its newest.
+          quiet: Whether to say nothing of versions that are taken for others, where that was said already.
 
         Raises:
           ValueError: If it is no version, is older than the first compiler, or the runtime is none of `RUNTIMES`.
@@ -39,12 +44,12 @@ class Generation:
         known = [version for version in _COMPILERS if version <= compiler]
         if not known:
             raise ValueError(f"compiler_version: got {compiler_version!r}, expected 1.0 or newer, for example '16.0'")
-        if compiler[0] > max(_COMPILERS)[0]:
+        if compiler[0] > max(_COMPILERS)[0] and not quiet:
             _LOGGER.warning("edgetpu_compiler %s is not known: taken as %d.%d", compiler_version, *max(known))
         newest = _COMPILERS[max(known)]
         if min_runtime_version is not None and min_runtime_version not in RUNTIMES:
             raise ValueError(f"min_runtime_version: got {min_runtime_version}, expected one of {RUNTIMES}")
-        if min_runtime_version is not None and min_runtime_version > newest:
+        if min_runtime_version is not None and min_runtime_version > newest and not quiet:
             _LOGGER.warning(
                 "min_runtime_version %d is not known to edgetpu_compiler %s: taken as %d, its newest",
                 *(min_runtime_version, compiler_version, newest),

@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from components.quantization.conversion import flatbuffer
+from components.targets import Mapping
 from components.targets._operation import Operation, elements, read_operations
-from components.targets.edge_tpu import mapping
 from components.targets.edge_tpu import parameter_layout as layout
 from components.targets.edge_tpu.generations import Generation
 
@@ -57,33 +57,20 @@ class ParameterMemory:
         return f"estimated, both together the least: what the compiler stores for {self.not_understood} is not known"
 
 
-def parameter_memory(
-    tflite: bytes,
-    *,
-    compiler_version: str = "16.0",
-    min_runtime_version: int | None = None,
-    multiple_subgraphs: bool = False,
-) -> ParameterMemory:
+def parameter_memory(tflite: bytes, mapping: Mapping, generation: Generation) -> ParameterMemory:
     """Estimates the parameter memory of a model as the compiler would compile it.
 
     Args:
       tflite: A TFLite flatbuffer.
-      compiler_version: As in `mapping.predict`, like the other two.
-      min_runtime_version: As there.
-      multiple_subgraphs: As there.
+      mapping: Which of its ops run on the Edge TPU.
+      generation: That of the compiler.
 
     Raises:
-      ValueError: If the bytes are not a TFLite flatbuffer, or a version is none.
+      ValueError: If the bytes are not a TFLite flatbuffer.
     """
-    found = mapping.predict(
-        tflite,
-        compiler_version=compiler_version,
-        min_runtime_version=min_runtime_version,
-        multiple_subgraphs=multiple_subgraphs,
-    )
     operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0], Operation)
-    mapped = [operation for operation, op in zip(operations, found.ops, strict=True) if op.on_target]
-    return place(mapped, Generation.of(compiler_version, min_runtime_version))
+    mapped = [operation for operation, op in zip(operations, mapping.ops, strict=True) if op.on_target]
+    return place(mapped, generation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,12 +65,12 @@ class Program:
         return ""
 
     def identity(self) -> str:
-        """Returns version and what tells builds apart: the program's sha256, or the image's id."""
+        """Returns version, "unknown" if it does not say it, and what tells builds apart: sha256, or the image's id."""
         if not self.image:
             unique = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
         else:
             unique = f"{self.image} {self._ask('image', 'inspect', '--format', '{{.Id}}', self.image)}".strip()
-        return f"{self.version()} {unique}".strip()
+        return f"{self.version() or 'unknown'} {unique}".strip()
 
     def run(self, arguments: list[str], models: Mapping[str, bytes], limit_s: float, directory: Path) -> Run:
         """Runs the compiler and stops it, with all that it started, at the limit.

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from components.targets import Attempt, CompileError
+from components.targets._compile_error import telling
 from components.targets._compiled_file import compiled_parts
 from components.targets._directories import keep, require_writable, work_directory
 from components.targets._failures import how_it_ended, last_lines
@@ -55,28 +56,27 @@ def drive(vela: Vela, options: VelaOptions, tflite: bytes, directory: Path | Non
         require_writable(directory, KINDS)
     attempts: list[Attempt] = []
     outputs: list[str] = []
-    for per_layer in (True, False):
-        with work_directory(KINDS) as work:
-            run = vela.run(options, tflite, work, per_layer=per_layer)
-        kind = _failure(run)
-        attempts.append(
-            Attempt(command=run.command, seconds=run.seconds, exit_status=run.exit_status, outcome=kind or COMPILED)
+    with telling(attempts, outputs):
+        for per_layer in (True, False):
+            with work_directory(KINDS) as work:
+                run = vela.run(options, tflite, work, per_layer=per_layer)
+            kind = _failure(run)
+            attempts.append(
+                Attempt(command=run.command, seconds=run.seconds, exit_status=run.exit_status, outcome=kind or COMPILED)
+            )
+            outputs.append(run.output)
+            _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, len(attempts), kind or COMPILED, run.seconds)
+            if directory is not None:
+                keep(run, len(attempts), directory, ".csv", KINDS)
+            if not kind:
+                return Outcome(run=run, attempts=tuple(attempts), version=vela.version())
+            if kind != "statistics":
+                break
+        raise CompileError(
+            f"{KINDS[kind].sentence}: {' '.join(run.command)} {how_it_ended(run)}. To do: {KINDS[kind].fix}. It"
+            f" said:\n{last_lines(run.output)}",
+            kind=kind,
         )
-        outputs.append(run.output)
-        _LOGGER.info("%s, attempt %d: %s after %.1f s", COMPILER, len(attempts), kind or COMPILED, run.seconds)
-        if directory is not None:
-            keep(run, len(attempts), directory, ".csv", KINDS)
-        if not kind:
-            return Outcome(run=run, attempts=tuple(attempts), version=vela.version())
-        if kind != "statistics":
-            break
-    raise CompileError(
-        f"{KINDS[kind].sentence}: {' '.join(run.command)} {how_it_ended(run)}. To do: {KINDS[kind].fix}. It"
-        f" said:\n{last_lines(run.output)}",
-        kind=kind,
-        log="\n".join(outputs),
-        attempts=tuple(attempts),
-    )
 
 
 def _failure(run: Run) -> str:

@@ -1,15 +1,16 @@
 """The rules by which Vela puts an op on the NPU, as far as a model without Vela shows it.
 
 They are those that version 5.2.0 documents of itself: `vela --supported-ops-report`. Each is one sentence: the
-docstring of its check and the reason that the mapping gives. What no rule here checks lowers the confidence.
+docstring of its check, the reason that the mapping gives, and a row of SUPPORT.md. What no rule here checks lowers the
+confidence.
 """
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from components.quantization.conversion.flatbuffer import Tensor
+from components.targets._rules import Rule
 from components.targets.ethos_u import ops
 from components.targets.ethos_u.operation import NpuOperation
 
@@ -177,20 +178,20 @@ def powers_of_two(operation: NpuOperation, family: str) -> str | None:
     return None if alike and all(s in allowed for s in scales) else f"by {scales[0]:g} and {scales[1]:g}"
 
 
-RULES: tuple[Callable[[NpuOperation, str], str | None], ...] = (
-    supported_op,
-    integer_feature_maps,
-    fixed_shapes,
-    shaped_feature_maps,
-    quantized_feature_maps,
-    constant_parameters,
-    eight_bit_weights,
-    small_strides,
-    small_filters,
-    small_reductions,
-    small_arg_max,
-    equal_quantization,
-    powers_of_two,
+RULES: tuple[Rule[NpuOperation, str], ...] = (
+    Rule(UNSUPPORTED_OP, supported_op),
+    Rule(NOT_KEPT, integer_feature_maps),
+    Rule(NOT_KEPT, fixed_shapes),
+    Rule(NOT_KEPT, shaped_feature_maps),
+    Rule(NOT_KEPT, quantized_feature_maps),
+    Rule(NOT_KEPT, constant_parameters),
+    Rule(NOT_KEPT, eight_bit_weights),
+    Rule(NOT_KEPT, small_strides),
+    Rule(NOT_KEPT, small_filters),
+    Rule(NOT_KEPT, small_reductions),
+    Rule(NOT_KEPT, small_arg_max),
+    Rule(NOT_KEPT, equal_quantization),
+    Rule(NOT_KEPT, powers_of_two),
 )
 
 
@@ -202,17 +203,34 @@ def decide(operation: NpuOperation, family: str) -> Decision:
       family: The NPU, such as "ethos-u55".
     """
     for rule in RULES:
-        got = rule(operation, family)
+        got = rule.breaks(operation, family)
         if got is not None:
-            unknown = rule is supported_op
             return Decision(
                 on_npu=False,
-                status=UNSUPPORTED_OP if unknown else NOT_KEPT,
-                reason=f"{inspect.getdoc(rule)} Got {got}.",
-                confidence=CERTAIN if unknown else DOCUMENTED,
+                status=rule.status,
+                reason=f"{rule.text} Got {got}.",
+                confidence=CERTAIN if rule.status == UNSUPPORTED_OP else DOCUMENTED,
             )
-    confidence = UNCHECKED if operation.code in ops.PARTLY_CHECKED else DOCUMENTED
-    return Decision(on_npu=True, status=ON_NPU, reason="", confidence=confidence)
+    return Decision(on_npu=True, status=ON_NPU, reason="", confidence=_confidence(operation.code))
+
+
+def support_rows() -> list[tuple[str, ...]]:
+    """Returns the rows of the table of ops on the support page."""
+    return [
+        (
+            code,
+            "U55, U65, U85" if code in ops.OPS else "U85",
+            "yes" if code in ops.OF_32_BITS else "",
+            "yes" if code in ops.UNQUANTIZED else "",
+            str(_confidence(code)),
+        )
+        for code in sorted(ops.OPS_OF_U85)
+    ]
+
+
+def _confidence(code: str) -> float:
+    """How sure it is that an op which breaks no rule is on the NPU."""
+    return UNCHECKED if code in ops.PARTLY_CHECKED else DOCUMENTED
 
 
 def _is_padded(operation: NpuOperation) -> bool:

@@ -157,7 +157,7 @@ def inner_pack(operation: Operation, api_level: int) -> str | None:
     return f"axis {axis}" if axis in (-1, len(operation.input.shape)) else None
 
 
-RULES: tuple[Rule[int], ...] = (
+RULES: tuple[Rule[Operation, int], ...] = (
     Rule("kUnsupportedOperator", delegated_op),
     Rule("kUnsupportedAndroidVersion", level_of_the_op),
     Rule("kUnsupportedOperatorVersion", known_version),

@@ -94,7 +94,7 @@ def supported_subgraphs(operation: Operation, graphs: Sequence[Subgraph]) -> str
     return None
 
 
-_OF_ONE_OP: tuple[Rule[Sequence[Subgraph]], ...] = (
+_OF_ONE_OP: tuple[Rule[Operation, Sequence[Subgraph]], ...] = (
     Rule(NO_KERNEL, registered_op),
     Rule(UNKNOWN_SIZE, static_sizes),
     Rule(HYBRID, weights_of_the_type_of_data),

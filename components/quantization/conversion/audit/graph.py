@@ -26,7 +26,8 @@ _LAYER_TYPES = {
 UNWRITTEN = Rule(
     name="unwritten",
     kind="graph",
-    text="What an op reads, or the model returns, is an input, a constant, a variable, or what an earlier op computed.",
+    text="What an op reads, or the model returns, is an input, a constant, a variable, or what an earlier op computed;"
+    " an op that the target's compiler made may have memory to work in, without a scale.",
     fix="convert the model again: the file is damaged or was edited",
 )
 OVERWRITTEN = Rule(
@@ -79,7 +80,8 @@ def check(place: Place) -> Iterator[Found]:
     tensors = place.graph.tensors
     ready = place.known.setdefault((check,), set(place.graph.inputs))
     for index in dict.fromkeys(place.op.inputs):
-        yield from _unwritten(tensors[index], ready)
+        if tensors[index].scale or not place.is_compiled:  # else it may be memory to work in, such as Vela's "scratch"
+            yield from _unwritten(tensors[index], ready)
     for index in dict.fromkeys(place.op.outputs):
         tensor = tensors[index]
         if index in ready or tensor.constant is not None or tensor.is_variable:

@@ -116,8 +116,8 @@ def _is_integer(tensor: Tensor, place: Place) -> bool:
 
 
 def _op_itself(place: Place) -> Iterator[Found]:
-    op, allowed = place.op, place.profile.allowed_custom_ops if place.profile else ()
-    if op.code == "CUSTOM" and op.custom_code not in allowed:
+    op = place.op
+    if op.code == "CUSTOM" and not place.is_compiled:
         flex = op.custom_code.startswith("Flex")
         reason = "is an op of TensorFlow" if flex else "is not a TFLite builtin"
         yield Found(rule=FLEX if flex else CUSTOM, tensor=None, reason=reason)

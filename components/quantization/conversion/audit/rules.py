@@ -124,6 +124,12 @@ class Place:
         """The outputs."""
         return tuple(self.graph.tensors[i] for i in self.op.outputs)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the op is a custom one that the target's runtime brings: its compiler made it."""
+        allowed = self.profile.allowed_custom_ops if self.profile else ()
+        return self.op.code == "CUSTOM" and self.op.custom_code in allowed
+
     def offender(self, found: Found) -> Offender:
         """Returns what was found at this place."""
         named = found.tensor or (self.outputs[0] if self.outputs else None)
