@@ -4,24 +4,36 @@ import contextlib
 import fcntl
 import logging
 import shutil
+import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.config import PipelineConfig
 
+if TYPE_CHECKING:
+    from pipelines.metadata import MetadataStore
+
 _LOGGER = logging.getLogger(__name__)
+# What tells a root from all others, wherever it is moved.
+_ROOT_ID_FILE = ".root-id"
 
 
 @contextlib.contextmanager
 def exclusive_root(config: PipelineConfig) -> Iterator[None]:
     """Holds a config's root for one run; the operating system lets go of it when the process ends, however it ends.
 
+    With ML Metadata that is not the root's own, the pipeline also becomes this root's there, so that nothing but what
+    holds this root runs it.
+
     Raises:
-      ValueError: If another run holds it, or it is no local directory.
+      ValueError: If another run holds it, it is no local directory, ML Metadata cannot be opened, or the pipeline is
+        another root's there.
     """
     if "://" in config.root:
         raise ValueError(
-            f"root {config.root!r} is no local directory; the runners of this machine keep SQLite files there"
+            f"root {config.root!r} is no local directory; the runners of this machine keep their files there"
         )
     root = Path(config.root)
     try:
@@ -34,17 +46,36 @@ def exclusive_root(config: PipelineConfig) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"another run is using {root}; wait for it, or give this one another --root") from error
-        if Path(config.metadata_path).is_file():
-            _remove_abandoned(config)
+        if config.metadata or Path(config.metadata_url).is_file():
+            _take_over(config)
         yield
 
 
-def _remove_abandoned(config: PipelineConfig) -> None:
+def _take_over(config: PipelineConfig) -> None:
     """Ends executions that a killed run left behind, and removes what they had begun to write."""
     from pipelines.metadata import MetadataStore  # not at the top: another run is to be noticed without delay
 
-    for execution in MetadataStore(config.metadata_path).end_abandoned_executions():
+    store = MetadataStore(config.metadata_url, create=True)
+    if config.metadata:
+        _claim(config, store)
+    for execution in store.end_abandoned_executions(config.name):
         begun = Path(config.pipeline_root).glob(f"{execution.component}/*/{execution.id}")
         for directory in begun:
             shutil.rmtree(directory)
         _LOGGER.warning("removed what execution %d of %s left when it was killed", execution.id, execution.component)
+
+
+def _claim(config: PipelineConfig, store: "MetadataStore") -> None:
+    from pipelines.metadata import Owner
+
+    file = Path(config.root) / _ROOT_ID_FILE
+    if not file.exists():
+        file.write_text(f"{uuid.uuid4().hex}\n")
+    mine = Owner(root_id=file.read_text().strip(), root=f"{socket.gethostname()}:{Path(config.root).resolve()}")
+    owner = store.claim(config.name, mine)
+    if owner.root_id != mine.root_id:
+        raise ValueError(
+            f"pipeline {config.name!r} of {config.metadata_url} is that of root {owner.root}, not of {mine.root}; use"
+            " that root, another --metadata, or a config of another name; if that root is gone, write"
+            f" {owner.root_id} into {file}"
+        )
