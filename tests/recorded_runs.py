@@ -6,10 +6,12 @@ other's. Of five runs the second and the fourth repeat the one before, and so co
 
 import dataclasses
 import hashlib
+import logging
 import sys
 import time
 from pathlib import Path
 
+import absl.logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.orchestration.pipeline import Pipeline
@@ -74,7 +76,9 @@ def run_once(config: PipelineConfig, runner: str, number: int) -> None:
 
 
 def main(url: str, name: str, root: str, runner: str, runs: str) -> None:
-    """Runs a pipeline several times, in its root as the working directory."""
+    """Runs a pipeline several times, in its root as the working directory; TFX's log goes to standard error."""
+    logging.basicConfig(level=logging.INFO)
+    absl.logging.set_verbosity(absl.logging.INFO)
     for number in range(int(runs)):
         run_once(config_of(url, name, Path(root)), runner, number // 2)
 

@@ -127,6 +127,7 @@ def _texts(artifacts: list[Any]) -> list[str]:
     return [(Path(artifact.uri) / "text").read_text() for artifact in artifacts]
 
 
+@pytest.mark.long
 def test_store_loses_and_crosses_nothing_when_two_pipelines_write_at_once(
     store: Store, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def _check_lineage(store: Store, model: Any, other: str) -> None:
     assert f"/{other}/" not in result.output
 
 
+@pytest.mark.long
 def test_run_is_complete_when_the_server_restarts_while_a_component_works(
     served_store: Store, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
