@@ -83,6 +83,13 @@ class MetadataConnection:
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
+    def place(self) -> str:
+        """The store itself, without who connects and how; of a SQLite file its absolute path."""
+        if not self.scheme:
+            return str(Path(self.url).resolve())
+        return f"{self.scheme}://{self.host}:{self.port}/{self.database}"
+
+    @property
     def password_variable(self) -> str:
         """The environment variable from which the client takes the password; "" where there is none."""
         return _KINDS[self.scheme].password_variable if self.scheme else ""

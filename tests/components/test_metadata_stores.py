@@ -270,6 +270,26 @@ def test_exclusive_root_refuses_a_pipeline_of_another_root(store: Store, tmp_pat
         pass
 
 
+def test_exclusive_root_refuses_other_metadata_than_the_root_had(store: Store, tmp_path: Path) -> None:
+    shared, own = (config_of(url, "ann", tmp_path / "root") for url in (store.url, ""))
+    with exclusive_root(shared):
+        pass
+    for other in (own, config_of(str(tmp_path / "other.sqlite"), "ann", tmp_path / "root")):
+        with pytest.raises(
+            ValueError, match=r"root .*/root has its ML Metadata at .*, not at .*; use that, or another"
+        ):
+            exclusive_root(other).__enter__()
+    assert not (tmp_path / "other.sqlite").exists()
+    before = config_of("", "ann", tmp_path / "before")
+    with exclusive_root(before):
+        open_store(before.metadata_url, create=True)
+    with pytest.raises(ValueError, match=r"has its ML Metadata at .*/before/metadata.sqlite, not at "):
+        exclusive_root(config_of(store.url, "ann", tmp_path / "before")).__enter__()
+    with exclusive_root(config_of(str(tmp_path / "before" / "metadata.sqlite"), "ann", tmp_path / "before")):
+        pass
+    assert not (tmp_path / "before" / ".metadata-place").exists()
+
+
 def _refused(url: str, root: Path, **environment: str) -> str:
     """What a run says that cannot open its store, having done nothing."""
     done = subprocess.run(
