@@ -62,7 +62,8 @@ def open_store(url: str, create: bool = False) -> Any:
 def _require_sqlite(path: Path, create: bool) -> None:
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(len(_SQLITE_HEADER)) not in (b"", _SQLITE_HEADER):
+            head = file.read(len(_SQLITE_HEADER))
+            if head != _SQLITE_HEADER and not (create and not head):  # an empty file is an empty database
                 raise ValueError(f"{path} is no SQLite file; pass --metadata with the one below a run's root")
     elif not create:
         raise ValueError(f"no ML Metadata at {path}; run a pipeline first, or pass --metadata")
