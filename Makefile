@@ -17,7 +17,7 @@ UNREACHABLE ?= fail
 SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup vela demo test test-fast test-long test-newest lint image-lint audit sbom clean
+.PHONY: help setup vela demo test test-databases test-fast test-long test-newest lint image-lint audit sbom clean
 .PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-edge-tpu bench-evaluation fuzz
 
 help: ## Shows this list
@@ -48,7 +48,11 @@ test: setup ## Runs all tests but the long ones, two files at a time
 	@$(PYTHON) -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## Runs the tests that take longest: whole runs, kills, Vertex, every layer, nine architectures
-	@$(PYTHON) -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/components/test_metadata_stores.py
+
+test-databases: setup ## Runs the tests of ML Metadata in PostgreSQL and MariaDB; root installs these if they are missing
+	@infra/install_databases.sh
+	@$(PYTHON) -m pytest tests/components/test_metadata_stores.py tests/unit/test_metadata_connection.py
 
 test-fast: setup ## Runs the tests that take seconds
 	@$(PYTHON) -m pytest -m "not slow and not long"

@@ -21,6 +21,8 @@ from pipelines import model_commands, push_commands  # noqa: E402
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
+_METADATA_HELP = "a SQLite file, or postgresql://, mysql:// or grpc:// and where the server is"
+
 
 class _Commands(click.Group):
     """Turns a user's mistake into one sentence and exit status 2."""
@@ -104,6 +106,7 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 @main.command()
 @_config_options
 @_blessing_options
+@click.option("--metadata", help=f"ML Metadata instead of the config's: {_METADATA_HELP}.")
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
 def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
@@ -120,7 +123,10 @@ def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -
         from pipelines.local_run import run_and_show
 
         status = run_and_show(
-            config, runner, metadata=config.metadata_path if changes["root"] else "", started_s=_STARTED_S
+            config,
+            runner,
+            metadata=config.metadata_url if changes["root"] or changes["metadata"] else "",
+            started_s=_STARTED_S,
         )
     sys.exit(status)
 
@@ -214,7 +220,7 @@ def doctor(job_file: Path) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--metadata", help="SQLite file of ML Metadata; default: those of all configs.")
+@click.option("--metadata", help=f"ML Metadata: {_METADATA_HELP}; default: those of all configs.")
 def lineage(file: Path, metadata: str | None) -> None:
     """Shows what produced the model FILE, back to the examples, and what became of it."""
     from pipelines.configs import config_names, load_config
@@ -223,11 +229,11 @@ def lineage(file: Path, metadata: str | None) -> None:
     from pipelines.metadata import MetadataStore
 
     sha256 = file_sha256(file)
-    paths = [metadata] if metadata else [load_config(name).metadata_path for name in config_names()]
-    paths = [path for path in paths if metadata or Path(path).exists()]
-    if not paths:
-        raise ValueError("no pipeline has run here; run one, or pass --metadata with the SQLite file of ML Metadata")
-    readers = [MetadataStore(path) for path in paths]
+    urls = [metadata] if metadata else [load_config(name).metadata_url for name in config_names()]
+    urls = [url for url in dict.fromkeys(urls) if metadata or "://" in url or Path(url).exists()]
+    if not urls:
+        raise ValueError("no pipeline has run here; run one, or pass --metadata with where ML Metadata is")
+    readers = [MetadataStore(url) for url in urls]
     reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
     # Wider than anything: a hash or reason that is cut off is of no use; a terminal wraps by itself.
     Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)

@@ -17,6 +17,7 @@ from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.targets import Options, require_target, require_when_missing
 from pipelines import tasks
 from pipelines.deployment import Deployment
+from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
 
 # It becomes a part of paths, and the name of a job on a service.
@@ -34,6 +35,8 @@ class PipelineConfig:
       root: Directory under which everything is kept, unless told otherwise below.
       examples_dir: Directory of raw TFRecord files of tf.Examples; "" for `examples` under the root, where a task that
         can write its own examples puts them.
+      metadata: Where ML Metadata is kept by runs on this machine: the path of a SQLite file, or the URL of a server;
+        see pipelines/metadata_connection.py. "" for `metadata.sqlite` under the root.
       push_dir: Where blessed models go; "" for `pushed` under the root.
       eval_buckets: The eval split is about one in this many examples.
       scheme: A quantization scheme, or the name of one that ships.
@@ -70,6 +73,7 @@ class PipelineConfig:
     label_key: str | Mapping[str, str]
     root: str
     examples_dir: str = ""
+    metadata: str = ""
     push_dir: str = ""
     eval_buckets: int = 5
     scheme: str | QuantizationScheme = "full_int8"
@@ -104,6 +108,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
         tasks.task_path(self.task)
+        if self.metadata:
+            parse_connection(self.metadata)
         scheme = load_scheme(self.scheme)
         if not self.targets:
             require_target(self.target)
@@ -213,9 +219,9 @@ class PipelineConfig:
         return os.path.join(self.root, "reports")
 
     @property
-    def metadata_path(self) -> str:
-        """The SQLite file of ML Metadata, for local runs."""
-        return os.path.join(self.root, "metadata.sqlite")
+    def metadata_url(self) -> str:
+        """Where ML Metadata is, for runs on this machine."""
+        return self.metadata or os.path.join(self.root, "metadata.sqlite")
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
         """Returns a copy with gates added; one of the same figure and kind is replaced.

@@ -32,7 +32,7 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
     Args:
       config: The config.
       runner: Name of the runner.
-      metadata: The SQLite file of ML Metadata, where a command would not find it by itself; else empty.
+      metadata: Where ML Metadata is, if a command would not find it by itself; else empty.
       started_s: When the process began, by `time.monotonic`.
 
     Returns:
@@ -81,7 +81,7 @@ def _show(config: PipelineConfig, console: Console, metadata: str, started_s: fl
     from pipelines.summary import cache_line, summarize
     from pipelines.target_matrix import matrix_cells, row_of, write_matrix
 
-    reader = MetadataStore(config.metadata_path)
+    reader = MetadataStore(config.metadata_url)
     summaries = [summarize(reader, config, plan.target) for plan in config.plans]
     rows = [row_of(summary) for summary in summaries]
     matrix = write_matrix(rows, config.root)

@@ -3,15 +3,16 @@
 import collections
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from ml_metadata.metadata_store import metadata_store
+from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from pipelines.metadata_opening import open_store
+
 _OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
-# https://www.sqlite.org/fileformat2.html#magic_header_string
-_SQLITE_HEADER = b"SQLite format 3\0"
+# Type of the context that says whose a pipeline is; its name is the pipeline's.
+_OWNER_TYPE = "tfx_qat.pipeline_owner"
 _CACHED = mlmd.Execution.CACHED
 _COMPLETE = mlmd.Execution.COMPLETE
 
@@ -58,27 +59,33 @@ class ExecutionRecord:
     outputs: dict[str, list[ArtifactRecord]]
 
 
-class MetadataStore:
-    """One SQLite store."""
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Whose a pipeline is.
 
-    def __init__(self, path: str) -> None:
+    Attributes:
+      root_id: What tells a root from all others, wherever it is moved.
+      root: Where it was, with the name of the machine, to be shown.
+    """
+
+    root_id: str
+    root: str
+
+
+class MetadataStore:
+    """One store, wherever it is kept."""
+
+    def __init__(self, url: str, create: bool = False) -> None:
         """Opens the store.
 
         Args:
-          path: The SQLite file.
+          url: Where it is; see pipelines/metadata_connection.py.
+          create: Whether a missing SQLite file is made.
 
         Raises:
-          ValueError: If there is no such SQLite file.
+          ValueError: If it cannot be opened; says why.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"no ML Metadata at {path}; run a pipeline first, or pass --metadata")
-        with Path(path).open("rb") as file:
-            if file.read(len(_SQLITE_HEADER)) != _SQLITE_HEADER:
-                raise ValueError(f"{path} is no SQLite file; pass --metadata with the one below a run's root")
-        config = mlmd.ConnectionConfig()
-        config.sqlite.filename_uri = path
-        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE
-        self._store = metadata_store.MetadataStore(config)
+        self._store = open_store(url, create)
 
     def last_run(self, pipeline: str) -> list[ExecutionRecord]:
         """Returns the executions of a pipeline's last run, in the order in which they began; empty without one."""
@@ -116,9 +123,33 @@ class MetadataStore:
         found = self._store.get_executions_by_id(sorted(set(ids))) if ids else []
         return self._execution_records(e for e in found if e.last_known_state == _COMPLETE)
 
-    def end_abandoned_executions(self) -> list[ExecutionRecord]:
-        """Marks executions that are still said to run as failed; returns them. Only safe where nothing runs."""
-        abandoned = [e for e in self._store.get_executions() if e.last_known_state == mlmd.Execution.RUNNING]
+    def claim(self, pipeline: str, owner: Owner) -> Owner:
+        """Gives a pipeline an owner in this store, for good; of several who try at once, one succeeds.
+
+        TFX tells pipelines of a store apart by their names alone: caches, and what the last run was, go by it.
+
+        Returns:
+          Whose it is: another's, if that one came first.
+        """
+        type_id = self._store.put_context_type(mlmd.ContextType(name=_OWNER_TYPE))
+        context = mlmd.Context(type_id=type_id, name=pipeline)
+        for field in dataclasses.fields(owner):
+            context.custom_properties[field.name].string_value = getattr(owner, field.name)
+        try:
+            self._store.put_contexts([context])
+        except errors.AlreadyExistsError:
+            context = self._store.get_context_by_type_and_name(_OWNER_TYPE, pipeline)
+        found = {field.name: context.custom_properties[field.name].string_value for field in dataclasses.fields(Owner)}
+        return Owner(**found)
+
+    def end_abandoned_executions(self, pipeline: str) -> list[ExecutionRecord]:
+        """Marks executions of a pipeline that are still said to run as failed; returns them.
+
+        Only safe where no run of that pipeline is going on; those of others in the same store may.
+        """
+        context = self._store.get_context_by_type_and_name("pipeline", pipeline)
+        executions = self._store.get_executions_by_context(context.id) if context else []
+        abandoned = [e for e in executions if e.last_known_state == mlmd.Execution.RUNNING]
         records = self._execution_records(abandoned)
         for execution in abandoned:
             execution.last_known_state = mlmd.Execution.FAILED

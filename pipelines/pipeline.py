@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from tfx import components as standard
 from tfx import types
 from tfx.dsl.components.base import base_node, executor_spec
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 
@@ -29,11 +28,12 @@ from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
 from pipelines.config import PipelineConfig
 from pipelines.last_blessed import last_blessed
+from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import ResolvedPlan
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
-    """Returns the pipeline that a config describes for a run on this machine, with caching on and SQLite ML Metadata.
+    """Returns the pipeline that a config describes for a run on this machine, with caching on.
 
     Raises:
       ValueError: If the config's task, scheme, gates and so on are wrong; nothing is run or written.
@@ -43,7 +43,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         pipeline_root=config.pipeline_root,
         components=pipeline_components(config),
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_path),
+        metadata_connection_config=parse_connection(config.metadata_url).configuration(),
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
 

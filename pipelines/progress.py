@@ -63,7 +63,7 @@ def quiet(log_file: Path) -> Iterator[Console]:
     console = Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w"))
     root = logging.getLogger()
     level = root.level
-    with log_file.open("ab", buffering=0) as log, log_file.open("a") as text, _stderr_to(log.fileno()):
+    with log_file.open("ab", buffering=0) as log, log_file.open("a") as text, stderr_to(log.fileno()):
         handler = logging.StreamHandler(text)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
@@ -79,12 +79,12 @@ def quiet(log_file: Path) -> Iterator[Console]:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Drops standard error: TensorFlow and TFX write to it when they are imported, past all of their settings."""
-    with open(os.devnull, "w") as nowhere, _stderr_to(nowhere.fileno()):
+    with open(os.devnull, "w") as nowhere, stderr_to(nowhere.fileno()):
         yield
 
 
 @contextlib.contextmanager
-def _stderr_to(descriptor: int) -> Iterator[None]:
+def stderr_to(descriptor: int) -> Iterator[None]:
     """Redirects standard error below Python, so that C++ is redirected too."""
     sys.stderr.flush()
     saved = os.dup(2)

@@ -182,7 +182,7 @@ def lineage_command(summary: RunSummary, metadata: str) -> str:
 
     Args:
       summary: The run.
-      metadata: The SQLite file of ML Metadata, where the command would not find it by itself; else empty.
+      metadata: Where ML Metadata is, if the command would not find it by itself; else empty.
     """
     if not summary.pushed_to:
         return ""

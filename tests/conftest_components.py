@@ -33,12 +33,12 @@ def standard(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
             pipeline_name=config.name,
             pipeline_root=config.pipeline_root,
             components=data_components(config),
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_path),
+            metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_url),
             beam_pipeline_args=list(config.beam_pipeline_args),
         )
     )
     made: Artifacts = {}
-    for execution in MetadataStore(config.metadata_path).last_run(config.name):
+    for execution in MetadataStore(config.metadata_url).last_run(config.name):
         for key, records in execution.outputs.items():
             for record in records:
                 artifact = getattr(standard_artifacts, record.type)()
