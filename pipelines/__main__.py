@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import getpass
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import model_commands, push_commands  # noqa: E402
+from pipelines import lineage_commands, model_commands, push_commands  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -65,6 +66,7 @@ def _blessing_options(command: Any) -> Any:
     """What may be changed of how a model is blessed, where a pipeline is run or will be."""
     for option in (
         click.option("--until", default="", help="The last day, by UTC, on which the overrides count: YYYY-MM-DD."),
+        click.option("--by", default="", help="Who says so; kept likewise. Default: the user who runs this."),
         click.option("--because", default="", help="Why the model may pass; it is kept with the blessing."),
         click.option(
             "--override-gate",
@@ -86,7 +88,7 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     if target := changes.pop("target", None):
         config = config.for_target(target)
     override = [changes.pop(name, empty) for name, empty in (("overridden", ()), ("because", ""), ("until", ""))]
-    config = config.with_overrides(*override)
+    config = config.with_overrides(*override, by=changes.pop("by", "") or _user())
     for flag in ("bless_ungated", "require_compiled"):
         if changes.pop(flag, False):
             config = config.with_each_gates(functools.partial(dataclasses.replace, **{flag: True}))
@@ -99,6 +101,13 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     if "strategy" in changed:
         changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
     return dataclasses.replace(config, **changed)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container of a user without a name
+        return ""
 
 
 @main.command()
@@ -212,28 +221,7 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--metadata", help="SQLite file of ML Metadata; default: those of all configs.")
-def lineage(file: Path, metadata: str | None) -> None:
-    """Shows what produced the model FILE, back to the examples, and what became of it."""
-    from pipelines.configs import config_names, load_config
-    from pipelines.lineage import file_sha256
-    from pipelines.lineage import lineage as trace
-    from pipelines.metadata import MetadataStore
-
-    sha256 = file_sha256(file)
-    paths = [metadata] if metadata else [load_config(name).metadata_path for name in config_names()]
-    paths = [path for path in paths if metadata or Path(path).exists()]
-    if not paths:
-        raise ValueError("no pipeline has run here; run one, or pass --metadata with the SQLite file of ML Metadata")
-    readers = [MetadataStore(path) for path in paths]
-    reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
-    # Wider than anything: a hash or reason that is cut off is of no use; a terminal wraps by itself.
-    Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
-
-
-for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
+for command in (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS):
     main.add_command(command)
 
 
