@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from components.quantization.dataclass_schema import schema_of
 from pipelines.metadata import Value
 
 FORMAT = 1
@@ -165,6 +166,7 @@ class Lineage:
     """What produced a model and what became of it.
 
     Attributes:
+      format: Version of what `to_json` writes; it changes when a name or meaning does.
       id: Of the Model artifact.
       sha256: Of its file.
       kind: As of a `Link`.
@@ -205,7 +207,17 @@ class Lineage:
     siblings: tuple[Sibling, ...]
     earlier_models: tuple[int, ...]
     nodes: tuple[Node, ...]
+    format: int = FORMAT
 
     def to_json(self) -> str:
-        """Returns all of it as indented JSON, by pipelines/lineage/lineage.schema.json."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        """Returns all of it as indented JSON, of the schema that `lineage_schema` returns."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def lineage_schema() -> dict[str, object]:
+    """Returns the JSON schema of what `Lineage.to_json` writes.
+
+    >>> sorted(lineage_schema()["required"])[:3]
+    ['chain', 'data', 'earlier_models']
+    """
+    return schema_of(Lineage)
