@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,7 @@ def _renamed(text: str, renames: Mapping[str, str]) -> str:
 
 
 def _push(node: str, artifact: mlmd.Artifact, versions: dict[str, tuple[str, str]]) -> None:
-    """Gives a push its version and place, and lets it replace the one before."""
+    """Gives a push its version, time and place, and lets it replace the one before."""
     if artifact.type != "PushedModel":
         return
     facts = artifact.custom_properties
@@ -262,6 +263,7 @@ def _push(node: str, artifact: mlmd.Artifact, versions: dict[str, tuple[str, str
     replaced = versions.get(node, ("", ""))
     versions[node] = (sha256[:12], sha256)
     facts["pushed_version"].string_value = sha256[:12]
+    facts["pushed_at"].string_value = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     facts["pushed_destination"].string_value = f"{home}/{sha256[:12]}"
     facts["replaced_version"].string_value, facts["replaced_sha256"].string_value = replaced
 

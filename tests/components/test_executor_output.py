@@ -32,7 +32,9 @@ def _run(directory: Path, executor: str, inputs: Any, outputs: Any, properties: 
         "inputs": {"artifacts": inputs, "parameterValues": properties},
         "outputs": {"artifacts": outputs, "outputFile": str(directory / "executor_output.json")},
     }
+    spec = {"parameters": {name: {"parameterType": "STRING"} for name in properties}}
     command = ["--executor_class_path", executor, "--json_serialized_invocation_args", json.dumps(told)]
+    command += ["--json_serialized_inputs_spec_args", json.dumps(spec)]
     kubeflow_v2_run_executor._run_executor(*kubeflow_v2_run_executor._parse_flags(["run", *command]))
     ((artifacts,),) = [
         output["artifacts"]

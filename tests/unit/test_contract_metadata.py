@@ -152,7 +152,7 @@ def _buffer(tflite, index):
 def test_find_metadata_gives_what_the_file_says_when_it_is_a_flatbuffer_no_more():
     tflite = with_metadata(image_model(), _IDENTITY)
     broken = b"no flatbuffer" + tflite[13:]
-    with pytest.raises(ValueError, match="cannot be parsed"):
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
         read_metadata(broken)
 
     assert find_metadata(tflite) == read_metadata(tflite)
