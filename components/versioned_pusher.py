@@ -1,7 +1,6 @@
 """The executor of the stock Pusher that pushes versions: named by content, verified, switched to at once."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 from tfx import types
@@ -22,8 +21,9 @@ class Executor(stock.Executor):
 
     Input, output and blessings are those of the stock Pusher: `pushed`, `pushed_destination`, which is the version's
     directory, and `pushed_version` are custom properties of the PushedModel, whose files are a copy of the model; so
-    are `pushed_at`, the `sha256` of what was pushed and of its parent, the model, and which version it replaced. Give
-    it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in the same version.
+    are `pushed_at`, the `sha256` of the version's file and that of its parent, the model, and which version it
+    replaced. Give it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in
+    the same version.
     """
 
     def Do(
@@ -51,7 +51,7 @@ class Executor(stock.Executor):
             )
             io_utils.copy_dir(uri, pushed.uri)  # the archive, as the stock executor keeps it
             version = destination.push(directory, manifest)
-            sha256 = _sha256(directory)
+            sha256 = _sha256_of_version(destination, version) or sha256_of(directory)
         self._MarkPushed(pushed, pushed_destination=destination.path(version), pushed_version=version)
         parent = artifact_utils.get_single_instance(models).get_string_custom_property("sha256") if models else ""
         replaced = version_replaced(destination.history(), version)
@@ -65,14 +65,11 @@ class Executor(stock.Executor):
             pushed.set_string_custom_property(name, value)
 
 
-def _sha256(directory: Path) -> str:
-    """The hash by which a model is known: of the TFLite file, not of what lies beside it, or of a SavedModel."""
-    tflite = directory / model_artifact.TFLITE_FILE
-    return sha256_of(tflite if tflite.is_file() else directory)
-
-
 def _sha256_of_version(destination: PushDestination, version: str) -> str:
-    """The hash by which an earlier version is known; empty if nobody can tell any more."""
+    """The hash of a version's TFLite file; empty if it has none or is damaged.
+
+    It need not be that of the model that was to be pushed: one that differs in its run alone may have been there.
+    """
     with contextlib.suppress(ValueError):  # of a damaged manifest
         manifest = destination.manifest(version) if version else None
         if manifest and (digest := manifest.files.get(model_artifact.TFLITE_FILE)):

@@ -65,7 +65,10 @@ def _header(lineage: Lineage, name: str) -> str:
 def _sections(lineage: Lineage) -> list[tuple[str, str]]:
     return [
         ("Verdicts", "".join(_judgements(lineage))),
-        ("Pushes", "".join(_list(push_lines(push)) for push in lineage.pushes) or "<p>It was not pushed.</p>"),
+        (
+            "Pushes",
+            "".join(_list(push_lines(push, lineage.sha256)) for push in lineage.pushes) or "<p>It was not pushed.</p>",
+        ),
         ("Chain of hashes", _chain(lineage)),
         ("Metrics", _values("What was measured", lineage.metrics)),
         ("Data and code", _data(lineage) + _values("What it was made of", lineage.origin)),

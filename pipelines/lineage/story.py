@@ -97,6 +97,7 @@ class Push:
       target: Of the model.
       destination: Directory of the version.
       version: Its name.
+      sha256: Of its file; another than the model's if the same model, of another run, was there already; "" if unknown.
       blessings: Ids of the blessings that it was pushed with.
       replaced_version: What was latest before; "" for the first.
       replaced_sha256: Its file's; "" if unknown.
@@ -109,6 +110,7 @@ class Push:
     target: str
     destination: str
     version: str
+    sha256: str
     blessings: tuple[int, ...]
     replaced_version: str
     replaced_sha256: str

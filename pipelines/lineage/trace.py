@@ -58,6 +58,7 @@ class _Trace:
         self._of_run = graph.of_run(self._run)
         same = [one.id for one in self._of_run if one.type == MODEL and self._is_same(one)]
         self._same = sorted({model.id, *same})
+        self._all_pushes = [one for one in graph.of_type(PUSHED) if is_push(one)]
 
     def lineage(self) -> Lineage:
         """Puts all of it together."""
@@ -93,7 +94,8 @@ class _Trace:
         )
 
     def _is_same(self, other: ArtifactRecord) -> bool:
-        return other.properties.get("sha256") == self._model.properties.get("sha256")
+        sha256 = self._model.properties.get("sha256")
+        return bool(sha256) and other.properties.get("sha256") == sha256
 
     def _maker(self, artifact: int) -> int:
         return self._graph.makers([artifact])[artifact]
@@ -111,8 +113,11 @@ class _Trace:
         return found
 
     def _pushers(self) -> list[int]:
+        """The executions that pushed the model, or to which this file was the same model, of another run."""
+        pushed = [one.id for one in self._all_pushes if self._is_same(one)]
         takers = self._graph.takers(self._same, ("model",))
-        return [one for one in takers if any(map(is_push, self._given(one, (PUSHED,))))]
+        found = [one for one in takers if any(map(is_push, self._given(one, (PUSHED,))))]
+        return sorted({*found, *self._graph.makers(pushed).values()})
 
     def _given(self, execution: int, types: Sequence[str]) -> list[ArtifactRecord]:
         """What an execution gave, of some types."""
@@ -137,10 +142,7 @@ class _Trace:
         )
 
     def _pushes(self, pushers: Sequence[int]) -> tuple[Push, ...]:
-        if not pushers:
-            return ()
         runs = self._graph.runs(pushers)
-        all_pushes = [one for one in self._graph.of_type(PUSHED) if is_push(one)]
         found = []
         for pusher in pushers:
             inputs = self._graph.inputs(pusher)
@@ -154,12 +156,13 @@ class _Trace:
                         target=target_of(self._graph.artifacts[inputs["model"][0]]),
                         destination=facts.get("pushed_destination", ""),
                         version=facts.get("pushed_version", ""),
+                        sha256=facts.get("sha256", ""),
                         blessings=tuple(
                             itertools.chain(inputs.get("model_blessing", ()), inputs.get("infra_blessing", ()))
                         ),
                         replaced_version=facts.get("replaced_version", ""),
                         replaced_sha256=facts.get("replaced_sha256", ""),
-                        replaced_by=_replaced_by(pushed, all_pushes),
+                        replaced_by=_replaced_by(pushed, self._all_pushes),
                     )
                 )
         return tuple(sorted(found, key=lambda push: push.id))

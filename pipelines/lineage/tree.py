@@ -24,7 +24,7 @@ def tree_of(lineage: Lineage) -> Tree:
         _add_judgement(judged, judgement)
     pushed = tree.add("[bold]pushed[/bold]" if lineage.pushes else "[bold]not pushed[/bold]")
     for push in lineage.pushes:
-        _add_push(pushed, push)
+        _add_push(pushed, push, lineage.sha256)
     whole = "[green]whole[/green]" if not lineage.problems else "[red]broken[/red]"
     chain = tree.add(f"[bold]chain of hashes[/bold]: {whole}")
     _add_lines(chain, map(_link_line, lineage.chain))
@@ -54,14 +54,17 @@ def judgement_line(judgement: Judgement) -> str:
     return f"{judgement.component}, {judgement.at}: {verdict}"
 
 
-def push_lines(push: Push) -> list[str]:
-    """Returns what there is to say of a push."""
+def push_lines(push: Push, sha256: str) -> list[str]:
+    """Returns what there is to say of a push of the model with a sha256."""
     target = f" for {push.target}" if push.target else ""
     replaced = push.replaced_version and f"replaced {push.replaced_version}"
     if replaced and push.replaced_sha256:
         replaced += f", sha256 {push.replaced_sha256}"
     by = f"replaced by {push.replaced_by}" if push.replaced_by else "not replaced since by another push"
-    return [f"PushedModel #{push.id}{target}, {push.at}, to {push.destination}", replaced or "replaced nothing", by]
+    lines = [f"PushedModel #{push.id}{target}, {push.at}, run {push.run}, to {push.destination}"]
+    if push.sha256 not in ("", sha256):
+        lines.append(f"the same model, of another run, was there already; its file has sha256 {push.sha256}")
+    return [*lines, replaced or "replaced nothing", by]
 
 
 def override_line(override: Mapping[str, str]) -> str:
@@ -82,8 +85,8 @@ def _add_judgement(branch: Tree, judgement: Judgement) -> None:
     _add_lines(node, map(override_line, judgement.overrides), style="yellow")
 
 
-def _add_push(branch: Tree, push: Push) -> None:
-    first, *others = push_lines(push)
+def _add_push(branch: Tree, push: Push, sha256: str) -> None:
+    first, *others = push_lines(push, sha256)
     _add_lines(branch.add(escape(first)), others)
 
 

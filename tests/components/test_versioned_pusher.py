@@ -16,8 +16,11 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import model_artifact
 from components.push_destination import PushDestination
+from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
 from components.versioned_pusher import Executor
 from pipelines.__main__ import main
+
+from contract_cases import image_model
 
 Filesystem = pusher_pb2.PushDestination.Filesystem
 
@@ -77,6 +80,15 @@ def test_pusher_records_hashes_and_what_a_version_replaced(tmp_path: Path) -> No
     assert [one("replaced_sha256") for one in text] == ["", first, first]
     assert [one("replaced_version") for one in text] == ["", *[text[0]("pushed_version")] * 2]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text[0]("pushed_at"))
+
+
+def test_pusher_records_the_hash_of_the_file_that_is_there_when_an_earlier_run_pushed_the_same_model(
+    tmp_path: Path,
+) -> None:
+    contents = [with_metadata(image_model(), ModelIdentity(run_id=run)) for run in ("run-1", "run-2")]
+    pushed = [_push(tmp_path, content) for content in contents]
+    assert _properties(pushed[0]) == _properties(pushed[1])
+    assert {one.get_string_custom_property("sha256") for one in pushed} == {hashlib.sha256(contents[0]).hexdigest()}
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ def test_lineage_says_what_a_push_replaced_and_what_replaced_it(store: Store) ->
     assert [push.replaced_by for push in pushes] == [*versions[1:], ""]
 
 
+def test_lineage_of_a_file_names_the_later_push_when_the_same_model_of_another_run_was_there(store: Store) -> None:
+    first = store.run("run-1")
+    model = store.artifact(first, _compiler("cpu"), "Model")
+    sha256 = model.custom_properties["sha256"].string_value
+    second = store.run("run-2", edit=_changed("Pusher-cpu", "PushedModel", sha256=sha256))
+    assert [push.run for push in store.lineage(model.id).pushes] == ["run-1", "run-2"]
+    other = store.artifact(second, _compiler("cpu"), "Model")
+    assert [push.sha256 for push in store.lineage(other.id).pushes] == [sha256]
+    assert store.lineage(other.id).problems == ()
+    assert f"was there already; its file has sha256 {sha256}" in store.cli(other.id).output
+
+
 def test_lineage_tells_targets_apart_and_names_the_models_of_the_others(store: Store) -> None:
     run = store.run("run-1")
     found = {target: store.lineage(store.artifact(run, _compiler(target), "Model").id) for target in _TARGETS}
