@@ -1,5 +1,6 @@
 """Times lineage in stores of replayed runs, from the file on: `make bench-lineage`."""
 
+import hashlib
 import json
 import os
 import resource
@@ -9,13 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from infra.bench.recorded_run import RECORDING, Replay, Replayed, model_bytes, open_store
+from infra.bench.recorded_run import RECORDING, Replay, model_bytes, open_store
 from infra.bench.results import markdown_table, write_result
 
 _DATA = ("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
@@ -27,88 +27,99 @@ _COMPILER = "EdgeTPUCompiler-edge-tpu"
     "--runs", default=250, show_default=True, help="How many runs the small store has; the large has 10 times."
 )
 @click.option("--repeats", default=5, show_default=True, help="How often each command; medians are reported.")
-def main(runs: int, repeats: int) -> None:
+@click.option(
+    "--stores",
+    default="build/bench/lineage",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where stores are kept for the next time: the large one takes minutes.",
+)
+def main(runs: int, repeats: int, stores: Path) -> None:
     """Times whole processes, imports included, in a store and in one of ten times as many runs."""
+    stores.mkdir(parents=True, exist_ok=True)
     found = []
     for count in (runs, 10 * runs):
+        store = stores / f"{count}.sqlite"
+        if not store.exists():
+            started = time.monotonic()
+            _make(store, count)
+            click.echo(f"{store}: {count:,} runs, made in {time.monotonic() - started:.0f} s")
         with tempfile.TemporaryDirectory(prefix="tfx-qat-bench-") as directory:
-            found.append(_measure(Path(directory), count, repeats))
+            found.append(_measure(store, Path(directory), count, repeats))
     head = ("command", *(f"{one['runs']:,} runs, {one['artifacts']:,} artifacts" for one in found))
-    rows = [(name, *(f"{one['seconds'][name]:.2f} s" for one in found)) for name in found[0]["seconds"]]
+    rows = [
+        (name, *(f"{one['wall_s'][name]:.2f} s, {one['cpu_s'][name]:.2f} s of CPU" for one in found))
+        for name in found[0]["wall_s"]
+    ]
     click.echo(markdown_table(head, rows))
     click.echo(write_result("lineage", {"repeats": repeats, "stores": found}))
 
 
-def _measure(directory: Path, count: int, repeats: int) -> dict[str, Any]:
-    started = time.monotonic()
-    store = directory / "metadata.sqlite"
-    files = list(_make(store, directory, count))
-    click.echo(f"{count:,} runs, {store.stat().st_size / 1e6:.0f} MB, made in {time.monotonic() - started:.0f} s")
-    oldest, middle, newest = files
-    sha256 = subprocess.run(["sha256sum", str(middle)], check=True, capture_output=True, text=True).stdout[:12]
+def _measure(store: Path, directory: Path, count: int, repeats: int) -> dict[str, Any]:
+    oldest, middle, newest = (_pushed_file(directory, number) for number in (0, count // 2, count - 1))
     tampered = directory / "tampered.tflite"
     tampered.write_bytes(b"x" + middle.read_bytes()[1:])
     commands = {
         "a pushed file of the oldest run": [str(oldest)],
         "of the middle one": [str(middle)],
-        "of the newest": [str(newest)],
-        "sha256": [sha256],
-        "tampered file": [str(tampered)],
+        "of the newest one": [str(newest)],
+        "a sha256": [hashlib.sha256(middle.read_bytes()).hexdigest()],
+        "a tampered file": [str(tampered)],
         "diff": ["diff", str(oldest), str(newest)],
         "list": ["list"],
     }
-    artifacts = len(open_store(store).get_artifacts())
-    seconds = {}
+    wall_s, cpu_s = {}, {}
     for name, arguments in commands.items():
-        expected = 2 if name == "tampered file" else 0
-        seconds[name] = statistics.median(_seconds(store, arguments, expected) for _ in range(repeats))
-    return {
-        "runs": count,
-        "artifacts": artifacts,
-        "store_bytes": store.stat().st_size,
-        "seconds": seconds,
-        "peak_kib_of_children": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
-    }
+        expected = 2 if name == "a tampered file" else 0
+        times = [_times(store, arguments, expected) for _ in range(repeats)]
+        wall_s[name], cpu_s[name] = (round(statistics.median(column), 2) for column in zip(*times, strict=True))
+    artifacts = len(open_store(store).get_artifacts())
+    size = store.stat().st_size
+    return {"runs": count, "artifacts": artifacts, "store_bytes": size, "wall_s": wall_s, "cpu_s": cpu_s}
 
 
-def _make(store: Path, directory: Path, count: int) -> Iterator[Path]:
-    """Writes the runs, of which one in two has its data from the cache; gives three pushed files, copied elsewhere."""
+def _make(store: Path, count: int) -> None:
+    """Writes the runs, of which one in two has its data from the cache."""
     recorded = json.loads(RECORDING.read_text())
     # A store on a disk waits for the disk at every transaction; how it was made does not matter here.
-    place = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else directory
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="tfx-qat-bench-", dir=place) as scratch:
         made = Path(scratch) / "metadata.sqlite"
         replay, before = Replay(open_store(made), recorded, "/replayed"), None
-        kept: list[Replayed] = []
         for number in range(count):
             cached = _DATA if before is not None and number % 2 else ()
-            before = replay.run(f"run-{number:06}", before=before, cached=cached)
-            if number in (0, count // 2, count - 1):
-                kept.append(before)
-        shutil.copy(made, store)
-    for number, run in enumerate(kept):
-        path = directory / f"from_a_device_{number}.bin"
-        path.write_bytes(_file(recorded, run))
-        yield path
+            before = replay.run(_run_id(number), before=before, cached=cached)
+        partial = store.with_suffix(".partial")
+        shutil.copy(made, partial)
+        partial.rename(store)
 
 
-def _file(recorded: dict[str, Any], run: Replayed) -> bytes:
+def _run_id(number: int) -> str:
+    return f"run-{number:06}"
+
+
+def _pushed_file(directory: Path, number: int) -> Path:
+    """Writes what a run pushed for the Edge TPU, as if it was copied from a device."""
     (facts,) = [
         one["customProperties"]
-        for one in recorded["artifacts"]
+        for one in json.loads(RECORDING.read_text())["artifacts"]
         if one["type"] == "Model" and f"/{_COMPILER}/" in one["uri"]
     ]
-    return model_bytes(run.run_id, facts["sha256"]["stringValue"], facts["content_sha256"]["stringValue"])
+    path = directory / f"from_a_device_{number}.bin"
+    hashes = (facts[name]["stringValue"] for name in ("sha256", "content_sha256"))
+    path.write_bytes(model_bytes(_run_id(number), *hashes))
+    return path
 
 
-def _seconds(store: Path, arguments: list[str], expected: int) -> float:
+def _times(store: Path, arguments: list[str], expected: int) -> tuple[float, float]:
+    """Wall and processor seconds of a command; the latter say more where other things run."""
     command = [sys.executable, "-m", "pipelines", "lineage", *arguments, "--metadata", str(store)]
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    taken = time.monotonic() - started
+    wall_s, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if result.returncode != expected:
         raise RuntimeError(f"{' '.join(command)} exited with {result.returncode}: {result.stderr[-500:]}")
-    return taken
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ _ORIGIN = (
 _CONVERSION = ("profile", "io_dtype", "calibration", "representative_examples", "representative_seed")
 _TARGET = ("target", "compiled", "compiler", "ops_on_target", "ops_on_cpu")
 _VERSION = "_version"
+_TRAINED = ("float", "ptq", "selective", "qat", "mixed")  # the kinds of models that a training measured
 # Properties of TFX's own that say nothing about the artifact's content.
 _PLUMBING = frozenset({"name", "state", "pipeline_name", "producer_component", "is_external", "__is_null__"})
 
@@ -200,16 +201,15 @@ class _Trace:
         found = {}
         for link in chain:
             for name, value in self._graph.artifacts[link.id].properties.items():
-                if name.startswith("eval_") and link.kind in ("float", *_RUNGS):
+                if name.startswith("eval_") and link.kind in _TRAINED:
                     found[f"{link.kind}.{name}"] = float(value)
         evaluations = [one for judge in judges for one in self._given(judge, ("ModelEvaluation",))]
-        for name, value in sorted(evaluations[-1].properties.items()) if evaluations else ():
+        for name, value in evaluations[-1].properties.items() if evaluations else ():
             if isinstance(value, float):
                 found[f"evaluation.{name}"] = value
-        return found
+        return dict(sorted(found.items()))
 
     def _siblings(self) -> tuple[Sibling, ...]:
-        shown = {*self._ancestors}
         return tuple(
             Sibling(
                 id=one.id,
@@ -219,7 +219,7 @@ class _Trace:
                 uri=one.uri,
             )
             for one in self._of_run
-            if one.type == MODEL and one.id not in shown
+            if one.type == MODEL and one.id not in self._ancestors
         )
 
     def _earlier(self, artifact: int) -> list[int]:
@@ -237,17 +237,13 @@ class _Trace:
             id=record.id,
             type=record.type,
             uri=record.uri,
-            properties={name: value for name, value in record.properties.items() if name not in _PLUMBING},
+            properties={name: value for name, value in sorted(record.properties.items()) if name not in _PLUMBING},
             component=execution.component if execution else "",
             made_at=utc(execution.started_s) if execution else "",
             seconds=execution.seconds if execution else 0.0,
             run=self._runs[maker][1] if maker else "",
             inputs={key: tuple(ids) for key, ids in self._graph.inputs(maker).items()} if maker else {},
         )
-
-
-# What the kinds of a trained model are, by how it became one of integers.
-_RUNGS = ("ptq", "selective", "qat", "mixed")
 
 
 def utc(seconds: float) -> str:

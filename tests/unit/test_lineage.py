@@ -23,7 +23,6 @@ from pipelines.metadata import MetadataStore
 
 _RECORDED = json.loads(RECORDING.read_text())
 _DATA = ("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
-_TRAINER = "QuantizeTrainer"
 _TARGETS = ("edge_tpu", "cpu")
 
 
@@ -154,6 +153,19 @@ def test_lineage_of_a_later_run_leads_to_the_run_that_made_what_came_from_the_ca
     assert {node.run for node in found.nodes if node.type == "Model"} == {"run-2"}
     assert len(found.pushes) == 1
     assert found.problems == ()
+
+
+def test_lineage_names_an_earlier_model_whose_weights_were_taken_and_does_not_follow_it(store: Store) -> None:
+    first, second = (store.run(name) for name in ("run-1", "run-2"))
+    earlier = store.artifact(first, _compiler("cpu"), "Model")
+    event = mlmd.Event(type=mlmd.Event.INPUT, artifact_id=earlier.id, execution_id=second.executions["QuantizeTrainer"])
+    event.path.steps.add(key="warm_start_model")
+    store.client.put_events([event])
+    model = store.artifact(second, _compiler("cpu"), "Model")
+    found = store.lineage(model.id)
+    assert found.earlier_models == (earlier.id,)
+    assert [node.id for node in found.nodes if node.run == "run-1"] == [earlier.id]
+    assert "an earlier model, whose weights the training began with" in store.cli(model.id).output
 
 
 def test_lineage_says_who_overrode_a_gate_and_why(store: Store) -> None:
