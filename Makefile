@@ -86,7 +86,7 @@ bench-qat: setup ## Times training steps in floats, with our fake quantization a
 bench-conversion: setup ## Times conversions, ours and TensorFlow's, with their memory, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.conversion
 
-bench-lineage: setup ## Times lineage in stores of 250 and 2,500 runs, into build/bench/lineage.json
+bench-lineage: setup ## Times lineage in stores of 280 and 2,800 runs, into build/bench/lineage.json
 	@$(PYTHON) -W ignore -m infra.bench.lineage
 
 bench-edge-tpu: setup ## Compares the Edge TPU predictor with compiled models in public, into build/bench

@@ -24,7 +24,7 @@ _COMPILER = "EdgeTPUCompiler-edge-tpu"
 
 @click.command()
 @click.option(
-    "--runs", default=250, show_default=True, help="How many runs the small store has; the large has 10 times."
+    "--runs", default=280, show_default=True, help="How many runs the small store has; the large has 10 times."
 )
 @click.option("--repeats", default=5, show_default=True, help="How often each command; medians are reported.")
 @click.option(
