@@ -6,6 +6,7 @@
 """
 
 import json
+from collections.abc import Mapping
 
 from tfx import types
 from tfx.components.evaluator import constants
@@ -16,13 +17,19 @@ from components.evaluation.verdict import Verdict
 VERDICT_FILE = "verdict.json"
 
 
-def publish_verdict(blessing: types.Artifact, verdict: Verdict, files: tuple[str, str]) -> None:
-    """Writes a blessing and its properties "blessed", "reasons", a JSON list, and "reason_codes".
+def publish_verdict(
+    blessing: types.Artifact, verdict: Verdict, files: tuple[str, str], models: Mapping[str, types.Artifact]
+) -> None:
+    """Writes a blessing and its properties.
+
+    These are "blessed", "reasons", a JSON list, "reason_codes", and of each model that was judged the sha256 under its
+    name with "_sha256" behind it.
 
     Args:
       blessing: The artifact.
       verdict: What it says.
       files: Names of the file that says that the model is blessed, and of that which says that it is not.
+      models: What was judged, by name; what no component of ours made has no sha256 and gets none.
     """
     with model_artifact.staged_output(blessing) as directory:
         (directory / files[0 if verdict.blessed else 1]).touch()
@@ -31,3 +38,6 @@ def publish_verdict(blessing: types.Artifact, verdict: Verdict, files: tuple[str
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
     blessing.set_string_custom_property("reasons", json.dumps(verdict.texts))
     blessing.set_string_custom_property("reason_codes", ", ".join(verdict.codes))
+    for name, model in models.items():
+        if sha256 := model.get_string_custom_property("sha256"):
+            blessing.set_string_custom_property(f"{name}_sha256", sha256)

@@ -23,6 +23,7 @@ from components.quantization.conversion.audit import Audit
 from components.quantization.conversion.deployed_audit import audit_deployed
 from components.quantization.conversion.report import Conversion
 from components.quantization.schemes import QuantizationScheme
+from components.training_origin import ORIGIN_FACTS
 
 REPORT_FILE = "conversion.json"
 AUDIT_FILE = "audit.json"
@@ -42,6 +43,7 @@ class ConvertedModel:
       attribution: Where accuracy went; None if that was not measured.
       coverage: How the sample that ranges were calibrated with stands for its split, as JSON; "" if training gave all.
       pipeline: Name of the pipeline; "" for none.
+      settings: What it was converted with, and the examples that the model was made of.
     """
 
     made: Conversion
@@ -52,6 +54,7 @@ class ConvertedModel:
     attribution: Attribution | None
     coverage: str
     pipeline: str
+    settings: Mapping[str, model_artifact.Fact]
 
     def publish(self, source: types.Artifact, output: types.Artifact, run_id: str) -> None:
         """Writes the artifact.
@@ -61,7 +64,7 @@ class ConvertedModel:
           output: The artifact.
           run_id: Of the pipeline's run; "" for none.
         """
-        parent = source.get_string_custom_property("sha256")
+        parent, known = source.get_string_custom_property("sha256"), model_artifact.read_facts(source)
         identity = ModelIdentity(
             run_id=run_id,
             parent_sha256=parent,
@@ -81,11 +84,9 @@ class ConvertedModel:
                 "pipeline": self.pipeline,
                 "task": source.get_string_custom_property("task"),
                 "float_model_uri": source.get_string_custom_property("float_model_uri"),
-                **{
-                    f"parent_{name}": value
-                    for name, value in model_artifact.read_facts(source).items()
-                    if name.startswith("eval_")
-                },
+                **{name: known[name] for name in ORIGIN_FACTS if name in known},
+                **{f"parent_{name}": value for name, value in known.items() if name.startswith("eval_")},
+                **self.settings,
                 **toolchain.version_facts(),
             }
             model_artifact.record_facts(output, directory, facts)

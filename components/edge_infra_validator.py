@@ -36,12 +36,12 @@ class Executor(base_executor.BaseExecutor):
         smoke = Smoke.from_json(exec_properties["smoke"])
         with contextlib.ExitStack() as stack:
             serving = stack.enter_context(model_artifact.local_serving(model))
-            pushed = None
+            pushed, judged = None, {"model": model}
             if input_dict.get("compiled_model"):
-                compiled = artifact_utils.get_single_instance(input_dict["compiled_model"])
-                pushed = stack.enter_context(model_artifact.local_serving(compiled))
+                judged["compiled_model"] = artifact_utils.get_single_instance(input_dict["compiled_model"])
+                pushed = stack.enter_context(model_artifact.local_serving(judged["compiled_model"]))
             verdict = smoke_test(serving, smoke, pushed)
-        publish_verdict(blessing, verdict, _BLESSING_FILES)
+        publish_verdict(blessing, verdict, _BLESSING_FILES, judged)
         blessing.set_int_custom_property(MODEL_ID_KEY, model.id)
         for reason in verdict.reasons:
             if reason.refuses:

@@ -60,6 +60,11 @@ def stage_split(artifacts: list[types.Artifact], split: str, seed: int, director
     return path
 
 
+def staged_fingerprint(path: Path) -> str:
+    """Returns what says which examples a file of `stage_split` holds, whatever their order and the seed."""
+    return records.fingerprint(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+
+
 def sample_split(artifacts: list[types.Artifact], split: str, count: int, seed: int) -> list[bytes]:
     """Returns a uniform sample of a split's serialized tf.Examples.
 

@@ -10,7 +10,6 @@
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -168,11 +167,3 @@ def read_facts(artifact: types.Artifact) -> dict[str, Fact]:
     with fileio.open(path, "r") as file:
         facts: dict[str, Fact] = json.loads(file.read())
     return facts
-
-
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file's bytes; of a directory, of its files' relative paths and digests, sorted."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    return hashlib.sha256("\n".join(f"{name} {sha256(path / name)}" for name in files).encode()).hexdigest()

@@ -36,6 +36,7 @@ from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.target_gates import planned_target
 from components.target_gates.planned_target import PlannedTarget
 from components.targets import Options, options_json
+from components.training_origin import training_origin
 
 USER_FUNCTIONS = ("build_model", "input_fn")
 # A feature of the schema that is not in this environment is not there when the model serves.
@@ -63,15 +64,12 @@ class Executor(base_executor.BaseExecutor):
         serving_features = _serving_features(input_dict, transform, json.loads(exec_properties["training_only"]))
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tfx-qat-")))
-            datasets = [
-                functools.partial(
-                    user.input_fn,
-                    [str(example_files.stage_split(input_dict["examples"], split, parameters.seed, scratch))],
-                    transform.transformed_feature_spec(),
-                    parameters.batch_size,
-                )
+            splits = [
+                example_files.stage_split(input_dict["examples"], split, parameters.seed, scratch)
                 for split in (exec_properties["train_split"], exec_properties["eval_split"])
             ]
+            spec, batch = transform.transformed_feature_spec(), parameters.batch_size
+            datasets = [functools.partial(user.input_fn, [str(split)], spec, batch) for split in splits]
             outputs = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in output_dict.items()}
             checkpoints = _checkpoint_dir(outputs["model"], exec_properties)
             logs = scratch / "logs"
@@ -92,8 +90,8 @@ class Executor(base_executor.BaseExecutor):
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
             shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
             trained_models.write_reports(trained, staged["model_run"])
-            task = exec_properties["module"]
-            trained_models.export_models(trained, parameters, task, transform, serving_features, staged, outputs)
+            origin = training_origin(input_dict, exec_properties, *splits)
+            trained_models.export_models(trained, parameters, origin, transform, serving_features, staged, outputs)
         if checkpoints is not None:
             remove_checkpoints(checkpoints)
             with contextlib.suppress(OSError):

@@ -73,7 +73,7 @@ class Executor(evaluator_executor.Executor):
         if found.refusals:
             with model_artifact.staged_output(evaluation) as directory, self._make_beam_pipeline() as pipeline:
                 write_refused(pipeline, config, str(directory))
-            _bless(blessing, Verdict(reasons=found.refusals), gates, models)
+            _bless(blessing, Verdict(reasons=found.refusals), gates, models, input_dict.get("compiled_model"))
             return
         other_origin, incompatible = _differences(models)
         left_out = {LAST_BLESSED} if other_origin or incompatible or found.unusable else set()
@@ -107,7 +107,7 @@ class Executor(evaluator_executor.Executor):
                 evaluation.set_string_custom_property(name, value)
         for name, value in _properties(measured).items():
             evaluation.set_float_custom_property(name, value)
-        _bless(blessing, verdict, gates, models)
+        _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"))
 
 
 def _origin(model: types.Artifact) -> Origin:
@@ -169,9 +169,18 @@ def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Art
             )
 
 
-def _bless(blessing: types.Artifact, verdict: Verdict, gates: Gates, models: Mapping[str, types.Artifact]) -> None:
+def _bless(
+    blessing: types.Artifact,
+    verdict: Verdict,
+    gates: Gates,
+    models: Mapping[str, types.Artifact],
+    compiled: list[types.Artifact] | None,
+) -> None:
     """Writes the blessing as the stock Evaluator does, with reasons."""
-    publish_verdict(blessing, verdict, _BLESSING_FILES)
+    judged = {"model": models[INTEGER]}
+    if compiled:
+        judged["compiled_model"] = artifact_utils.get_single_instance(compiled)
+    publish_verdict(blessing, verdict, _BLESSING_FILES, judged)
     blessing.set_string_custom_property("overrides", gates.overrides_json())
     blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
     for reason in verdict.reasons:

@@ -65,6 +65,7 @@ class Executor(base_executor.BaseExecutor):
             attribution=found,
             coverage=covered,
             pipeline=exec_properties["pipeline"],
+            settings=_settings(input_dict, exec_properties),
         )
         run_id = (self._context and self._context.pipeline_run_id) or ""
         model.publish(source, artifact_utils.get_single_instance(output_dict["tflite_model"]), run_id)
@@ -95,6 +96,21 @@ def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> Quantiza
             " TFLiteIntConverter"
         )
     return QuantizationScheme.from_json(exec_properties["scheme"] or trained)
+
+
+def _settings(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+) -> dict[str, model_artifact.Fact]:
+    """What lineage shows of a conversion besides its scheme: the settings, and the span that the examples are."""
+    settings: dict[str, model_artifact.Fact] = {
+        "calibration": exec_properties["calibration"],
+        "representative_examples": exec_properties["representative_examples"],
+        "representative_seed": exec_properties["seed"],
+    }
+    for examples in input_dict.get("raw_examples") or []:
+        settings["examples_span"] = examples.span
+        settings["examples_fingerprint"] = examples.get_string_custom_property("input_fingerprint")
+    return settings
 
 
 class TFLiteIntConverterSpec(component_spec.ComponentSpec):

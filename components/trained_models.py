@@ -1,5 +1,6 @@
 """The outputs of a training: both models with their facts, and what people read beside the logs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow_transform as tft
@@ -7,6 +8,7 @@ from tfx import types
 
 from components import model_artifact
 from components.quantization import toolchain
+from components.quantization.file_hash import sha256
 from components.quantization.qat import export
 from components.quantization.qat.ladder import receipts_json
 from components.quantization.qat.parameters import TrainingParameters
@@ -17,7 +19,7 @@ from components.quantization.qat.training import TrainedModels
 def export_models(
     trained: TrainedModels,
     parameters: TrainingParameters,
-    task: str,
+    origin: Mapping[str, model_artifact.Fact],
     transform: tft.TFTransformOutput,
     serving_features: frozenset[str],
     staged: dict[str, Path],
@@ -28,7 +30,7 @@ def export_models(
     Args:
       trained: The models.
       parameters: What they were trained with.
-      task: Dotted path of the module that describes the task.
+      origin: What they were made of, by whose code.
       transform: The graph that made the examples; it becomes part of the models.
       serving_features: Names of the raw features that are there at serving time.
       staged: Directories of the outputs by key.
@@ -37,7 +39,8 @@ def export_models(
     settings: dict[str, model_artifact.Fact] = {
         "scheme": trained.scheme.to_json(),
         "training": parameters.to_json(),
-        "task": task,
+        "seed": parameters.seed,
+        **origin,
         **toolchain.version_facts(),
     }
     transform_layer = transform.transform_features_layer()
@@ -64,7 +67,7 @@ def export_models(
         )
         facts: dict[str, model_artifact.Fact] = {
             "kind": kind,
-            "sha256": model_artifact.sha256(saved),
+            "sha256": sha256(saved),
             "parent_sha256": parent,
             "size_bytes": sum(file.stat().st_size for file in (saved / "variables").glob("*.data*")),
             **{f"eval_{name}": value for name, value in metrics.items()},

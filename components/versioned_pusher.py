@@ -1,5 +1,6 @@
 """The executor of the stock Pusher that pushes versions: named by content, verified, switched to at once."""
 
+import contextlib
 from typing import Any
 
 from tfx import types
@@ -9,16 +10,20 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
+from components.delivery.history import version_replaced
 from components.delivery.manifest import build_manifest
 from components.push_destination import PushDestination, utc_now
+from components.quantization.file_hash import sha256 as sha256_of
 
 
 class Executor(stock.Executor):
     """Pushes a blessed model as a version; a refused one is not pushed, as by the stock executor.
 
     Input, output and blessings are those of the stock Pusher: `pushed`, `pushed_destination`, which is the version's
-    directory, and `pushed_version` are custom properties of the PushedModel, whose files are a copy of the model. Give
-    it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in the same version.
+    directory, and `pushed_version` are custom properties of the PushedModel, whose files are a copy of the model; so
+    are `pushed_at`, the `sha256` of the version's file and that of its parent, the model, and which version it
+    replaced. Give it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in
+    the same version.
     """
 
     def Do(
@@ -46,7 +51,30 @@ class Executor(stock.Executor):
             )
             io_utils.copy_dir(uri, pushed.uri)  # the archive, as the stock executor keeps it
             version = destination.push(directory, manifest)
+            sha256 = _sha256_of_version(destination, version) or sha256_of(directory)
         self._MarkPushed(pushed, pushed_destination=destination.path(version), pushed_version=version)
+        parent = artifact_utils.get_single_instance(models).get_string_custom_property("sha256") if models else ""
+        replaced = version_replaced(destination.history(), version)
+        for name, value in (
+            ("pushed_at", manifest.pushed_at),
+            ("sha256", sha256),
+            ("parent_sha256", parent),
+            ("replaced_version", replaced),
+            ("replaced_sha256", _sha256_of_version(destination, replaced)),
+        ):
+            pushed.set_string_custom_property(name, value)
+
+
+def _sha256_of_version(destination: PushDestination, version: str) -> str:
+    """The hash of a version's TFLite file; empty if it has none or is damaged.
+
+    It need not be that of the model that was to be pushed: one that differs in its run alone may have been there.
+    """
+    with contextlib.suppress(ValueError):  # of a damaged manifest
+        manifest = destination.manifest(version) if version else None
+        if manifest and (digest := manifest.files.get(model_artifact.TFLITE_FILE)):
+            return digest.sha256
+    return ""
 
 
 def _base_directory(exec_properties: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import getpass
 import json
 import os
 import sys
@@ -16,12 +17,11 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import model_commands, push_commands  # noqa: E402
+from pipelines import lineage_commands, model_commands, push_commands  # noqa: E402
+from pipelines.metadata_connection import METADATA_HELP  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
-
-_METADATA_HELP = "a SQLite file, or postgresql://, mysql:// or grpc:// and where the server is"
 
 
 class _Commands(click.Group):
@@ -67,6 +67,7 @@ def _blessing_options(command: Any) -> Any:
     """What may be changed of how a model is blessed, where a pipeline is run or will be."""
     for option in (
         click.option("--until", default="", help="The last day, by UTC, on which the overrides count: YYYY-MM-DD."),
+        click.option("--by", default="", help="Who says so; kept likewise. Default: the user who runs this."),
         click.option("--because", default="", help="Why the model may pass; it is kept with the blessing."),
         click.option(
             "--override-gate",
@@ -88,7 +89,7 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     if target := changes.pop("target", None):
         config = config.for_target(target)
     override = [changes.pop(name, empty) for name, empty in (("overridden", ()), ("because", ""), ("until", ""))]
-    config = config.with_overrides(*override)
+    config = config.with_overrides(*override, by=changes.pop("by", "") or _user())
     for flag in ("bless_ungated", "require_compiled"):
         if changes.pop(flag, False):
             config = config.with_each_gates(functools.partial(dataclasses.replace, **{flag: True}))
@@ -103,10 +104,17 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     return dataclasses.replace(config, **changed)
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container of a user without a name
+        return ""
+
+
 @main.command()
 @_config_options
 @_blessing_options
-@click.option("--metadata", help=f"ML Metadata instead of the config's: {_METADATA_HELP}.")
+@click.option("--metadata", help=f"ML Metadata instead of the config's: {METADATA_HELP}.")
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
 def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
@@ -218,28 +226,7 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--metadata", help=f"ML Metadata: {_METADATA_HELP}; default: those of all configs.")
-def lineage(file: Path, metadata: str | None) -> None:
-    """Shows what produced the model FILE, back to the examples, and what became of it."""
-    from pipelines.configs import config_names, load_config
-    from pipelines.lineage import file_sha256
-    from pipelines.lineage import lineage as trace
-    from pipelines.metadata import MetadataStore
-
-    sha256 = file_sha256(file)
-    urls = [metadata] if metadata else [load_config(name).metadata_url for name in config_names()]
-    urls = [url for url in dict.fromkeys(urls) if metadata or "://" in url or Path(url).exists()]
-    if not urls:
-        raise ValueError("no pipeline has run here; run one, or pass --metadata with where ML Metadata is")
-    readers = [MetadataStore(url) for url in urls]
-    reader = next((reader for reader in readers if reader.models_with_sha256(sha256)), readers[0])
-    # Wider than anything: a hash or reason that is cut off is of no use; a terminal wraps by itself.
-    Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
-
-
-for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
+for command in (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS):
     main.add_command(command)
 
 

@@ -253,13 +253,14 @@ class PipelineConfig:
             raise ValueError(f"config {self.name!r}: target {name!r} is none of its targets; there are {there}")
         return dataclasses.replace(self, targets=kept)
 
-    def with_overrides(self, names: tuple[str, ...], because: str, until: str) -> "PipelineConfig":
+    def with_overrides(self, names: tuple[str, ...], because: str, until: str, by: str = "") -> "PipelineConfig":
         """Returns a copy in which some gates need not be kept for a while.
 
         Args:
           names: The gates, as they are written.
           because: Why.
           until: The last day, as 2026-12-31, by UTC.
+          by: Who says so.
 
         Raises:
           ValueError: If there is no such gate, the day has passed, or one of the three is missing.
@@ -268,7 +269,7 @@ class PipelineConfig:
             return self
         if not (names and because and until):
             raise ValueError("an override needs all of --override-gate, --because and --until")
-        overrides = tuple(Override(gate=name, because=because, until=parse_day(until)) for name in names)
+        overrides = tuple(Override(gate=name, because=because, until=parse_day(until), by=by) for name in names)
         known = {str(gate) for plan in self.plans for gate in plan.gates.bounds}
 
         def override(gates: Gates) -> Gates:

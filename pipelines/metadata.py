@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ml_metadata import errors
+from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipelines.metadata_opening import open_store
 
-_OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
+OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
 # Type of the context that says whose a pipeline is; its name is the pipeline's.
 _OWNER_TYPE = "tfx_qat.pipeline_owner"
 _CACHED = mlmd.Execution.CACHED
@@ -87,6 +88,11 @@ class MetadataStore:
         """
         self._store = open_store(url, create)
 
+    @property
+    def client(self) -> metadata_store.MetadataStore:
+        """ML Metadata's own client, for what is read with many ids at once."""
+        return self._store
+
     def last_run(self, pipeline: str) -> list[ExecutionRecord]:
         """Returns the executions of a pipeline's last run, in the order in which they began; empty without one."""
         context = self._store.get_context_by_type_and_name("pipeline", pipeline)
@@ -98,30 +104,9 @@ class MetadataStore:
         run = next(context for context in contexts if context.type == "pipeline_run")
         return self._execution_records(self._store.get_executions_by_context(run.id))
 
-    def models_with_sha256(self, sha256: str) -> list[ArtifactRecord]:
-        """Returns the models whose file has this sha256, oldest first."""
-        found = sorted(self._store.get_artifacts_by_type("Model"), key=lambda model: model.id)
-        models = [self._artifact_record(model) for model in found]
-        return [model for model in models if model.properties.get("sha256") == sha256]
-
-    def producer(self, artifact: ArtifactRecord) -> ExecutionRecord | None:
-        """Returns the execution that made an artifact, not those that took it from the cache."""
-        events = self._store.get_events_by_artifact_ids([artifact.id])
-        ids = [event.execution_id for event in events if event.type in _OUTPUT_EVENTS]
-        made = [e for e in self._store.get_executions_by_id(ids) if e.last_known_state == _COMPLETE] if ids else []
-        records = self._execution_records(made)
-        return records[0] if records else None
-
     def inputs(self, execution: ExecutionRecord) -> dict[str, list[ArtifactRecord]]:
         """Returns the input artifacts of an execution, by key."""
         return self._artifacts_of(execution.id, outputs=False)
-
-    def consumers(self, artifact: ArtifactRecord) -> list[ExecutionRecord]:
-        """Returns the executions that took an artifact as input, without those that used the cache."""
-        events = self._store.get_events_by_artifact_ids([artifact.id])
-        ids = [event.execution_id for event in events if event.type not in _OUTPUT_EVENTS]
-        found = self._store.get_executions_by_id(sorted(set(ids))) if ids else []
-        return self._execution_records(e for e in found if e.last_known_state == _COMPLETE)
 
     def claim(self, pipeline: str, owner: Owner) -> Owner:
         """Gives a pipeline an owner in this store, for good; of several who try at once, one succeeds.
@@ -178,7 +163,7 @@ class MetadataStore:
 
     def _artifacts_of(self, execution_id: int, *, outputs: bool) -> dict[str, list[ArtifactRecord]]:
         events = self._store.get_events_by_execution_ids([execution_id])
-        wanted = [event for event in events if (event.type in _OUTPUT_EVENTS) == outputs]
+        wanted = [event for event in events if (event.type in OUTPUT_EVENTS) == outputs]
         if not wanted:
             return {}
         ids = sorted({event.artifact_id for event in wanted})
@@ -186,17 +171,18 @@ class MetadataStore:
         by_key: dict[str, list[ArtifactRecord]] = collections.defaultdict(list)
         for event in wanted:
             key = next((step.key for step in event.path.steps if step.key), "")
-            by_key[key].append(self._artifact_record(artifacts[event.artifact_id]))
+            by_key[key].append(artifact_record(artifacts[event.artifact_id]))
         return dict(by_key)
 
-    def _artifact_record(self, artifact: Any) -> ArtifactRecord:
-        values = [*artifact.properties.items(), *artifact.custom_properties.items()]
-        return ArtifactRecord(
-            id=artifact.id,
-            type=artifact.type,
-            uri=artifact.uri,
-            properties={name: _value(value) for name, value in values},
-        )
+
+def artifact_record(artifact: Any) -> ArtifactRecord:
+    """Returns what is kept here of an artifact of ML Metadata."""
+    return ArtifactRecord(id=artifact.id, type=artifact.type, uri=artifact.uri, properties=properties_of(artifact))
+
+
+def properties_of(node: Any) -> dict[str, Value]:
+    """Returns properties and custom properties of an artifact or execution of ML Metadata."""
+    return {name: _value(value) for name, value in [*node.properties.items(), *node.custom_properties.items()]}
 
 
 def _value(value: Any) -> Value:

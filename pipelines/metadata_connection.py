@@ -18,6 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+METADATA_HELP = "a SQLite file, or postgresql://, mysql:// or grpc:// and where the server is"
+"""The forms of a URL, for help texts."""
+
 # ML Metadata writes them between quotes into a connection string.
 _UNQUOTABLE = re.compile(r"['\"\\\x00-\x1f]")
 

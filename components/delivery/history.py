@@ -7,6 +7,7 @@ ordered by the rest of their names, which all readers do alike; a rollback wins 
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -50,6 +51,15 @@ def following(history: Sequence[Entry], action: str, version: str, model: str) -
     """Returns the entry that comes after a history."""
     number = history[-1].number + 1 if history else 1
     return Entry(number=number, action=action, version=version, model=model)
+
+
+def version_replaced(history: Sequence[Entry], version: str) -> str:
+    """Returns the version that was latest before a version became it the last time; empty if there was none."""
+    before = ""
+    for previous, entry in itertools.pairwise(history):
+        if entry.version == version:
+            before = previous.version
+    return before
 
 
 def version_before(history: Sequence[Entry], latest: str, there: Collection[str]) -> str:

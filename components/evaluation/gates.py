@@ -35,11 +35,13 @@ class Override:
       gate: The gate, as it is written.
       because: Why; it is kept with the blessing.
       until: The last day, by UTC, on which it counts.
+      by: Who says so; kept like the reason, empty if unknown.
     """
 
     gate: str
     because: str
     until: datetime.date
+    by: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError without a reason, or if the gate is none."""

@@ -10,6 +10,7 @@ _LOWER_WORDS = ("error", "loss", "crossentropy", "hinge", "poisson", "divergence
 # What words do not tell: https://www.tensorflow.org/tfx/model_analysis/api_docs/python/tfma/metrics
 _HIGHER = frozenset(
     [
+        "Agreement",
         "CoefficientOfDiscrimination",
         "CosineSimilarity",
         "DiagnosticOddsRatio",

@@ -21,12 +21,30 @@ def sampled(records: Iterable[bytes], count: int, seed: int) -> list[bytes]:
     return [record for _, record in heapq.nsmallest(count, _keyed(records, seed))]
 
 
+def fingerprint(records: Iterable[bytes]) -> str:
+    """Returns 64 hexadecimal digits that say what the records are, whatever their order.
+
+    They are the sum, modulo 2**256, of the sha256 of each, with its features in order. So a record that is there twice
+    counts twice.
+
+    >>> fingerprint([]) == "0" * 64
+    True
+    """
+    total = sum(int.from_bytes(hashlib.sha256(_canonical(record)).digest(), "big") for record in records)
+    return f"{total % 2**256:064x}"
+
+
 def _keyed(records: Iterable[bytes], seed: int) -> Iterable[tuple[bytes, bytes]]:
     key = seed.to_bytes(8, "little")
     for record in records:
-        # The features of a tf.Example are a map, serialized in any order.
-        canonical = tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+        canonical = _canonical(record)
         yield hashlib.blake2b(canonical, key=key, digest_size=16).digest(), canonical
+
+
+def _canonical(record: bytes) -> bytes:
+    """A tf.Example with its features in order: they are a map, serialized in any."""
+    serialized: bytes = tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+    return serialized
 
 
 def read_up_to(records: Iterator[bytes], limit_bytes: int) -> list[bytes]:

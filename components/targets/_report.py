@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping as Table
 from typing import Literal
 
-from components.targets import _schema
+from components.quantization.dataclass_schema import schema_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,4 +187,4 @@ def report_schema() -> dict[str, object]:
     >>> sorted(report_schema()["required"])[:3]
     ['attempts', 'compiled', 'first_breaking_op']
     """
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema.of_dataclass(CompileReport)}
+    return schema_of(CompileReport)

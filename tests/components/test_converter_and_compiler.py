@@ -21,6 +21,7 @@ from components.targets._compiled_file import compiled_parts
 from components.targets.edge_tpu import CompilerOptions
 from components.targets.ethos_u import VelaOptions
 from components.tflite_int_converter import TFLiteIntConverter
+from components.training_origin import ORIGIN_FACTS
 
 from conftest_components import Artifacts, new_models
 from edge_tpu_compilers import Double
@@ -73,7 +74,13 @@ def test_converter_publishes_an_integer_only_model(
     assert artifact.get_int_custom_property("size_bytes") == len(content)
     accuracy = trained[source][0].get_float_custom_property("eval_accuracy")
     assert artifact.get_float_custom_property("parent_eval_accuracy") == accuracy
-    assert json.loads((Path(artifact.uri) / "facts.json").read_text())["io_dtype"] == io_dtype
+    facts = json.loads((Path(artifact.uri) / "facts.json").read_text())
+    assert facts["io_dtype"] == io_dtype
+    trained_with = json.loads((Path(trained[source][0].uri) / "facts.json").read_text())
+    origin = {name: trained_with[name] for name in ORIGIN_FACTS if name in trained_with}
+    assert {"seed", "training_examples_sha256", "schema_sha256"} <= set(origin)
+    assert {name: facts[name] for name in origin} == origin
+    assert (facts["calibration"], facts["representative_examples"], facts["representative_seed"]) == ("min_max", 50, 1)
     assert artifact.get_int_custom_property("integer_only") == 1
 
 

@@ -65,7 +65,9 @@ def _pushed(directory: Path, model: types.Artifact, infra_blessing: types.Artifa
 
 def test_stock_pusher_pushes_what_runs(tmp_path: Path) -> None:
     model = _model(tmp_path / "model", image_model())
+    model.set_string_custom_property("sha256", "of the model")
     blessing = _validate(tmp_path, model, settings=SmokeSettings(file_bytes=10**6))
+    assert blessing.get_string_custom_property("model_sha256") == "of the model"
     assert sorted(path.name for path in Path(blessing.uri).iterdir()) == ["INFRA_BLESSED", "verdict.json"]
     assert blessing.get_string_custom_property("reason_codes") == "holds"
     assert _pushed(tmp_path, model, blessing)

@@ -30,6 +30,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
 from components import example_files, model_artifact, target_compiler
+from components.quantization.file_hash import sha256
 from components.targets import CompileError
 from components.targets.edge_tpu import CompilerOptions
 
@@ -236,9 +237,9 @@ def check_saved_model_artifact() -> None:
     artifact = _model("saved")
     with model_artifact.staged_output(artifact) as directory:
         tf.saved_model.save(module, str(directory / model_artifact.SERVING_DIR), signatures=module.serve)
-        published = model_artifact.sha256(directory / model_artifact.SERVING_DIR)
+        published = sha256(directory / model_artifact.SERVING_DIR)
     with model_artifact.local_saved_model(artifact) as directory:
-        assert model_artifact.sha256(directory) == published
+        assert sha256(directory) == published
         assert tf.saved_model.load(str(directory)).serve(tf.constant([1.0, 2.0])).numpy().tolist() == [2.0, 3.0]
     assert not directory.exists()
 

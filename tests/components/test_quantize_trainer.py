@@ -9,9 +9,14 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.evaluation.gates import Gates
+from components.example_files import read_split
+from components.quantization import toolchain
+from components.quantization.file_hash import sha256
 from components.quantization.qat.parameters import TrainingParameters
+from components.quantization.records import fingerprint
 from components.quantize_trainer import QuantizeTrainer
 from components.target_gates.planned_target import PlannedTarget
+from components.training_origin import ORIGIN_FACTS
 
 from conftest_components import Artifacts, train
 
@@ -68,6 +73,23 @@ def test_executor_writes_both_models_with_their_facts(trained: Artifacts) -> Non
     plan = (Path(trained["model_run"][0].uri) / "plan.txt").read_text()
     assert "trained as integers: 100.0% of the parameters" in plan
     assert trained["model"][0].get_float_custom_property("mac_coverage") == 1.0
+
+
+def test_executor_records_what_the_models_were_made_of(trained: Artifacts, standard: Artifacts) -> None:
+    origins = [
+        {name: trained[key][0].get_string_custom_property(name) for name in ORIGIN_FACTS if name.endswith("sha256")}
+        for key in ("float_model", "model")
+    ]
+    assert origins[0] == origins[1]
+    expected = {
+        "task_sha256": toolchain.module_sha256("pipelines.tasks.digits"),
+        "schema_sha256": sha256(Path(standard["schema"][0].uri)),
+        "transform_sha256": sha256(Path(standard["transform_graph"][0].uri)),
+        "training_examples_sha256": fingerprint(read_split(standard["transformed_examples"], "train")),
+        "evaluation_examples_sha256": fingerprint(read_split(standard["transformed_examples"], "eval")),
+    }
+    assert {name: value for name, value in origins[0].items() if value} == expected
+    assert trained["model"][0].get_int_custom_property("seed") == TrainingParameters().seed
 
 
 @pytest.mark.parametrize("key", ["model", "float_model"])

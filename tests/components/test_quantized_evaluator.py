@@ -190,13 +190,13 @@ def test_evaluation_without_gates_says_so_loudly_and_blesses_only_when_it_is_tol
 def test_override_blesses_and_is_kept_with_the_blessing(
     channel: Any, standard: Artifacts, trained: Artifacts, integer_model: types.Artifact, tmp_path: Path
 ) -> None:
-    override = Override(gate="accuracy >= 1.01", because="a demo on Friday", until=today())
+    override = Override(gate="accuracy >= 1.01", because="a demo on Friday", until=today(), by="ada")
     component = _component(channel, gates=dataclasses.replace(Gates.of("accuracy >= 1.01"), overrides=(override,)))
     blessing = _evaluate(component, standard, trained, integer_model, tmp_path)["blessing"][0]
     assert blessing.get_int_custom_property("blessed") == 1
     assert blessing.get_string_custom_property("reason_codes") == "overridden"
     assert json.loads(blessing.get_string_custom_property("overrides")) == [
-        {"gate": "accuracy >= 1.01", "because": "a demo on Friday", "until": today().isoformat()}
+        {"gate": "accuracy >= 1.01", "because": "a demo on Friday", "until": today().isoformat(), "by": "ada"}
     ]
 
 

@@ -1,6 +1,8 @@
 """The stock Pusher with our executor: blessings, versions, what is recorded, and the commands on what was pushed."""
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import model_artifact
 from components.push_destination import PushDestination
+from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
 from components.versioned_pusher import Executor
 from pipelines.__main__ import main
+
+from contract_cases import image_model
 
 Filesystem = pusher_pb2.PushDestination.Filesystem
 
@@ -25,7 +30,7 @@ def _model(directory: Path, content: bytes) -> types.Artifact:
     artifact.uri = str(directory)
     with model_artifact.staged_output(artifact) as staged:
         (model_artifact.serving_directory(staged) / "tflite").write_bytes(content)
-        model_artifact.record_facts(artifact, staged, {"scheme": "full_int8"})
+        model_artifact.record_facts(artifact, staged, {"scheme": "full_int8", "sha256": "parent"})
     return artifact
 
 
@@ -63,8 +68,27 @@ def test_pusher_records_what_the_stock_one_does_when_it_pushes(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "pushed" / version).iterdir()} == {"tflite", "manifest.json"}
     manifest = destination.manifest(version)
     assert manifest is not None
-    assert dict(manifest.facts) == {"scheme": "full_int8"}
+    assert dict(manifest.facts) == {"scheme": "full_int8", "sha256": "parent"}
     assert (tmp_path / "pushed" / "latest").read_bytes() == f"{version}\n".encode()
+
+
+def test_pusher_records_hashes_and_what_a_version_replaced(tmp_path: Path) -> None:
+    text = [_push(tmp_path, content).get_string_custom_property for content in (b"first", b"second", b"second")]
+    first, second = (hashlib.sha256(content).hexdigest() for content in (b"first", b"second"))
+    assert [one("sha256") for one in text] == [first, second, second]
+    assert [one("parent_sha256") for one in text] == ["parent"] * 3
+    assert [one("replaced_sha256") for one in text] == ["", first, first]
+    assert [one("replaced_version") for one in text] == ["", *[text[0]("pushed_version")] * 2]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text[0]("pushed_at"))
+
+
+def test_pusher_records_the_hash_of_the_file_that_is_there_when_an_earlier_run_pushed_the_same_model(
+    tmp_path: Path,
+) -> None:
+    contents = [with_metadata(image_model(), ModelIdentity(run_id=run)) for run in ("run-1", "run-2")]
+    pushed = [_push(tmp_path, content) for content in contents]
+    assert _properties(pushed[0]) == _properties(pushed[1])
+    assert {one.get_string_custom_property("sha256") for one in pushed} == {hashlib.sha256(contents[0]).hexdigest()}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from components.quantization.contract.file_metadata import read_metadata, without_metadata
 from pipelines.configs import load_config
+from pipelines.lineage.story import lineage_schema
 from pipelines.metadata import MetadataStore
 from pipelines.summary import RunSummary, summarize
 
@@ -183,16 +185,21 @@ def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
 @pytest.mark.long
 def test_override_blesses_what_a_strict_gate_refuses_and_lineage_says_why(tmp_path: Path) -> None:
     strict = "accuracy >= 0.999"
-    override = ("--override-gate", "accuracy>=.999", "--because", "a demo on Friday", "--until", "2999-12-31")
+    override = (
+        "--override-gate",
+        "accuracy>=.999",
+        "--because",
+        "a demo on Friday",
+        "--until",
+        "2999-12-31",
+        "--by",
+        "ada",
+    )
     run = run_digits(tmp_path, "--gate", strict, *override)
     assert run.status == 0, run.output
     assert f"Blessed, but: overridden until 2999-12-31 because a demo on Friday: fails: {strict}" in run.output
-    metadata = ["--metadata", str(tmp_path / "metadata.sqlite")]
-    shown = subprocess.run(
-        command("lineage", str(run.pushed[-1]), *metadata), capture_output=True, text=True, check=True
-    )
-    assert "reason_codes: holds, overridden" in shown.stdout
-    assert '"because": "a demo on Friday"' in shown.stdout
+    shown = _lineage(run, str(run.pushed[-1]))
+    assert f"ada overrides '{strict}' until 2999-12-31 because a demo on Friday" in shown.stdout
 
 
 @pytest.mark.long
@@ -206,24 +213,61 @@ def test_model_is_held_against_the_last_blessed_one_when_there_is_one(tmp_path: 
     assert codes == ["holds, no_baseline", "holds"]
 
 
+def _lineage(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
+    where = ["--metadata", str(run.root / "metadata.sqlite")]
+    return subprocess.run(command("lineage", *arguments, *where), capture_output=True, text=True, check=False)
+
+
 def test_lineage_leads_from_the_file_to_the_examples(local_run: Run, tmp_path: Path) -> None:
-    metadata = ["--metadata", str(local_run.root / "metadata.sqlite")]
     device = tmp_path / "from_a_device.tflite"
     shutil.copy(local_run.pushed[0], device)  # another name and place: found by its bytes
-    result = subprocess.run(command("lineage", str(device), *metadata), capture_output=True, text=True, check=True)
+    result = _lineage(local_run, str(device))
+    assert result.returncode == 0, result.stderr
     assert hashlib.sha256(device.read_bytes()).hexdigest() in result.stdout
-    order = ["PushedModel", "made by", *reversed([c for c in _COMPONENTS if c not in ("ExampleValidator", "Pusher")])]
-    order = [name for name in order if name not in ("QuantizedEvaluator", "EdgeInfraValidator")]
-    positions = [result.stdout.index(f"by {name}" if name in _COMPONENTS else name) for name in order]
+    order = ["PushedModel", "chain of hashes: whole", "made by"]
+    order += [f"by {name}" for name in ("EdgeTPUCompiler", "TFLiteIntConverter", "QuantizeTrainer", "Transform")]
+    order += [f"by {name}" for name in ("SchemaGen", "StatisticsGen", "ImportExampleGen")]
+    positions = [result.stdout.index(name) for name in order]
     assert positions == sorted(positions)
-    assert "reasons: holds: accuracy >= 0.97 (accuracy is 0.9" in result.stdout
+    assert "holds: accuracy >= 0.97 (accuracy is 0.9" in result.stdout
     assert re.search(r"float 0\.\d{4}\)$", result.stdout, re.MULTILINE)  # not cut off
-    for fact in ("scheme: ", "eval_accuracy: 0.9", "tensorflow_version: ", "ops_on_target: 7", "blessed: 1", "span: 0"):
+    for fact in (
+        "scheme: ",
+        "qat.eval_accuracy: 0.9",
+        "tensorflow: ",
+        '"ops_on_target": 7',
+        "span 0",
+        "schema_sha256: ",
+    ):
         assert fact in result.stdout
-    device.write_bytes(device.read_bytes() + b"\\0")
-    changed = subprocess.run(command("lineage", str(device), *metadata), capture_output=True, text=True, check=False)
-    assert changed.returncode == 2
-    assert "no model with sha256" in changed.stderr
+
+
+def test_lineage_of_a_real_run_has_a_whole_chain_whose_hashes_are_those_of_the_files(local_run: Run) -> None:
+    found = json.loads(_lineage(local_run, str(local_run.pushed[0]), "--json").stdout)
+    jsonschema.validate(found, lineage_schema())
+    assert found["problems"] == []
+    chain = {link["kind"]: link for link in found["chain"]}
+    assert list(chain) == ["pushed", "not compiled", "int8", "qat", "float"]
+    assert {link["file"] for link in found["chain"]} == {"as recorded"}
+    for kind in ("not compiled", "int8"):
+        file = Path(chain[kind]["uri"]) / "Format-Serving" / "tflite"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == chain[kind]["sha256"]
+    assert found["pushes"][0]["destination"] == str(local_run.pushed[0].parent)
+    facts = json.loads((Path(chain["int8"]["uri"]) / "facts.json").read_text())
+    assert {name: facts[name] for name in found["origin"]} == found["origin"]
+
+
+def test_lineage_says_of_a_tampered_file_that_it_is_unknown_and_which_one_it_was(
+    local_run: Run, tmp_path: Path
+) -> None:
+    content = bytearray(local_run.pushed[0].read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    (tmp_path / "device.tflite").write_bytes(content)
+    result = _lineage(local_run, str(tmp_path / "device.tflite"))
+    assert result.returncode == 2
+    for part in ("no model with sha256", "the same UUID", f"1 of {len(content):,} are others, the first at {middle:,}"):
+        assert part in result.stderr
 
 
 @pytest.mark.long

@@ -63,6 +63,7 @@ def test_vertex_run_records_the_same_facts_as_a_local_run(
     vertex = vertex_properties(vertex_run.first, component, key)
     assert set(local) == set(vertex)
     assert {"scheme", "tfx_qat_version", "tensorflow_version", "sha256", "parent_sha256", "kind"} <= set(local)
+    assert {"seed", "task_sha256", "training_examples_sha256", "schema_sha256", "transform_sha256"} <= set(local)
     # SQLite's ML Metadata keeps six digits.
     assert stable(vertex, component) == pytest.approx(stable(local, component), abs=1e-6)
     uri = vertex_run.first.output(component, key)["uri"].removeprefix("gs://bucket/")
@@ -75,6 +76,10 @@ def test_vertex_run_keeps_the_chain_of_hashes(vertex_run: VertexRun) -> None:
     for parent, child in itertools.pairwise(chain):
         assert child["parent_sha256"] == parent["sha256"]
     assert hashlib.sha256(_pushed(vertex_run)[1]["tflite"]).hexdigest() == chain[-1]["sha256"]
+    pushed = vertex_properties(vertex_run.first, "Pusher", "pushed_model")
+    assert pushed["sha256"] == pushed["parent_sha256"] == chain[-1]["sha256"]
+    blessing = vertex_properties(vertex_run.first, "QuantizedEvaluator", "blessing")
+    assert [blessing[f"{name}_sha256"] for name in ("model", "compiled_model")] == [one["sha256"] for one in chain[-2:]]
 
 
 def test_vertex_run_tries_a_lost_task_again_and_leaves_nothing_of_the_first_try(vertex_run: VertexRun) -> None:

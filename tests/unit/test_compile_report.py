@@ -10,6 +10,7 @@ import tf_keras
 
 from components.quantization import convert
 from components.quantization.conversion import flatbuffer
+from components.quantization.dataclass_schema import of_dataclass
 from components.targets import (
     CompileReport,
     Latency,
@@ -18,7 +19,6 @@ from components.targets import (
     OpMapping,
     Share,
     _figures,
-    _schema,
     analysis,
     load_target,
     report_schema,
@@ -138,4 +138,4 @@ def test_figures_are_those_of_the_model_that_is_given() -> None:
 def test_schema_raises_when_a_field_has_no_json_form() -> None:
     made = dataclasses.make_dataclass("Made", [("when", complex)])
     with pytest.raises(TypeError, match="no JSON schema for"):
-        _schema.of_dataclass(made)
+        of_dataclass(made)

@@ -8,6 +8,7 @@ from tensorflow.lite.python import schema_py_generated as lite
 from components.quantization.contract.file_metadata import (
     ENTRY,
     ModelIdentity,
+    find_metadata,
     read_metadata,
     with_metadata,
     without_metadata,
@@ -146,3 +147,16 @@ def _entries(tflite):
 
 def _buffer(tflite, index):
     return flatbuffer.read_object(tflite).buffers[index].data
+
+
+def test_find_metadata_gives_what_the_file_says_when_it_is_a_flatbuffer_no_more():
+    tflite = with_metadata(image_model(), _IDENTITY)
+    broken = b"no flatbuffer" + tflite[13:]
+    with pytest.raises(ValueError, match="not a TFLite flatbuffer"):
+        read_metadata(broken)
+
+    assert find_metadata(tflite) == read_metadata(tflite)
+    assert find_metadata(broken) == read_metadata(tflite)
+    assert find_metadata(image_model()) is None
+    assert find_metadata(tflite.replace(b'"version":1', b'"version":9')) is None
+    assert find_metadata(tflite[: tflite.index(b'"run_id"')]) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
-from components.delivery.history import Entry, entries, following, version_before
+from components.delivery.history import Entry, entries, following, version_before, version_replaced
 from components.delivery.manifest import FileDigest, Manifest, build_manifest
 from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
 from components.quantization.conversion import flatbuffer
@@ -183,3 +183,13 @@ def test_version_before_is_the_one_that_was_latest_when_this_one_was_pushed(
 ) -> None:
     there = {_version(letter) for letter in "abcd"}
     assert version_before(_history(text), latest and _version(latest), there) == before * 12
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "replaced"),
+    [("", "a", ""), ("a", "a", ""), ("a b", "b", "a"), ("a b", "a", ""), ("a b a", "a", "b"), ("a b c a", "b", "a")],
+)
+def test_version_replaced_is_the_one_before_the_last_time_that_this_one_became_latest(
+    text: str, version: str, replaced: str
+) -> None:
+    assert version_replaced(_history(text), _version(version)) == replaced * 12

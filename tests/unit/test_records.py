@@ -1,3 +1,4 @@
+import hashlib
 import random
 
 import pytest
@@ -42,3 +43,15 @@ def test_read_up_to_stops_beyond_the_limit_and_loses_nothing(limit: int, taken: 
     unread = iter([b"0123456789"] * 5)
     assert len(records.read_up_to(unread, limit)) == taken
     assert len(list(unread)) == 5 - taken
+
+
+def test_fingerprint_is_the_sum_of_hashes_whatever_the_order_of_records_and_features() -> None:
+    examples = [_example(number) for number in range(20)]
+    hashes = [
+        hashlib.sha256(tf.train.Example.FromString(one).SerializeToString(deterministic=True)) for one in examples
+    ]
+    expected = f"{sum(int(one.hexdigest(), 16) for one in hashes) % 2**256:064x}"
+    assert records.fingerprint(examples) == expected
+    assert records.fingerprint(reversed([_example(n, reverse=True) for n in range(20)])) == expected
+    assert records.fingerprint([*examples, examples[0]]) != expected
+    assert records.fingerprint(examples[1:]) != expected

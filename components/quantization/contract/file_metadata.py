@@ -19,6 +19,7 @@ from components.quantization.conversion.tflite_schema import schema
 
 ENTRY = "tfx_qat"
 _VERSION = 1
+_ENTRY_START = b'{"content_sha256":"'  # the first of its fields, as `with_metadata` sorts them
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite")
 
 
@@ -127,15 +128,33 @@ def read_metadata(tflite: bytes) -> FileMetadata | None:
     if not found:
         return None
     try:
-        fields = json.loads(bytes(bytearray(model.buffers[found[0]].data)))
-        version = fields.pop("version")
-        if version != _VERSION:
-            raise ValueError(f"version {version!r}, expected {_VERSION}")
-        uuid_, sha256 = fields.pop("model_uuid"), fields.pop("content_sha256")
-        fields["labels"] = {name: tuple(labels) for name, labels in fields["labels"].items()}
-        return FileMetadata(model_uuid=uuid_, content_sha256=sha256, identity=ModelIdentity(**fields))
+        return _from_fields(json.loads(bytes(bytearray(model.buffers[found[0]].data))))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"TFLite metadata {ENTRY!r} cannot be read: {error}") from error
+
+
+def find_metadata(content: bytes) -> FileMetadata | None:
+    """Returns what the bytes of a file say of it, though they may be no TFLite flatbuffer any more; None for nothing.
+
+    It is a hint of a damaged file. Of a whole one `read_metadata` tells more surely.
+    """
+    at = content.find(_ENTRY_START)
+    if at < 0:
+        return None
+    try:
+        fields, _ = json.JSONDecoder().raw_decode(content[at:].decode("latin-1"))
+        return _from_fields(fields)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _from_fields(fields: dict[str, Any]) -> FileMetadata:
+    version = fields.pop("version")
+    if version != _VERSION:
+        raise ValueError(f"version {version!r}, expected {_VERSION}")
+    uuid_, sha256 = fields.pop("model_uuid"), fields.pop("content_sha256")
+    fields["labels"] = {name: tuple(labels) for name, labels in fields["labels"].items()}
+    return FileMetadata(model_uuid=uuid_, content_sha256=sha256, identity=ModelIdentity(**fields))
 
 
 def _read(tflite: bytes) -> Any:

@@ -9,6 +9,11 @@ from typing import Any
 _SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
+def schema_of(cls: type) -> dict[str, object]:
+    """Returns the schema of a whole document, which is what `of_dataclass` describes."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **of_dataclass(cls)}
+
+
 def of_dataclass(cls: type) -> dict[str, object]:
     """Returns the schema of `dataclasses.asdict` of a dataclass, as JSON.
 
@@ -34,6 +39,8 @@ def of_dataclass(cls: type) -> dict[str, object]:
 
 
 def _of_type(hint: Any) -> dict[str, object]:
+    if hint is Any:
+        return {}
     if hint in _SIMPLE:
         return {"type": _SIMPLE[hint]}
     if dataclasses.is_dataclass(hint):

@@ -1,0 +1,54 @@
+"""What a training was given, as facts of its models: data, schema, transform, code, earlier models."""
+
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.types import artifact_utils
+
+from components import example_files, model_artifact
+from components.quantization.file_hash import sha256
+
+EARLIER_MODELS = ("base_model", "warm_start_model")
+"""The inputs that are models which training begins with."""
+ORIGIN_FACTS = (
+    "seed",
+    "task_sha256",
+    "training_examples_sha256",
+    "evaluation_examples_sha256",
+    "schema_sha256",
+    "transform_sha256",
+    *(f"{key}_sha256" for key in EARLIER_MODELS),
+)
+"""Those that a model which is made of a trained one carries on."""
+
+
+def training_origin(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], train: Path, evaluation: Path
+) -> dict[str, model_artifact.Fact]:
+    """Returns the facts.
+
+    Args:
+      input_dict: The trainer's inputs.
+      exec_properties: Its properties.
+      train: The staged split to train on.
+      evaluation: The staged split to evaluate on.
+    """
+    facts: dict[str, model_artifact.Fact] = {
+        "task": exec_properties["module"],
+        "task_sha256": exec_properties["module_sha256"],
+        "training_examples_sha256": example_files.staged_fingerprint(train),
+        "evaluation_examples_sha256": example_files.staged_fingerprint(evaluation),
+        "schema_sha256": _sha256(input_dict["schema"]),
+        "transform_sha256": _sha256(input_dict["transform_graph"]),
+    }
+    for key in EARLIER_MODELS:
+        if input_dict.get(key):
+            earlier = artifact_utils.get_single_instance(input_dict[key])
+            facts[f"{key}_sha256"] = earlier.get_string_custom_property("sha256")
+    return facts
+
+
+def _sha256(artifacts: list[types.Artifact]) -> str:
+    with model_artifact.local_directory(artifact_utils.get_single_uri(artifacts)) as directory:
+        return sha256(directory)

@@ -1,0 +1,143 @@
+"""Which model is meant: by its file, by a hash or by a number."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.quantization.contract import TFLITE_FILE
+from components.quantization.contract.file_metadata import FileMetadata, find_metadata
+from components.quantization.file_hash import sha256 as sha256_of
+from pipelines.lineage.graph import Graph
+from pipelines.metadata import ArtifactRecord
+
+MODEL, PUSHED = "Model", "PushedModel"
+SHORT = 12
+_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+_DIRECTORY = "Format-Serving"
+
+
+def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecord]:
+    """Returns the model that is meant, and the store that knows it.
+
+    Of several artifacts of the same bytes it is the one that was pushed last, else the newest.
+
+    Args:
+      graphs: The stores to look in, in this order.
+      what: A file, a sha256 or at least the first six digits of one, or the id of an artifact.
+
+    Raises:
+      ValueError: If none of them knows it; of a file then says which known model it is most like.
+    """
+    path = Path(what)
+    if path.exists():
+        return _by_file(graphs, path)
+    if what.isdecimal():
+        for graph in graphs:
+            graph.read_artifacts([int(what)])
+            if (found := graph.artifacts.get(int(what))) is not None:
+                return graph, _as_model(graph, found)
+    if not _PREFIX.fullmatch(what.lower()):
+        raise ValueError(
+            f"no file {what}; give the path of a .tflite file, at least six digits of its sha256, or the id of an"
+            " artifact in ML Metadata"
+        )
+    return _by_prefix(graphs, what.lower())
+
+
+def serving_file(uri: str) -> Path:
+    """Returns where the TFLite file or SavedModel of a local Model artifact is."""
+    directory = Path(uri) / _DIRECTORY
+    return directory / TFLITE_FILE if (directory / TFLITE_FILE).is_file() else directory
+
+
+def _by_file(graphs: Sequence[Graph], path: Path) -> tuple[Graph, ArtifactRecord]:
+    sha256 = sha256_of(path)
+    said = find_metadata(path.read_bytes()) if path.is_file() else None
+    run_id = said.identity.run_id if said else ""
+    # What a file says of itself may be wrong. It is where to look first, so as not to read all models.
+    for read in (lambda graph: graph.of_run(run_id), lambda graph: graph.of_type(MODEL)):
+        for graph in graphs:
+            if found := [model for model in _models(read(graph)) if model.properties.get("sha256") == sha256]:
+                return graph, _foremost(graph, found)
+    unknown = f"{path}: no model with sha256 {sha256[:SHORT]} is in this ML Metadata"
+    near = _nearest(graphs, said) if said else None
+    if said is None or near is None:
+        raise ValueError(f"{unknown}; was it changed, or made by another pipeline? Pass --metadata for another store")
+    known = str(near.properties["sha256"])[:SHORT]
+    raise ValueError(
+        f"{unknown}; the nearest known model is #{near.id}, sha256 {known}, which has the same UUID {said.model_uuid},"
+        f" but the bytes differ: {_difference(path, serving_file(near.uri))}; use that one"
+    )
+
+
+def _nearest(graphs: Sequence[Graph], said: FileMetadata) -> ArtifactRecord | None:
+    """The newest model that is the same by the UUID in the file, one of the run that the file names before others."""
+    all_models = [model for graph in graphs for model in _models(graph.artifacts.values())]
+    same = [model for model in all_models if model.properties.get("content_sha256") == said.content_sha256]
+    of_run = {model.id for graph in graphs for model in graph.of_run(said.identity.run_id)}
+    return max(same, key=lambda model: (model.id in of_run, model.id), default=None)
+
+
+def _difference(path: Path, known: Path) -> str:
+    """How the bytes of a file differ from those of a known one."""
+    if not known.is_file():
+        return "the known file is not here to say where"
+    ours, theirs = (np.frombuffer(file.read_bytes(), np.uint8) for file in (path, known))
+    both = min(ours.size, theirs.size)
+    differing = np.flatnonzero(ours[:both] != theirs[:both])
+    first = int(differing[0]) if differing.size else both
+    sizes = f"there are {ours.size:,} instead of {theirs.size:,}, and " if ours.size != theirs.size else ""
+    return f"{sizes}{differing.size:,} of {both:,} are others, the first at {first:,}"
+
+
+def _by_prefix(graphs: Sequence[Graph], prefix: str) -> tuple[Graph, ArtifactRecord]:
+    found = [
+        (graph, model)
+        for graph in graphs
+        for model in _models(graph.of_type(MODEL))
+        if str(model.properties.get("sha256", "")).startswith(prefix)
+    ]
+    if not found:
+        raise ValueError(f"no model with sha256 {prefix} is in this ML Metadata; pass --metadata for another store")
+    hashes = sorted({str(model.properties["sha256"]) for _, model in found})
+    if len(hashes) > 1:
+        raise ValueError(
+            f"{prefix} begins the sha256 of {len(hashes)} models; give more of it: {', '.join(hashes[:4])}"
+        )
+    graph = found[0][0]
+    return graph, _foremost(graph, [model for other, model in found if other is graph])
+
+
+def _as_model(graph: Graph, artifact: ArtifactRecord) -> ArtifactRecord:
+    """The model that an artifact is, or that was pushed as it."""
+    if artifact.type == PUSHED:
+        maker = graph.makers([artifact.id])[artifact.id]
+        return graph.artifacts[graph.inputs(maker)["model"][0]]
+    if artifact.type != MODEL:
+        raise ValueError(f"artifact {artifact.id} is of type {artifact.type}; give that of a Model or PushedModel")
+    return artifact
+
+
+def _foremost(graph: Graph, models: Sequence[ArtifactRecord]) -> ArtifactRecord:
+    ids = [model.id for model in models]
+    pushers = graph.takers(ids, ("model",))
+    graph.edges_of_executions(pushers)
+    pushed = [
+        graph.inputs(pusher)["model"][0]
+        for pusher in pushers
+        for artifacts in graph.outputs(pusher).values()
+        for one in artifacts
+        if is_push(graph.artifacts[one])
+    ]
+    return graph.artifacts[pushed[-1] if pushed else max(ids)]
+
+
+def is_push(artifact: ArtifactRecord) -> bool:
+    """Whether an artifact stands for a model that was pushed; of one that was refused there is one, too."""
+    return artifact.type == PUSHED and artifact.properties.get("pushed") == 1
+
+
+def _models(artifacts: Iterable[ArtifactRecord]) -> list[ArtifactRecord]:
+    return [one for one in artifacts if one.type == MODEL]

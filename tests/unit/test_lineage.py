@@ -1,0 +1,379 @@
+"""Lineage in stores of the shape of real runs: one of two targets, replayed with other ids, hashes and places."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from infra.bench.recorded_run import RECORDING, Replay, Replayed, model_bytes, open_store
+from pipelines.__main__ import main
+from pipelines.lineage.find import find_model
+from pipelines.lineage.graph import Graph
+from pipelines.lineage.story import Lineage, lineage_schema
+from pipelines.lineage.trace import trace
+from pipelines.metadata import MetadataStore
+
+_RECORDED = json.loads(RECORDING.read_text())
+_DATA = ("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
+_TARGETS = ("edge_tpu", "cpu")
+
+
+class Store:
+    """A store of replayed runs, with the files of the models that are named."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path, self.root = directory / "metadata.sqlite", directory / "root"
+        self.client = open_store(self.path)
+        self.run = Replay(self.client, _RECORDED, str(self.root)).run
+
+    def artifact(self, run: Replayed, node: str, kind: str) -> mlmd.Artifact:
+        """What a node gave in a run."""
+        ids = [event.artifact_id for event in self.client.get_events_by_execution_ids([run.executions[node]])]
+        (found,) = [one for one in self.client.get_artifacts_by_id(ids) if one.type == kind and f"/{node}/" in one.uri]
+        return found
+
+    def file(self, run: Replayed, target: str, place: Path | None = None) -> Path:
+        """Writes the file that was compiled for a target, where the store says it is, or elsewhere."""
+        model = self.artifact(run, _compiler(target), "Model")
+        facts = model.custom_properties
+        (recorded,) = {
+            one["customProperties"]["sha256"]["stringValue"]
+            for one in _RECORDED["artifacts"]
+            if one["type"] == "Model" and f"/{_compiler(target)}/" in one["uri"]
+        }
+        content = model_bytes(run.run_id, recorded, facts["content_sha256"].string_value)
+        assert hashlib.sha256(content).hexdigest() == facts["sha256"].string_value
+        path = place or Path(model.uri) / "Format-Serving" / "tflite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def lineage(self, what: object) -> Lineage:
+        return trace(*find_model([Graph(MetadataStore(str(self.path)))], str(what)))
+
+    def cli(self, *arguments: object) -> Result:
+        return CliRunner().invoke(main, ["lineage", *map(str, arguments), "--metadata", str(self.path)])
+
+
+def _compiler(target: str) -> str:
+    return "EdgeTPUCompiler-edge-tpu" if target == "edge_tpu" else f"TargetCompiler-{target}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def _changed(node: str, kind: str, **facts: Any) -> Callable[[str, mlmd.Artifact], None]:
+    def edit(of: str, artifact: mlmd.Artifact) -> None:
+        if of == node and artifact.type == kind:
+            for name, value in facts.items():
+                field = "string_value" if isinstance(value, str) else "int_value"
+                setattr(artifact.custom_properties[name], field, value)
+
+    return edit
+
+
+def test_lineage_tells_all_of_a_pushed_file_when_it_was_copied_and_renamed(store: Store, tmp_path: Path) -> None:
+    for name in ("run-1", "run-2"):
+        run = store.run(name)
+    store.file(run, "edge_tpu")
+    found = store.lineage(store.file(run, "edge_tpu", tmp_path / "from_a_device.bin"))
+
+    assert (found.pipeline, found.run, found.target, found.reused) == ("devices", "run-2", "edge_tpu", 0)
+    assert [link.kind for link in found.chain] == ["pushed", "not compiled", "int8", "qat", "float"]
+    assert [link.file for link in found.chain] == ["gone", "as recorded", "gone", "gone", "gone"]
+    assert found.problems == ()
+    assert {link.run for link in found.chain} == {"run-2"}
+    (push,) = found.pushes
+    assert push.destination == f"{store.root}/pushed/edge_tpu/{found.sha256[:12]}"
+    assert {one.component: one.blessed for one in found.judgements} == {
+        "EdgeInfraValidator": True,
+        "QuantizedEvaluator": True,
+    }
+    assert set(push.blessings) == {one.id for one in found.judgements}
+    assert {"Examples", "ExampleStatistics", "Schema", "TransformGraph", "Model"} == {one.type for one in found.nodes}
+    assert [(one.component, one.span) for one in found.data] == [("Transform", None), ("ImportExampleGen", 0)]
+    assert found.settings["scheme"]["name"] == "full_int8"
+    assert found.settings["training"]["seed"] == found.origin["seed"]
+    assert len(found.origin["training_examples_sha256"]) == 64
+    assert 0 < found.metrics["evaluation.integer_accuracy"] <= 1
+
+
+def test_lineage_says_what_a_push_replaced_and_what_replaced_it(store: Store) -> None:
+    runs = [store.run("run-1")]
+    for name in ("run-2", "run-3"):
+        runs.append(store.run(name, before=runs[-1]))
+    pushes = [store.lineage(store.artifact(run, _compiler("cpu"), "Model").id).pushes[0] for run in runs]
+    versions = [push.version for push in pushes]
+    assert len(set(versions)) == 3
+    assert [push.replaced_version for push in pushes] == ["", *versions[:2]]
+    assert [push.replaced_sha256[:12] for push in pushes] == ["", *versions[:2]]
+    assert [push.replaced_by for push in pushes] == [*versions[1:], ""]
+
+
+def test_lineage_of_a_file_names_the_later_push_when_the_same_model_of_another_run_was_there(store: Store) -> None:
+    first = store.run("run-1")
+    model = store.artifact(first, _compiler("cpu"), "Model")
+    sha256 = model.custom_properties["sha256"].string_value
+    second = store.run("run-2", edit=_changed("Pusher-cpu", "PushedModel", sha256=sha256))
+    assert [push.run for push in store.lineage(model.id).pushes] == ["run-1", "run-2"]
+    other = store.artifact(second, _compiler("cpu"), "Model")
+    assert [push.sha256 for push in store.lineage(other.id).pushes] == [sha256]
+    assert store.lineage(other.id).problems == ()
+    assert f"was there already; its file has sha256 {sha256}" in store.cli(other.id).output
+
+
+def test_lineage_tells_targets_apart_and_names_the_models_of_the_others(store: Store) -> None:
+    run = store.run("run-1")
+    found = {target: store.lineage(store.artifact(run, _compiler(target), "Model").id) for target in _TARGETS}
+    for target, one in found.items():
+        assert [push.target for push in one.pushes] == [target]
+        assert {sibling.target for sibling in one.siblings} == {*_TARGETS} - {target}
+    assert found["cpu"].chain[-2:] == found["edge_tpu"].chain[-2:]  # of one training
+    assert not {one.id for one in found["cpu"].judgements} & {one.id for one in found["edge_tpu"].judgements}
+
+
+def test_lineage_of_a_later_run_leads_to_the_run_that_made_what_came_from_the_cache(store: Store) -> None:
+    first = store.run("run-1")
+    second = store.run("run-2", before=first, cached=_DATA)
+    store.run("run-3", before=second, cached=tuple(second.executions))
+    found = store.lineage(store.file(second, "cpu", store.root / "copy"))
+    assert (found.run, found.reused) == ("run-2", 1)
+    runs = {node.type: node.run for node in found.nodes if node.type != "Model"}
+    assert runs == dict.fromkeys(("Examples", "ExampleStatistics", "Schema", "TransformGraph"), "run-1")
+    assert {node.run for node in found.nodes if node.type == "Model"} == {"run-2"}
+    assert len(found.pushes) == 1
+    assert found.problems == ()
+
+
+def test_lineage_names_an_earlier_model_whose_weights_were_taken_and_does_not_follow_it(store: Store) -> None:
+    first, second = (store.run(name) for name in ("run-1", "run-2"))
+    earlier = store.artifact(first, _compiler("cpu"), "Model")
+    event = mlmd.Event(type=mlmd.Event.INPUT, artifact_id=earlier.id, execution_id=second.executions["QuantizeTrainer"])
+    event.path.steps.add(key="warm_start_model")
+    store.client.put_events([event])
+    model = store.artifact(second, _compiler("cpu"), "Model")
+    found = store.lineage(model.id)
+    assert found.earlier_models == (earlier.id,)
+    assert [node.id for node in found.nodes if node.run == "run-1"] == [earlier.id]
+    assert "an earlier model, whose weights the training began with" in store.cli(model.id).output
+
+
+def test_lineage_says_who_overrode_a_gate_and_why(store: Store) -> None:
+    override = {"gate": "accuracy >= 0.999", "because": "a demo on Friday", "until": "2999-12-31", "by": "ada"}
+    node = "QuantizedEvaluator-cpu"
+    codes = {"overrides": json.dumps([override]), "reason_codes": "holds, overridden"}
+    run = store.run("run-1", edit=_changed(node, "ModelBlessing", **codes))
+    model = store.artifact(run, _compiler("cpu"), "Model")
+    (judgement,) = [one for one in store.lineage(model.id).judgements if one.component == "QuantizedEvaluator"]
+    assert (judgement.blessed, judgement.codes, judgement.overrides) == (True, ("holds", "overridden"), (override,))
+    said = "ada overrides 'accuracy >= 0.999' until 2999-12-31 because a demo on Friday"
+    assert said in store.cli(model.id).output
+    listed = json.loads(store.cli("list", "--json").output)["pushes"]
+    assert [one["overrides"] for one in listed if one["target"] == "cpu"] == [1]
+
+
+def test_lineage_shows_the_refusal_when_gates_let_a_model_not_pass(store: Store) -> None:
+    def edit(node: str, artifact: mlmd.Artifact) -> None:
+        reasons = json.dumps(["value: accuracy >= 0.999 (accuracy is 0.9)"])
+        _changed("QuantizedEvaluator-cpu", "ModelBlessing", blessed=0, reasons=reasons)(node, artifact)
+        if node == "Pusher-cpu":
+            artifact.custom_properties.clear()
+            artifact.custom_properties["pushed"].int_value = 0
+
+    run = store.run("run-1", edit=edit)
+    found = store.lineage(store.artifact(run, _compiler("cpu"), "Model").id)
+    assert found.pushes == ()
+    assert [link.kind for link in found.chain] == ["not compiled", "int8", "qat", "float"]
+    assert {one.component: one.blessed for one in found.judgements} == {
+        "EdgeInfraValidator": True,
+        "QuantizedEvaluator": False,
+    }
+    listed = json.loads(store.cli("list", "--json").output)["pushes"]
+    assert [one["target"] for one in listed] == ["edge_tpu"]
+
+
+@pytest.mark.parametrize(
+    ("node", "changes", "message"),
+    [
+        (
+            "TFLiteIntConverter-cpu",
+            {"parent_sha256": "0" * 64},
+            "int8 #{} says that it was made of 000000000000, but qat",
+        ),
+        (_compiler("cpu"), {"parent_sha256": ""}, "not compiled #{} does not say what it was made of"),
+        (
+            "Pusher-cpu",
+            {"parent_sha256": "1" * 64},
+            "pushed #{} says that it was made of 111111111111, but not compiled",
+        ),
+    ],
+)
+def test_lineage_says_where_the_chain_is_broken(store: Store, node: str, changes: Any, message: str) -> None:
+    kind = "PushedModel" if node.startswith("Pusher") else "Model"
+    run = store.run("run-1", edit=_changed(node, kind, **changes))
+    (problem,) = store.lineage(store.artifact(run, _compiler("cpu"), "Model").id).problems
+    assert problem.startswith(message.format(store.artifact(run, node, kind).id))
+    assert "broken" in store.cli(store.artifact(run, _compiler("cpu"), "Model").id).output
+    other = store.lineage(store.artifact(run, _compiler("edge_tpu"), "Model").id)
+    assert other.problems == ()
+
+
+def test_lineage_says_that_a_file_in_the_store_was_changed(store: Store) -> None:
+    run = store.run("run-1")
+    path = store.file(run, "cpu")
+    path.write_bytes(path.read_bytes() + b"x")
+    model = store.artifact(run, _compiler("cpu"), "Model")
+    assert store.lineage(model.id).problems == (
+        f"not compiled #{model.id}: its file is not the recorded one any more: {model.uri}",
+    )
+
+
+def test_tampered_file_is_unknown_with_the_nearest_known_and_where_the_bytes_differ(
+    store: Store, tmp_path: Path
+) -> None:
+    store.run("run-0")
+    run = store.run("run-1")
+    store.run("run-2")  # of the same content, so of the same UUID
+    device = tmp_path / "device.tflite"
+    shutil.copy(store.file(run, "cpu"), device)
+    content = bytearray(device.read_bytes())
+    content[7], content[9] = 1, 1
+    device.write_bytes(content)
+    result = store.cli(device)
+    assert result.exit_code == 2
+    model = store.artifact(run, _compiler("cpu"), "Model")
+    uuid = json.loads(content[64:])["model_uuid"]
+    assert f"no model with sha256 {hashlib.sha256(content).hexdigest()[:12]} is in this ML Metadata" in result.output
+    assert f"the nearest known model is #{model.id}" in result.output
+    assert f"the same UUID {uuid}" in result.output
+    assert f"2 of {len(content):,} are others, the first at 7" in result.output
+
+
+def test_unknown_file_is_said_to_be_unknown_when_it_says_nothing_of_itself(store: Store, tmp_path: Path) -> None:
+    store.run("run-1")
+    (tmp_path / "other.tflite").write_bytes(b"another model")
+    result = store.cli(tmp_path / "other.tflite")
+    assert result.exit_code == 2
+    assert "was it changed, or made by another pipeline?" in result.output
+
+
+def test_model_is_found_by_hash_prefix_and_id(store: Store) -> None:
+    run = store.run("run-1")
+    model = store.artifact(run, _compiler("cpu"), "Model")
+    pushed = store.artifact(run, "Pusher-cpu", "PushedModel")
+    sha256 = model.custom_properties["sha256"].string_value
+    for what in (sha256, sha256.upper(), sha256[:8], model.id, pushed.id):
+        assert store.lineage(what).id == model.id
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "missing.tflite",
+            "no file missing.tflite; give the path of a .tflite file, at least six digits of its sha256",
+        ),
+        ("abcde", "no file abcde"),
+        ("000000000000", "no model with sha256 000000000000 is in this ML Metadata"),
+        ("1", "artifact 1 is of type Examples; give that of a Model or PushedModel"),
+    ],
+)
+def test_lineage_exits_with_2_and_one_sentence_when_nobody_is_meant(store: Store, what: str, message: str) -> None:
+    store.run("run-1")
+    result = store.cli(what)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_json_keeps_its_schema_and_the_schema_its_version(store: Store) -> None:
+    run = store.run("run-1")
+    result = store.cli(store.artifact(run, _compiler("cpu"), "Model").id, "--json")
+    jsonschema.validate(json.loads(result.output), lineage_schema())
+    golden = Path(__file__).parents[1] / "goldens" / "lineage.schema.json"
+    assert lineage_schema() == json.loads(golden.read_text()), "raise FORMAT, say it in the README, write it anew"
+
+
+def test_diff_shows_what_changed_and_nothing_else(store: Store) -> None:
+    first = store.run("run-1")
+    changes = {"training_examples_sha256": "2" * 64, "tensorflow_version": "2.99.0"}
+    second = store.run("run-2", before=first, edit=_changed(_compiler("cpu"), "Model", **changes))
+    before, after = (store.artifact(run, _compiler("cpu"), "Model").id for run in (first, second))
+    found = json.loads(store.cli("diff", before, after, "--json").output)["changes"]
+    assert {(one["group"], one["name"]) for one in found} == {
+        *(("model", f"{kind} sha256") for kind in ("pushed", "not compiled", "int8", "qat", "float")),
+        ("data and code", "training_examples_sha256"),
+        ("versions", "tensorflow"),
+    }
+    assert [one["after"] for one in found if one["group"] != "model"] == ["2" * 64, "2.99.0"]
+    assert "  tensorflow: 2.16.2 -> 2.99.0" in store.cli("diff", before, after).output
+    assert store.cli("diff", before, before).output.endswith("nothing changed\n")
+
+
+def test_list_shows_each_push_with_what_it_replaced(store: Store) -> None:
+    first = store.run("run-1")
+    store.run("run-2", before=first)
+    listed = json.loads(store.cli("list", "--json").output)["pushes"]
+    assert [{one["target"] for one in half} for half in (listed[:2], listed[2:])] == [{*_TARGETS}] * 2
+    assert [one["replaced_version"] for one in listed] == ["", "", *(one["version"] for one in listed[:2])]
+    assert all(0 < one["metrics"]["accuracy"] <= 1 and one["span"] == 0 for one in listed)
+    assert len(store.cli("list").output.splitlines()) == 5
+
+
+def test_page_is_one_file_with_every_fact_and_no_script(store: Store, tmp_path: Path) -> None:
+    reasons = json.dumps(["holds: accuracy >= 0.9 & <b>"])
+    run = store.run("run-1", edit=_changed("QuantizedEvaluator-cpu", "ModelBlessing", reasons=reasons))
+    model = store.artifact(run, _compiler("cpu"), "Model")
+    assert store.cli(model.id, "--html", tmp_path / "page.html").exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    for fact in (
+        *(link.sha256 for link in store.lineage(model.id).chain),
+        "holds: accuracy &gt;= 0.9 &amp; &lt;b&gt;",
+        "prefers-color-scheme: dark",
+        '<html lang="en">',
+        "<main>",
+    ):
+        assert fact in page
+    for absent in ("<script", "http://", "src=", "@import", "<b>"):
+        assert absent not in page
+
+
+class _Counter:
+    """Counts the calls of ML Metadata's client."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        original = metadata_store.MetadataStore._call
+
+        def counted(client: Any, method: Any, request: Any, response: Any) -> None:
+            self.calls += 1
+            assert "filter_query" not in str(request)
+            original(client, method, request, response)
+
+        monkeypatch.setattr(metadata_store.MetadataStore, "_call", counted)
+
+
+def test_lineage_needs_as_many_calls_in_a_large_store_as_in_a_small_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, later = [], 0
+    run = store.run("run-0")
+    device = store.file(run, "cpu", tmp_path / "device")
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            counter = _Counter(patched)
+            store.lineage(device)
+        counts.append(counter.calls)
+        for _ in range(10):
+            later += 1
+            store.run(f"later-{later}", before=run, cached=_DATA)
+    assert counts[0] == counts[1] < 80
