@@ -92,7 +92,9 @@ class PairedPass:
             where = {"model": model, "output": output, "slice": cut}
             if kind == "paired":
                 figures = dataclasses.asdict(sums.paired(self.confidence))
-                paired.append({**where, **figures, "by_class": _by_class(sums)})
+                accuracy, other_accuracy = map(dataclasses.asdict, sums.accuracies(self.confidence))
+                accuracies = {"accuracy": accuracy, "other_accuracy": other_accuracy}
+                paired.append({**where, **figures, **accuracies, "by_class": _by_class(sums)})
             elif kind == "labels":
                 labels.append({"output": output, "question": sums.question(), **dataclasses.asdict(sums)})
             else:
