@@ -1,0 +1,146 @@
+"""Accuracy of all models on the way, with intervals, and the other metrics."""
+
+from collections.abc import Iterator
+
+from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
+from components.report import charts
+from components.report.facts import Cell, Node
+from components.report.layout import Figure, Row, Section, Table, row, table
+
+_NAMES = {FLOAT: "float", FAKE_QUANT: "fake quantization", INTEGER: "int8", LAST_BLESSED: "last blessed"}
+_ABSENT = "not evaluated"
+
+
+def section(root: Node) -> Section:
+    """Returns accuracies, differences and metrics over all examples."""
+    pairs = [pair for pair in root["paired"]["paired"] if pair["slice"].value == []]
+    missing = [] if pairs else ["The models were not run on the same examples, so that there are no accuracies."]
+    figures = [figure for output in _outputs(pairs) if (figure := _accuracies(root, pairs, output)) is not None]
+    if pairs and not figures:
+        missing.append("There is no accuracy: labels are values, not classes.")
+    tables = [one for one in (_differences(pairs), _metrics(root["measurements"]["metrics"])) if one.rows]
+    confidence = next((pair["confidence"].cell(".0%").text for pair in pairs), "")
+    notes = (
+        (f"Accuracy is the share of examples with the right class, with Wilson's interval of {confidence} confidence.",)
+        if figures
+        else ()
+    )
+    return Section(
+        id="accuracy",
+        title="Accuracy",
+        notes=notes,
+        missing=tuple(missing),
+        figures=tuple(figures),
+        tables=tuple(tables),
+    )
+
+
+def headline(root: Node) -> list[tuple[str, Cell]]:
+    """Returns the figures that stand on top of the page: of the first output."""
+    first = next((pair for pair in _with(root["paired"]["paired"], FLOAT) if pair["slice"].value == []), Node(None))
+    return [
+        ("int8 accuracy", first["accuracy"]["value"].cell(".4f")),
+        ("float accuracy", first["other_accuracy"]["value"].cell(".4f")),
+        ("agreement of int8 with float", first["agreement"].cell(".4f")),
+    ]
+
+
+def _with(pairs: "list[Node] | Node", model: str) -> Iterator[Node]:
+    return (pair for pair in pairs if pair["model"].value == model)
+
+
+def _outputs(pairs: list[Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pair["output"].text for pair in pairs))
+
+
+def _accuracies(root: Node, pairs: list[Node], output: str) -> Figure | None:
+    """The accuracies of one output; None if its labels are values."""
+    of = {pair["model"].text: pair for pair in pairs if pair["output"].text == output}
+    found = {name: pair["other_accuracy"] for name, pair in of.items()}
+    if FLOAT in of:
+        found[INTEGER] = of[FLOAT]["accuracy"]
+    measured = [(_NAMES[name], found[name]) for name in _NAMES if name in found and found[name]["value"]]
+    if not measured:
+        return None
+    drawn = [
+        charts.Bar(
+            label=name,
+            value=one["value"].number or 0.0,
+            text=one["value"].cell(".4f").text,
+            low=one["low"].number,
+            high=one["high"].number,
+            marked=name == _NAMES[INTEGER],
+        )
+        for name, one in measured
+    ]
+    where = f" of output {output}" if output else ""
+    examples = next(iter(of.values()))["examples"]
+    rows = [
+        row(name, one["value"].cell(".4f"), one["low"].cell(".4f"), one["high"].cell(".4f"), examples.cell(",d"))
+        for name, one in measured
+    ]
+    return Figure(
+        svg=charts.bars(drawn, f"accuracy{where}, with interval", points=True),
+        alt=f"Accuracy{where}: " + ", ".join(f"{one.label} {one.text}" for one in drawn) + ".",
+        table=table(
+            f"Accuracy{where}, 0 to 1", ("model", "accuracy", "low", "high", "examples"), [*rows, *_others(root, found)]
+        ),
+    )
+
+
+def _others(root: Node, found: dict[str, Node]) -> Iterator[Row]:
+    """Rows of the models that were not run beside the others."""
+    if FAKE_QUANT not in found:
+        trained = root["integer_model"]["parent_eval_accuracy"]
+        yield row("fake quantization, by the trainer on its eval split", trained.cell(".4f"), _ABSENT, _ABSENT, _ABSENT)
+    if root["compiled_model"]["sha256"].text and _is_same_file(root):
+        yield row("compiled", "the int8 file itself, byte by byte", "as int8", "as int8", "as int8")
+    else:
+        yield row("compiled", "not measured: it runs on its target alone", _ABSENT, _ABSENT, _ABSENT)
+
+
+def _is_same_file(root: Node) -> bool:
+    return bool(root["compiled_model"]["sha256"].value == root["integer_model"]["sha256"].value)
+
+
+def _differences(pairs: list[Node]) -> Table:
+    rows = [
+        row(
+            " ".join(filter(None, (_NAMES.get(pair["model"].text, pair["model"].text), pair["output"].text))),
+            pair["difference"].cell("+.4f"),
+            pair["low"].cell("+.4f"),
+            pair["high"].cell("+.4f"),
+            pair["mcnemar_p"].cell(".3g"),
+            pair["agreement"].cell(".4f"),
+            pair["better"].cell(",d"),
+            pair["worse"].cell(",d"),
+        )
+        for pair in pairs
+    ]
+    head = (
+        "int8 against",
+        "difference",
+        "low",
+        "high",
+        "McNemar p",
+        "agreement",
+        "only int8 right",
+        "only other right",
+    )
+    return table("int8 against other models on the same examples", head, rows)
+
+
+def _metrics(measured: Node) -> Table:
+    cells = [cell for cell in measured if cell["slice"].value == []]
+    rows = [
+        row(
+            name,
+            _NAMES.get(cell["model"].text, cell["model"].text),
+            cell["output"].text or "the only one",
+            cell["metrics"][name].cell(".6g"),
+        )
+        for cell in cells
+        for name in cell["metrics"].names
+    ]
+    rows.sort(key=lambda one: [cell.text for cell in one.cells[:3]])
+    return table("Metrics over all examples", ("metric", "model", "output", "value"), rows)
