@@ -197,6 +197,12 @@ def target_components(
         pipeline=config.name,
     )
     compiler = _compiler(plan, converter.outputs["tflite_model"])
+    validator = EdgeInfraValidator(
+        model=converter.outputs["tflite_model"],
+        compiled_model=compiler.outputs["compiled_model"],
+        profile=plan.target,
+        settings=plan.smoke,
+    )
     evaluator = QuantizedEvaluator(
         examples=example_gen.outputs["examples"],
         model=converter.outputs["tflite_model"],
@@ -209,14 +215,10 @@ def target_components(
         label_kind=config.label_kind,
         weight_key=config.weight_key,
         target=plan.target,
+        infra_blessing=validator.outputs["blessing"],
+        model_run=trainer.outputs["model_run"],
         fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
         last_blessed_model=earlier_model if LAST_BLESSED in compared else None,
-    )
-    validator = EdgeInfraValidator(
-        model=converter.outputs["tflite_model"],
-        compiled_model=compiler.outputs["compiled_model"],
-        profile=plan.target,
-        settings=plan.smoke,
     )
     destination = pusher_pb2.PushDestination.Filesystem(base_directory=plan.push_uri)
     pusher = standard.Pusher(

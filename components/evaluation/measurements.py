@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED = "float", "integer", "fake_quant", "last_blessed"
+MEASUREMENTS_FILE = "measurements.json"
 MODELS = (FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED)
 
 Slice = tuple[tuple[str, str], ...]
@@ -112,8 +113,7 @@ class Measurements:
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
 
 

@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.evaluation.measurements import MEASUREMENTS_FILE
+
 FORMAT = 1
 FACTS_FILE = "report.json"
-PAGE_FILE = "report.html"
 
 FILES: Mapping[str, tuple[str, str]] = {
     "verdict": ("blessing", "verdict.json"),
     "smoke_test": ("infra_blessing", "verdict.json"),
-    "measurements": ("evaluation", "measurements.json"),
+    "measurements": ("evaluation", MEASUREMENTS_FILE),
     "paired": ("evaluation", "paired.json"),
     "float_model": ("float_model", "facts.json"),
     "integer_model": ("tflite_model", "facts.json"),
