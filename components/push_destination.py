@@ -97,8 +97,8 @@ class PushDestination:
         Args:
           directory: The model's files.
           manifest: Of these files.
-          report: A page on the model, to lie beside it; "" for none. A version that is there keeps the page that it has:
-            that of the run which made its files.
+          report: A page on the model, to lie beside it; "" for none. A version that is there keeps the page of the run
+            that made its files.
 
         Returns:
           The version: `manifest.version`, or an earlier one that is the same model.

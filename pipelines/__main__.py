@@ -16,7 +16,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import model_commands, push_commands  # noqa: E402
+from pipelines import model_commands, push_commands, report_command  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -233,7 +233,7 @@ def lineage(file: Path, metadata: str | None) -> None:
     Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
 
 
-for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
+for command in (*model_commands.COMMANDS, *push_commands.COMMANDS, *report_command.COMMANDS):
     main.add_command(command)
 
 

@@ -92,7 +92,9 @@ def bars(rows: Sequence[Bar], axis: str, *, points: bool = False) -> str:
         if points:
             axes.scatter([one.value for one in rows], at, color=colours, zorder=3)
         else:
-            axes.barh(at, [one.value for one in rows], height=0.62, color=colours)
+            drawn = axes.barh(at, [one.value for one in rows], height=0.62, color=colours, edgecolor=INK, linewidth=0)
+            for bar, one in zip(drawn, rows, strict=True):
+                bar.set_hatch("//" if one.marked else "")
         for position, one in enumerate(rows):
             if one.low is not None and one.high is not None:
                 axes.plot([one.low, one.high], [position, position], color=colours[position] if points else INK, lw=1.5)
@@ -143,7 +145,7 @@ def lines(rows: Sequence[Line], axis: str) -> str:
       rows: The lines, from one to four, each with one value at least.
       axis: Name of the vertical axis.
     """
-    with _drawing(2.4) as (figure, axes):
+    with _drawing(2.9, 4.6) as (figure, axes):
         for number, one in enumerate(rows):
             axes.plot(
                 range(1, len(one.values) + 1),
@@ -158,7 +160,7 @@ def lines(rows: Sequence[Line], axis: str) -> str:
         axes.set_xlabel("epoch")
         axes.set_ylabel(axis)
         axes.grid()
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure)
 
 
@@ -166,8 +168,8 @@ def histogram(counts: Sequence[float], low: int, high: int) -> str:
     """Draws counts of integers from `low` to `high` in parts of equal width, as shares of their sum."""
     with _drawing(1.7, 3.4) as (figure, axes):
         width, total = (high - low + 1) / len(counts), sum(counts) or 1
-        left = [low + position * width for position in range(len(counts))]
-        axes.bar(left, [count / total for count in counts], width=width, align="edge", color=SERIES[0])
+        edges = [low + position * width for position in range(len(counts) + 1)]
+        axes.stairs([count / total for count in counts], edges, fill=True, color=SERIES[0])
         axes.set_xlim(low, high + 1)
         axes.set_xticks([low, 0, high])
         axes.set_xlabel("integer")

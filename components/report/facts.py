@@ -147,4 +147,6 @@ class Node:
             return Cell(text=format(self.value, form), path=self.path, exact=json.dumps(self.value))
         if isinstance(self.value, str):
             return Cell(text=self.value or "none", path=self.path)
+        if not self.value:
+            return Cell(text="none", path=self.path)
         return Cell(text=json.dumps(self.value, ensure_ascii=False), path=self.path)

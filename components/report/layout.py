@@ -42,11 +42,13 @@ class Figure:
       svg: The picture, an SVG element without a title.
       alt: What it shows, in a sentence or two.
       table: All numbers that are drawn.
+      open: Whether the table shows at once.
     """
 
     svg: str
     alt: str
     table: Table
+    open: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

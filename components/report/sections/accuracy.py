@@ -7,7 +7,8 @@ from components.report import charts
 from components.report.facts import Cell, Node
 from components.report.layout import Figure, Row, Section, Table, row, table
 
-_NAMES = {FLOAT: "float", FAKE_QUANT: "fake quantization", INTEGER: "int8", LAST_BLESSED: "last blessed"}
+_NAMES = {FLOAT: "float", FAKE_QUANT: "fake quantization", INTEGER: "integer", LAST_BLESSED: "last blessed"}
+_BY_TRAINER = "fake quantization (trainer)"
 _ABSENT = "not evaluated"
 
 
@@ -39,9 +40,9 @@ def headline(root: Node) -> list[tuple[str, Cell]]:
     """Returns the figures that stand on top of the page: of the first output."""
     first = next((pair for pair in _with(root["paired"]["paired"], FLOAT) if pair["slice"].value == []), Node(None))
     return [
-        ("int8 accuracy", first["accuracy"]["value"].cell(".4f")),
+        ("integer accuracy", first["accuracy"]["value"].cell(".4f")),
         ("float accuracy", first["other_accuracy"]["value"].cell(".4f")),
-        ("agreement of int8 with float", first["agreement"].cell(".4f")),
+        ("agreement of integer with float", first["agreement"].cell(".4f")),
     ]
 
 
@@ -62,41 +63,45 @@ def _accuracies(root: Node, pairs: list[Node], output: str) -> Figure | None:
     measured = [(_NAMES[name], found[name]) for name in _NAMES if name in found and found[name]["value"]]
     if not measured:
         return None
-    drawn = [
-        charts.Bar(
-            label=name,
-            value=one["value"].number or 0.0,
-            text=one["value"].cell(".4f").text,
-            low=one["low"].number,
-            high=one["high"].number,
-            marked=name == _NAMES[INTEGER],
-        )
-        for name, one in measured
-    ]
+    drawn = [_bar(name, one["value"], one["low"].number, one["high"].number) for name, one in measured]
+    trained = root["integer_model"]["parent_eval_accuracy"]
+    if FAKE_QUANT not in found and not output and trained.number is not None:
+        drawn.insert(1, _bar(_BY_TRAINER, trained))
     where = f" of output {output}" if output else ""
     examples = next(iter(of.values()))["examples"]
     rows = [
         row(name, one["value"].cell(".4f"), one["low"].cell(".4f"), one["high"].cell(".4f"), examples.cell(",d"))
         for name, one in measured
     ]
+    head = ("model", "accuracy", "low", "high", "examples")
     return Figure(
         svg=charts.bars(drawn, f"accuracy{where}, with interval", points=True),
         alt=f"Accuracy{where}: " + ", ".join(f"{one.label} {one.text}" for one in drawn) + ".",
-        table=table(
-            f"Accuracy{where}, 0 to 1", ("model", "accuracy", "low", "high", "examples"), [*rows, *_others(root, found)]
-        ),
+        table=table(f"Accuracy{where}, 0 to 1", head, [*rows, *_others(root, found, output)]),
+        open=True,
     )
 
 
-def _others(root: Node, found: dict[str, Node]) -> Iterator[Row]:
+def _bar(name: str, value: Node, low: float | None = None, high: float | None = None) -> charts.Bar:
+    return charts.Bar(
+        label=name,
+        value=value.number or 0.0,
+        text=value.cell(".4f").text,
+        low=low,
+        high=high,
+        marked=name == _NAMES[INTEGER],
+    )
+
+
+def _others(root: Node, found: dict[str, Node], output: str) -> Iterator[Row]:
     """Rows of the models that were not run beside the others."""
-    if FAKE_QUANT not in found:
+    if FAKE_QUANT not in found and not output:
         trained = root["integer_model"]["parent_eval_accuracy"]
-        yield row("fake quantization, by the trainer on its eval split", trained.cell(".4f"), _ABSENT, _ABSENT, _ABSENT)
+        yield row(_BY_TRAINER, trained.cell(".4f"), _ABSENT, _ABSENT, "the trainer's eval split")
     if root["compiled_model"]["sha256"].text and _is_same_file(root):
-        yield row("compiled", "the int8 file itself, byte by byte", "as int8", "as int8", "as int8")
+        yield row("compiled", "the integer file itself, byte by byte", *["as integer"] * 3)
     else:
-        yield row("compiled", "not measured: it runs on its target alone", _ABSENT, _ABSENT, _ABSENT)
+        yield row("compiled", "not measured: it runs on its target alone", *[_ABSENT] * 3)
 
 
 def _is_same_file(root: Node) -> bool:
@@ -118,16 +123,16 @@ def _differences(pairs: list[Node]) -> Table:
         for pair in pairs
     ]
     head = (
-        "int8 against",
+        "integer against",
         "difference",
         "low",
         "high",
         "McNemar p",
         "agreement",
-        "only int8 right",
+        "only integer right",
         "only other right",
     )
-    return table("int8 against other models on the same examples", head, rows)
+    return table("integer against other models on the same examples", head, rows)
 
 
 def _metrics(measured: Node) -> Table:

@@ -1,4 +1,4 @@
-"""Where int8 and float differ: by class and by slice."""
+"""Where integer and float differ: by class and by slice."""
 
 from components.evaluation.measurements import FLOAT
 from components.report import charts
@@ -48,11 +48,11 @@ def slices(root: Node) -> Section:
     ]
     worst = drawn[0]
     figure = Figure(
-        svg=charts.bars(drawn, "accuracy of int8 minus that of float, with interval", points=True),
-        alt=f"Change of accuracy from float to int8 in {len(drawn)} slices; the lowest is {worst.text}, {worst.label}.",
+        svg=charts.bars(drawn, "accuracy of integer minus that of float, with interval", points=True),
+        alt=f"Change of accuracy from float to integer, {len(drawn)} slices; the lowest: {worst.text}, {worst.label}.",
         table=table(
-            "Accuracy of int8 minus that of float, by slice, the lowest first",
-            ("slice", "change", "low", "high", "examples", "only int8 right", "only float right"),
+            "Accuracy of integer minus that of float, by slice, the lowest first",
+            ("slice", "change", "low", "high", "examples", "only integer right", "only float right"),
             rows,
         ),
     )
@@ -83,15 +83,15 @@ def _flips(pair: Node, labels: Node) -> Figure:
     order = sorted(range(len(of_class)), key=lambda index: -(of_class[index]["worse"].number or 0))
     drawn = order[:_DRAWN] if len(order) > _DRAWN else range(len(order))
     where = f" of output {pair['output'].text}" if pair["output"].text else ""
-    head = ("class", "examples", "same class", "only int8 right", "only float right")
+    head = ("class", "examples", "same class", "only integer right", "only float right")
     return Figure(
         svg=charts.diverging(
             [names[index] for index in drawn],
             [of_class[index]["worse"].number or 0.0 for index in drawn],
             [of_class[index]["better"].number or 0.0 for index in drawn],
-            ("only float is right", "only int8 is right"),
+            ("only float is right", "only integer is right"),
         ),
-        alt=f"Flips{where} in {len(drawn)} classes: {pair['better'].cell().text} examples that only int8 has right,"
+        alt=f"Flips{where} in {len(drawn)} classes: {pair['better'].cell().text} examples that only integer has right,"
         f" {pair['worse'].cell().text} that only float has right.",
         table=table(f"Examples{where} by class", head, rows),
     )

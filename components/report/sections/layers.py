@@ -75,7 +75,7 @@ def _chart(layers: list[Node], worst: set[str], found: Node) -> Figure:
         for layer in layers
     ]
     low = min(drawn, key=lambda one: one.value)
-    compared = f"int8 against {found['compared_with'].text}, {found['layer_kernels'].text}"
+    compared = f"integer against {found['compared_with'].text}, {found['layer_kernels'].text}"
     head = ("layer", "SQNR, dB", "largest difference, LSB", "quantization alone, dB", "at ends", "integers used")
     return Figure(
         svg=charts.bars(drawn, "SQNR, dB"),

@@ -28,7 +28,7 @@ def _sizes(root: Node) -> Figure | None:
         (name, root[document]["size_bytes"])
         for name, document in (
             ("float weights", "float_model"),
-            ("int8 file", "integer_model"),
+            ("integer file", "integer_model"),
             ("pushed file", "compiled_model"),
         )
         if root[document]["size_bytes"]
