@@ -4,13 +4,13 @@ Matplotlib draws with stand-ins for the colours, which become CSS variables, so 
 paper. The same values give the same bytes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import re
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -43,7 +43,11 @@ _STYLE = {
     "grid.linewidth": 0.5,
     "legend.frameon": False,
 }
-_WIDTH_INCHES = 7.0
+# Inches.
+_WIDTH = 7.0
+_BELOW = 0.48  # for numbers and the name of the axis
+_LEGEND = 0.28  # a row of it
+_CHARACTER = 0.078  # of the font below
 _LABEL_CHARACTERS = 32
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
@@ -86,7 +90,7 @@ def bars(rows: Sequence[Bar], axis: str, *, points: bool = False) -> str:
       axis: Name of the axis, with its unit.
       points: Whether to draw values as points on an axis that need not begin at 0; for values that are close.
     """
-    with _drawing(len(rows) * 0.3 + 0.75) as (figure, axes):
+    with _drawing(len(rows) * 0.3 + 0.6, labels=[one.label for one in rows], right=1.0) as (figure, axes):
         at = list(range(len(rows)))
         colours = [MARKED if one.marked else SERIES[0] for one in rows]
         if points:
@@ -103,10 +107,8 @@ def bars(rows: Sequence[Bar], axis: str, *, points: bool = False) -> str:
         axes.set_xlabel(axis)
         axes.grid(axis="x")
         axes.margins(x=0.06)
-        right = axes.secondary_yaxis("right")
-        right.set_yticks(at, [one.text for one in rows])
-        right.tick_params(length=0)
-        right.spines["right"].set_visible(False)
+        for position, one in enumerate(rows):
+            axes.text(1.01, position, one.text, transform=axes.get_yaxis_transform(), va="center")
         return _svg(figure)
 
 
@@ -119,7 +121,7 @@ def diverging(labels: Sequence[str], left: Sequence[float], right: Sequence[floa
       right: What goes to the right, no less than 0.
       names: What the two are.
     """
-    with _drawing(len(labels) * 0.26 + 1.0) as (figure, axes):
+    with _drawing(len(labels) * 0.26 + 0.95, labels=labels, top=_LEGEND) as (figure, axes):
         at = list(range(len(labels)))
         axes.barh(
             at, [-value for value in left], height=0.62, color=SERIES[1], label=names[0], hatch="//", edgecolor=INK
@@ -145,7 +147,7 @@ def lines(rows: Sequence[Line], axis: str) -> str:
       rows: The lines, from one to four, each with one value at least.
       axis: Name of the vertical axis.
     """
-    with _drawing(2.9, 4.6) as (figure, axes):
+    with _drawing(2.9, 4.6, top=2 * _LEGEND) as (figure, axes):
         for number, one in enumerate(rows):
             axes.plot(
                 range(1, len(one.values) + 1),
@@ -179,21 +181,28 @@ def histogram(counts: Sequence[float], low: int, high: int) -> str:
         return _svg(figure)
 
 
-class _drawing:  # noqa: N801 - used as a function
-    """Gives a figure and its axes, in the style of all of them."""
+@contextlib.contextmanager
+def _drawing(
+    height: float, width: float = _WIDTH, *, labels: Sequence[str] = (), right: float = 0.15, top: float = 0.1
+) -> Iterator[tuple[Figure, Axes]]:
+    """Gives a figure and its axes, in the style of all of them.
 
-    def __init__(self, height: float, width: float = _WIDTH_INCHES) -> None:
-        self._size = (width, height)
-        self._style: Any = matplotlib.rc_context(_STYLE)
+    Margins are made for the text that will be there: to let Matplotlib find them takes longer than all the rest.
 
-    def __enter__(self) -> tuple[Figure, Axes]:
-        self._style.__enter__()
-        figure = Figure(figsize=self._size, layout="constrained")
+    Args:
+      height: Of the figure, in inches.
+      width: Of the figure, in inches.
+      labels: What will be written to the left of the axes; without any, numbers and the name of the axis.
+      right: Margin to the right, in inches.
+      top: Margin on top, in inches.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        return figure, figure.add_subplot()
-
-    def __exit__(self, *error: Any) -> None:
-        self._style.__exit__(*error)
+        left = 0.2 + _CHARACTER * max((len(_short(label)) for label in labels), default=6)
+        edges = {"left": left / width, "right": 1 - right / width, "bottom": _BELOW / height, "top": 1 - top / height}
+        figure.subplots_adjust(**edges)
+        yield figure, figure.add_subplot()
 
 
 def _svg(figure: Figure) -> str:
