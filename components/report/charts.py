@@ -6,7 +6,6 @@ paper. The same values give the same bytes.
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import re
 import warnings
@@ -206,7 +205,7 @@ def _drawing(
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an SVG element whose ids are its own on a page with others."""
+    """The figure as an SVG element."""
     written = io.StringIO()
     with warnings.catch_warnings():
         # Of letters that Matplotlib's font has not; the browser, which sets the text, has them.
@@ -216,8 +215,6 @@ def _svg(figure: Figure) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<g) id=\"[^\"]*\"|font-family: [^;]*; ", r"\1", svg)  # the page's font; groups need no name
-    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r"(\bid=\"|\burl\(#|href=\"#)", rf"\g<1>{own}-", svg)
     for stand_in, colour in _COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return svg

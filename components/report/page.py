@@ -57,5 +57,6 @@ def _environment() -> jinja2.Environment:
 
 
 def _picture(svg: str, label: str) -> Any:
-    """The picture, named by the element with that id."""
+    """The picture, named by the element with that id, which is also what its own ids begin with."""
+    svg = re.sub(r"(\bid=\"|\burl\(#|href=\"#)", rf"\g<1>{label}-", svg)
     return markupsafe.Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{markupsafe.escape(label)}"', 1))
