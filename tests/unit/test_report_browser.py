@@ -80,6 +80,9 @@ def test_page_shows_all_numbers_when_printed(browser: Any, pages: dict[str, Path
     page, _ = _opened(browser, pages["usual"], color_scheme="dark")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(background) == "rgb(22, 24, 26)"
+    numbers = page.locator("#size figure details td").first
+    assert not numbers.is_visible()
     page.emulate_media(media="print")
+    assert numbers.is_visible()
     assert page.evaluate(background) == "rgb(255, 255, 255)"
     page.context.close()
