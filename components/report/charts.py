@@ -15,6 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, FAINT = "#010203", "#040506"
 SERIES = ("#070809", "#0a0b0c", "#0d0e0f", "#101112")
@@ -131,7 +132,7 @@ def diverging(labels: Sequence[str], left: Sequence[float], right: Sequence[floa
         axes.set_ylim(len(labels) - 0.4, -0.6)
         most = max(1.0, *left, *right)
         axes.set_xlim(-most * 1.1, most * 1.1)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=8, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         axes.set_xlabel("examples")
         axes.grid(axis="x")
@@ -157,7 +158,7 @@ def lines(rows: Sequence[Line], axis: str) -> str:
                 markersize=3.5,
                 label=_short(one.label),
             )
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(axis)
         axes.grid()
@@ -175,7 +176,7 @@ def histogram(counts: Sequence[float], low: int, high: int) -> str:
         axes.set_xticks([low, 0, high])
         axes.set_xlabel("integer")
         axes.set_ylabel("share")
-        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=4))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.grid(axis="y")
         return _svg(figure)
 

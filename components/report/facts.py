@@ -149,4 +149,6 @@ class Node:
             return Cell(text=self.value or "none", path=self.path)
         if not self.value:
             return Cell(text="none", path=self.path)
+        if isinstance(self.value, list) and all(isinstance(one, str) for one in self.value):
+            return Cell(text=", ".join(self.value), path=self.path)
         return Cell(text=json.dumps(self.value, ensure_ascii=False), path=self.path)

@@ -147,7 +147,7 @@ def test_reasons_that_refuse_come_first() -> None:
 def test_first_op_on_the_cpu_is_marked_and_later_ones_are_not_the_first() -> None:
     page = _Page(_usual())
     assert [mark for mark in page.marked if mark in ("first on the CPU", "CPU")] == ["first on the CPU", "CPU"]
-    assert "op 1, CUMSUM (layer_1): Operation not supported Move it." in page.texts["target"]
+    assert "op 1, CUMSUM (layer_1): Operation not supported. Move it." in page.texts["target"]
 
 
 def test_worst_layers_are_marked_without_outputs_and_layers_without_noise() -> None:

@@ -17,10 +17,10 @@ def section(root: Node) -> Section:
     notes += [f"Does not add up: {problem.text}" for problem in report["problems"]]
     breaking = report["first_breaking_op"]
     if breaking:
+        why = (breaking["reason"].text or breaking["status"].text).rstrip(".")
         notes.append(
             f"The first op off the target is op {breaking['index'].value}, {breaking['op'].text}"
-            f" ({breaking['layer'].text or 'no layer known'}): {breaking['reason'].text or breaking['status'].text}"
-            f" {breaking['edit'].text}".rstrip()
+            f" ({breaking['layer'].text or 'no layer known'}): {why}. {breaking['edit'].text}".rstrip()
         )
     missing = []
     if not report:
