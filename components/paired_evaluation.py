@@ -104,7 +104,9 @@ class PairedPass:
             where = {"model": model, "output": output, "slice": cut}
             if kind == "paired":
                 figures = dataclasses.asdict(sums.paired(self.confidence))
-                paired.append({**where, **figures, "by_class": _by_class(sums)})
+                accuracy, other_accuracy = map(dataclasses.asdict, sums.accuracies(self.confidence))
+                accuracies = {"accuracy": accuracy, "other_accuracy": other_accuracy}
+                paired.append({**where, **figures, **accuracies, "by_class": _by_class(sums)})
             elif kind == "inputs":
                 inputs.append({"model": model, "input": output, **dataclasses.asdict(sums)})
             elif kind == "labels":

@@ -1,7 +1,8 @@
 """Where models are pushed: a directory on a disk or in an object store, and the only code that writes there.
 
 {uri}/
-  {version}/        the files of a model, and manifest.json, which comes last: without it a version is incomplete
+  {version}/        the files of a model, and manifest.json, which comes last: without it a version is incomplete;
+                    beside them perhaps report.html, which is for people and no part of the model
   latest            the name of the version to use, and a newline
   history/          one file for each move of `latest`, see components/delivery/history.py
   .incoming/        what pushes under way write before they put it in place
@@ -29,7 +30,7 @@ from pathlib import Path
 from tfx.dsl.io import fileio
 
 from components.delivery import history
-from components.delivery.manifest import MANIFEST_FILE, VERSION_FORM, FileDigest, Manifest
+from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, FileDigest, Manifest
 
 LATEST_FILE = "latest"
 _HISTORY_DIR, _INCOMING_DIR = "history", ".incoming"
@@ -90,12 +91,14 @@ class PushDestination:
             {path: _digest(file) if fileio.exists(file) else None for path, file in paths.items()}
         )
 
-    def push(self, directory: Path, manifest: Manifest) -> str:
+    def push(self, directory: Path, manifest: Manifest, report: str = "") -> str:
         """Makes a model the latest version, unless it is that already; copies it unless it is there.
 
         Args:
           directory: The model's files.
           manifest: Of these files.
+          report: A page on the model, to lie beside it; "" for none. A version that is there keeps the page of the run
+            that made its files.
 
         Returns:
           The version: `manifest.version`, or an earlier one that is the same model.
@@ -109,7 +112,7 @@ class PushDestination:
                 _LOGGER.info("model %s is in %s already, as version %s", manifest.version, self.uri, version)
             else:
                 version = manifest.version
-                self._copy(stage, directory, manifest)
+                self._copy(stage, directory, manifest, report)
             self._move_pointer(stage, history.PUSH, version, manifest)
         self._remove_abandoned()
         return version
@@ -148,7 +151,7 @@ class PushDestination:
                     return version
         return ""
 
-    def _copy(self, stage: str, directory: Path, manifest: Manifest) -> None:
+    def _copy(self, stage: str, directory: Path, manifest: Manifest, report: str) -> None:
         with contextlib.suppress(ValueError):  # of a damaged manifest, which is replaced
             there = self.manifest(manifest.version)
             if there is not None and there.sha256 != manifest.sha256:
@@ -156,6 +159,8 @@ class PushDestination:
         for path in manifest.files:
             fileio.copy(str(directory / path), _partial(stage), overwrite=True)
             _put(stage, os.path.join(self.path(manifest.version), path))
+        if report:
+            _write(stage, os.path.join(self.path(manifest.version), REPORT_FILE), report)
         _write(stage, os.path.join(self.path(manifest.version), MANIFEST_FILE), manifest.to_json())
         if problems := self.problems(manifest.version):
             raise OSError(f"{self.path(manifest.version)} does not read back as written: {'; '.join(problems)}")

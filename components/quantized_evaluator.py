@@ -1,7 +1,6 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import dataclasses
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,18 +16,26 @@ from tfx.utils import proto_utils
 
 from components import model_artifact
 from components.blessing import publish_verdict
+from components.compiled_file import check_compiled_from, compiled_facts
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
-from components.evaluation.gate import COMPILED, MODEL_BYTES
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
-from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Measurements
+from components.evaluation.measurements import (
+    FAKE_QUANT,
+    FLOAT,
+    INTEGER,
+    LAST_BLESSED,
+    MEASUREMENTS_FILE,
+    Measurements,
+)
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass
 from components.last_blessed import ORIGIN_KEY
 from components.model_probes import CANDIDATE, probed, write_refused
+from components.model_report import report_files
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.target_gates.candidate_facts import candidate_facts
@@ -39,6 +46,15 @@ MODEL_KEYS = {
     FLOAT: "baseline_model",
     FAKE_QUANT: "fake_quant_model",
     LAST_BLESSED: "last_blessed_model",
+}
+# What the report is made of besides the evaluation, by the names that it has for them.
+_REPORTED = {
+    "examples": "examples",
+    "float_model": "baseline_model",
+    "tflite_model": "model",
+    "compiled_model": "compiled_model",
+    "infra_blessing": "infra_blessing",
+    "model_run": "model_run",
 }
 _BLESSING_FILES = (blessing_constants.BLESSED_FILE_NAME, blessing_constants.NOT_BLESSED_FILE_NAME)
 _PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
@@ -66,14 +82,16 @@ class Executor(evaluator_executor.Executor):
         }
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        _check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
+        check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
         config = proto_utils.json_to_proto(exec_properties["eval_config"], config_pb2.EvalConfig())
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
             with model_artifact.staged_output(evaluation) as directory, self._make_beam_pipeline() as pipeline:
                 write_refused(pipeline, config, str(directory))
-            _bless(blessing, Verdict(reasons=found.refusals), gates, models, input_dict.get("compiled_model"))
+            verdict = Verdict(reasons=found.refusals)
+            report = _report(verdict, exec_properties, input_dict, output_dict)
+            _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), report)
             return
         other_origin, incompatible = _differences(models)
         left_out = {LAST_BLESSED} if other_origin or incompatible or found.unusable else set()
@@ -88,7 +106,7 @@ class Executor(evaluator_executor.Executor):
             report = model_artifact.read_compile_report(one) if one is not None else None
             target, options = exec_properties["target"], exec_properties["compiler_options"]
             facts = candidate_facts(serving, target, gates.metrics, report, options)
-        facts |= _pushed(input_dict.get("compiled_model"))
+        facts |= compiled_facts(input_dict.get("compiled_model"))
         with model_artifact.staged_output(evaluation) as directory:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
@@ -101,13 +119,15 @@ class Executor(evaluator_executor.Executor):
             measured = dataclasses.replace(
                 measured, foreign=other_origin, incompatible=incompatible, unusable=found.unusable
             )
+            (directory / MEASUREMENTS_FILE).write_text(measured.to_json())
             verdict = judge(gates, measured, today())
         for name, value in facts.items():
             if isinstance(value, str):
                 evaluation.set_string_custom_property(name, value)
         for name, value in _properties(measured).items():
             evaluation.set_float_custom_property(name, value)
-        _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"))
+        page = _report(verdict, exec_properties, input_dict, output_dict)
+        _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), page)
 
 
 def _origin(model: types.Artifact) -> Origin:
@@ -141,32 +161,16 @@ def _properties(measured: Measurements) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _pushed(compiled: list[types.Artifact] | None) -> dict[str, float | str]:
-    """What is known of the file that is pushed instead of the model: its bytes, and whether a compiler made it."""
-    found: dict[str, float | str] = {}
-    for artifact in compiled or []:
-        found[MODEL_BYTES] = float(len(model_artifact.read_tflite(artifact)))
-        if artifact.has_custom_property(COMPILED):
-            found[COMPILED] = float(artifact.get_int_custom_property(COMPILED))
-    return found
-
-
-def _check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
-    """What is pushed must be made from what is evaluated, by their bytes."""
-    for artifact in compiled or []:
-        parent = artifact.get_string_custom_property("parent_sha256")
-        evaluated = hashlib.sha256(model_artifact.read_tflite(model)).hexdigest()
-        if parent != evaluated:
-            raise ValueError(
-                f"compiled_model was made from the model {parent[:12]}, but {evaluated[:12]} is evaluated; connect the"
-                " model that the compiler was given"
-            )
-        recorded = artifact.get_string_custom_property("sha256")
-        pushed = hashlib.sha256(model_artifact.read_tflite(artifact)).hexdigest()
-        if pushed != recorded:
-            raise ValueError(
-                f"compiled_model is the file {pushed[:12]}, but its compiler made {recorded[:12]}; compile it again"
-            )
+def _report(
+    verdict: Verdict,
+    exec_properties: dict[str, Any],
+    input_dict: dict[str, list[types.Artifact]],
+    output_dict: dict[str, list[types.Artifact]],
+) -> dict[str, str]:
+    """The files of the report, of all that is known by now: the evaluation is published."""
+    artifacts = {name: input_dict[key][0] for name, key in _REPORTED.items() if input_dict.get(key)}
+    artifacts["evaluation"] = artifact_utils.get_single_instance(output_dict["evaluation"])
+    return report_files(artifacts, exec_properties["target"], verdict.to_json())
 
 
 def _bless(
@@ -175,12 +179,13 @@ def _bless(
     gates: Gates,
     models: Mapping[str, types.Artifact],
     compiled: list[types.Artifact] | None,
+    report: Mapping[str, str],
 ) -> None:
-    """Writes the blessing as the stock Evaluator does, with reasons."""
+    """Writes the blessing as the stock Evaluator does, with reasons and the report."""
     judged = {"model": models[INTEGER]}
     if compiled:
         judged["compiled_model"] = artifact_utils.get_single_instance(compiled)
-    publish_verdict(blessing, verdict, _BLESSING_FILES, judged)
+    publish_verdict(blessing, verdict, _BLESSING_FILES, judged, report)
     blessing.set_string_custom_property("overrides", gates.overrides_json())
     blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
     for reason in verdict.reasons:
@@ -209,6 +214,8 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "fake_quant_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "last_blessed_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "compiled_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -221,7 +228,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
 
     Outputs: `evaluation`, which `tfma.load_eval_result` reads for model_name "integer" and "float"; `blessing`, which
     the stock Pusher honours: always blessed or not, with reasons, in verdict.json as
-    components/evaluation/verdict.py has them.
+    components/evaluation/verdict.py has them, and with a page on all that is known of the model, report.html.
     """
 
     SPEC_CLASS = QuantizedEvaluatorSpec
@@ -242,6 +249,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         fake_quant_model: types.BaseChannel | None = None,
         last_blessed_model: types.BaseChannel | None = None,
         compiled_model: types.BaseChannel | None = None,
+        infra_blessing: types.BaseChannel | None = None,
+        model_run: types.BaseChannel | None = None,
         target: str = "edge_tpu",
         compiler_options: Options | None = None,
         split: str = "eval",
@@ -266,6 +275,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
             of another pipeline, task or target is not compared, and refused by each gate against it.
           compiled_model: What will be pushed; must have been made from `model`. Gates on the target are held against
             the report beside it.
+          infra_blessing: What EdgeInfraValidator found, for the page alone.
+          model_run: QuantizeTrainer's, for the page alone: the curves of the training and the rungs of its ladder.
           target: Name of the target, whose rules say what it takes where there is no such report.
           compiler_options: Options of the target's compiler, by which these rules go; None for its defaults.
           split: The split to evaluate on.
@@ -295,6 +306,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 fake_quant_model=fake_quant_model,
                 last_blessed_model=last_blessed_model,
                 compiled_model=compiled_model,
+                infra_blessing=infra_blessing,
+                model_run=model_run,
                 eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
                 gates=gates.to_json(),
                 split=split,

@@ -1,17 +1,19 @@
 """The executor of the stock Pusher that pushes versions: named by content, verified, switched to at once."""
 
 import contextlib
+import os
 from typing import Any
 
 from tfx import types
 from tfx.components.pusher import executor as stock
+from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.delivery.history import version_replaced
-from components.delivery.manifest import build_manifest
+from components.delivery.manifest import REPORT_FILE, build_manifest
 from components.push_destination import PushDestination, utc_now
 from components.quantization.file_hash import sha256 as sha256_of
 
@@ -22,8 +24,8 @@ class Executor(stock.Executor):
     Input, output and blessings are those of the stock Pusher: `pushed`, `pushed_destination`, which is the version's
     directory, and `pushed_version` are custom properties of the PushedModel, whose files are a copy of the model; so
     are `pushed_at`, the `sha256` of the version's file and that of its parent, the model, and which version it
-    replaced. Give it to the Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in
-    the same version.
+    replaced. The page that the evaluator left beside its verdict is put beside the model in both places. Give it to the
+    Pusher by `custom_executor_spec`. An attempt that was killed may be repeated: it ends in the same version.
     """
 
     def Do(
@@ -50,7 +52,10 @@ class Executor(stock.Executor):
                 pushed_at=utc_now(),
             )
             io_utils.copy_dir(uri, pushed.uri)  # the archive, as the stock executor keeps it
-            version = destination.push(directory, manifest)
+            report = _report(input_dict)
+            if report:
+                io_utils.write_string_file(os.path.join(pushed.uri, REPORT_FILE), report)
+            version = destination.push(directory, manifest, report)
             sha256 = _sha256_of_version(destination, version) or sha256_of(directory)
         self._MarkPushed(pushed, pushed_destination=destination.path(version), pushed_version=version)
         parent = artifact_utils.get_single_instance(models).get_string_custom_property("sha256") if models else ""
@@ -74,6 +79,16 @@ def _sha256_of_version(destination: PushDestination, version: str) -> str:
         manifest = destination.manifest(version) if version else None
         if manifest and (digest := manifest.files.get(model_artifact.TFLITE_FILE)):
             return digest.sha256
+    return ""
+
+
+def _report(input_dict: dict[str, list[types.Artifact]]) -> str:
+    """The page that lies beside the evaluator's verdict; "" if there is none."""
+    for blessing in input_dict.get(standard_component_specs.MODEL_BLESSING_KEY) or []:
+        path = os.path.join(blessing.uri, REPORT_FILE)
+        if fileio.exists(path):
+            text: str = io_utils.read_string_file(path)
+            return text
     return ""
 
 

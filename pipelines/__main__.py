@@ -17,7 +17,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import lineage_commands, model_commands, push_commands  # noqa: E402
+from pipelines import lineage_commands, model_commands, push_commands, report_command  # noqa: E402
 from pipelines.metadata_connection import METADATA_HELP  # noqa: E402
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
-for command in (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS):
+_COMMANDS = (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS, *report_command.COMMANDS)
+for command in _COMMANDS:
     main.add_command(command)
 
 

@@ -198,6 +198,12 @@ def target_components(
         pipeline=config.name,
     )
     compiler = _compiler(plan, converter.outputs["tflite_model"])
+    validator = EdgeInfraValidator(
+        model=converter.outputs["tflite_model"],
+        compiled_model=compiler.outputs["compiled_model"],
+        profile=plan.target,
+        settings=plan.smoke,
+    )
     evaluator = QuantizedEvaluator(
         examples=example_gen.outputs["examples"],
         model=converter.outputs["tflite_model"],
@@ -211,14 +217,10 @@ def target_components(
         weight_key=config.weight_key,
         target=plan.target,
         compiler_options=plan.compiler_options,
+        infra_blessing=validator.outputs["blessing"],
+        model_run=trainer.outputs["model_run"],
         fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
         last_blessed_model=earlier_model if LAST_BLESSED in compared else None,
-    )
-    validator = EdgeInfraValidator(
-        model=converter.outputs["tflite_model"],
-        compiled_model=compiler.outputs["compiled_model"],
-        profile=plan.target,
-        settings=plan.smoke,
     )
     destination = pusher_pb2.PushDestination.Filesystem(base_directory=plan.push_uri)
     pusher = standard.Pusher(

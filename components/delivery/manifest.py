@@ -23,6 +23,8 @@ from typing import BinaryIO
 from components.quantization.contract.file_metadata import without_metadata
 
 MANIFEST_FILE = "manifest.json"
+REPORT_FILE = "report.html"
+"""A page on the model, beside it: it tells of one run, so it counts for neither hash and is not in the manifest."""
 VERSION_FORM = re.compile(r"[0-9a-f]{12}")
 _FORMAT = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +60,7 @@ class Manifest:
     Attributes:
       sha256: Hash of all files' paths and bytes.
       model_sha256: The same without what names the run.
-      files: All files but the manifest itself, by their path in the version's directory.
+      files: All files but the manifest itself and the report, by their path in the version's directory.
       facts: What is known of the model.
       run_id: The run that pushed it first; empty if unknown.
       pushed_at: When, in UTC, as 2026-11-25T13:36:52Z.
@@ -136,8 +138,10 @@ def build_manifest(directory: Path, *, facts: Mapping[str, Fact], run_id: str, p
     paths = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     if not paths:
         raise ValueError(f"{directory}: got no files, expected a model; nothing can be pushed")
-    if MANIFEST_FILE in paths:
-        raise ValueError(f"{directory}: got a file {MANIFEST_FILE}, which a push writes itself; rename it")
+    if reserved := sorted({MANIFEST_FILE, REPORT_FILE} & set(paths)):
+        raise ValueError(
+            f"{directory}: got {' and '.join(reserved)}, which a push writes itself; rename what is called so"
+        )
     files = {}
     for path in paths:
         with (directory / path).open("rb") as file:

@@ -1,9 +1,13 @@
 """What is measured of a candidate model: the figures that gates are held against, by model, output and slice."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping
+from typing import Any
 
 FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED = "float", "integer", "fake_quant", "last_blessed"
+MEASUREMENTS_FILE = "measurements.json"
 MODELS = (FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED)
 
 Slice = tuple[tuple[str, str], ...]
@@ -95,6 +99,22 @@ class Measurements:
     foreign: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
     facts: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns what no other file of an evaluation has: metrics, facts, and what was left out; null for NaN."""
+        metrics = [
+            {**dataclasses.asdict(cell), "examples": self.examples.get(cell.slice), "metrics": _finite(values)}
+            for cell, values in sorted(self.metrics.items(), key=lambda item: dataclasses.astuple(item[0]))
+        ]
+        left_out = [*self.foreign, *self.incompatible, *self.unusable]
+        document = {"metrics": metrics, "facts": _finite(self.facts), "last_blessed_left_out": left_out}
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def of_all_examples(integer: Mapping[str, float], parent: Mapping[str, float], examples: int) -> Measurements:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from components.evaluation.decisions import Kind, decide, decisions_of_labels, kind_of
 from components.evaluation.measurements import Paired
+from components.evaluation.proportion import Proportion
 
 BINS = 15  # of the calibration error, of equal width: https://arxiv.org/abs/1706.04599
 REPLICATES = 10_000
@@ -61,6 +62,7 @@ class PairedSums:
     Attributes:
       moments: By outcome (better, worse, same), of shape (3, 6).
       agreed: Sum of weight times share of equal classes.
+      right: Of both models, sum of weight times share of right classes, (2,); NaN of values.
       ties: Of both models, (2,).
       bins: For both models and each bin sums of weight, confidence and right decisions, (2, BINS, 3).
       improper: Confidences of both models that are no probabilities, (2,).
@@ -70,6 +72,7 @@ class PairedSums:
 
     moments: npt.NDArray[np.float64]
     agreed: float
+    right: npt.NDArray[np.float64]
     ties: npt.NDArray[np.int64]
     bins: npt.NDArray[np.float64]
     improper: npt.NDArray[np.int64]
@@ -101,6 +104,7 @@ class PairedSums:
         return cls(
             moments=_moments(outcomes, examples.weights, difference),
             agreed=float(examples.weights @ agreeing),
+            right=np.array([float(examples.weights @ of.mean(axis=1)) for of in right]),
             ties=np.array([model.tied.sum() for model in decided]),
             bins=np.stack([bins for bins, _ in binned]),
             improper=np.array([improper for _, improper in binned]),
@@ -117,6 +121,7 @@ class PairedSums:
         return cls(
             moments=_moments(np.full(len(weights), _SAME), weights, nothing),
             agreed=math.nan,
+            right=np.full(2, math.nan),
             ties=np.zeros(2, np.int64),
             bins=np.zeros((2, BINS, 3)),
             improper=np.full(2, len(weights)),
@@ -126,6 +131,14 @@ class PairedSums:
     def __add__(self, other: "PairedSums") -> "PairedSums":
         names = [field.name for field in dataclasses.fields(self)]
         return PairedSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def accuracies(self, confidence: float = 0.95) -> tuple[Proportion, Proportion]:
+        """Returns the accuracy of the integer and of the other model; NaN of values, and where nothing weighs."""
+        weight, effective = float(self.moments[:, 1].sum()), _effective(self.moments)
+        ours, other = (
+            Proportion.of(float(right) / weight if weight else math.nan, effective, confidence) for right in self.right
+        )
+        return ours, other
 
     def paired(self, confidence: float = 0.95) -> Paired:
         """Returns the statistics."""

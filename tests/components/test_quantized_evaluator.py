@@ -98,6 +98,15 @@ def test_evaluation_equals_a_plain_loop_over_the_same_examples(
     accuracy = outputs["evaluation"][0].get_float_custom_property("integer_accuracy")
     assert accuracy == pytest.approx((by_integer == label).mean())
 
+    report = json.loads((Path(outputs["blessing"][0].uri) / "report.json").read_text())["documents"]
+    (pair,) = [one for one in report["paired"]["paired"] if one["model"] == "float" and one["slice"] == []]
+    assert pair["accuracy"]["value"] == pytest.approx((by_integer == label).mean())
+    assert pair["other_accuracy"]["value"] == pytest.approx((by_float == label).mean())
+    (measured,) = [c for c in report["measurements"]["metrics"] if c["model"] == "float" and c["slice"] == []]
+    assert measured["metrics"]["accuracy"] == pytest.approx((by_float == label).mean())
+    assert [op["op"] for op in report["target_ops"]].count("CONV_2D") >= 1
+    assert f">{pair['agreement']:.4f}</data>" in (Path(outputs["blessing"][0].uri) / "report.html").read_text()
+
 
 @pytest.mark.parametrize(
     ("gates", "blessed"),

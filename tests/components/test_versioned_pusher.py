@@ -91,6 +91,34 @@ def test_pusher_records_the_hash_of_the_file_that_is_there_when_an_earlier_run_p
     assert {one.get_string_custom_property("sha256") for one in pushed} == {hashlib.sha256(contents[0]).hexdigest()}
 
 
+def _reported(directory: Path, page: str) -> types.Artifact:
+    blessing = _blessing(standard_artifacts.ModelBlessing, 1)
+    blessing.uri = str(directory)
+    directory.mkdir()
+    (directory / "report.html").write_text(page, encoding="utf-8")
+    return blessing
+
+
+def test_pusher_puts_the_report_beside_the_model_when_the_blessing_has_one(tmp_path: Path) -> None:
+    plain = _push(tmp_path / "plain", b"model")
+    pushed = _push(tmp_path, b"model", model_blessing=_reported(tmp_path / "first", "<p>first \u2713</p>"))
+    version = _properties(pushed)[2]
+    assert version == _properties(plain)[2]  # the page is no part of the model's identity
+    beside = tmp_path / "pushed" / version / "report.html"
+    assert beside.read_text(encoding="utf-8") == "<p>first \u2713</p>"
+    assert (tmp_path / "archive" / "report.html").read_bytes() == beside.read_bytes()
+    destination = PushDestination(str(tmp_path / "pushed"))
+    assert destination.problems(version) == []
+    manifest = destination.manifest(version)
+    assert manifest is not None
+    assert list(manifest.files) == ["tflite"]
+    # The same model again: one version, with the page of the run that made its files.
+    again = _push(tmp_path, b"model", model_blessing=_reported(tmp_path / "second", "<p>second</p>"))
+    assert _properties(again)[2] == version
+    assert [entry.version for entry in destination.history()] == [version]
+    assert "first" in beside.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("model", "infra", "expected"), [(1, 1, 1), (1, None, 1), (None, 1, 1), (0, 1, 0), (1, 0, 0), (0, None, 0)]
 )

@@ -71,6 +71,48 @@ def test_local_run_shows_progress_and_the_result(local_run: Run) -> None:
     assert "Nothing came from TFX's cache" in local_run.output
 
 
+def test_report_lies_beside_the_model_and_has_the_numbers_of_the_artifacts(local_run: Run) -> None:
+    beside = local_run.pushed[0].parent / "report.html"
+    page = beside.read_text(encoding="utf-8")
+    (made,) = local_run.root.glob("artifacts/QuantizedEvaluator/blessing/*/report.json")
+    assert (made.parent / "report.html").read_text(encoding="utf-8") == page
+    assert beside.stat().st_size < 2_000_000
+    held = json.loads(made.read_text())["documents"]
+    for name, file in (
+        ("verdict", "QuantizedEvaluator/blessing/*/verdict.json"),
+        ("smoke_test", "EdgeInfraValidator/blessing/*/verdict.json"),
+        ("measurements", "QuantizedEvaluator/evaluation/*/measurements.json"),
+        ("paired", "QuantizedEvaluator/evaluation/*/paired.json"),
+        ("attribution", "TFLiteIntConverter/tflite_model/*/attribution.json"),
+        ("contract", "TFLiteIntConverter/tflite_model/*/Format-Serving/io_contract.json"),
+        ("compile_report", "EdgeTPUCompiler/compiled_model/*/compile_report.json"),
+    ):
+        (path,) = local_run.root.glob(f"artifacts/{file}")
+        assert held[name] == json.loads(path.read_text()), name
+    assert {loop: len(history["val_loss"]) for loop, history in held["histories"].items()} == {"float": 15, "qat": 5}
+    numbers = re.findall(r'<data value="([^"]+)" data-source="([^"]+)">', page)
+    assert len(numbers) > 300
+    for exact, source in numbers:
+        value = held
+        for part in source.split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        assert json.loads(exact) == value, source
+    overall = next(one for one in held["paired"]["paired"] if one["model"] == "float" and one["slice"] == [])
+    summary = _summary(local_run)
+    assert overall["accuracy"]["value"] == pytest.approx(summary.int8_accuracy, abs=1e-6)
+    assert overall["other_accuracy"]["value"] == pytest.approx(summary.float_accuracy, abs=1e-6)
+
+
+def test_report_command_makes_the_page_anew_and_says_where_the_model_is(local_run: Run) -> None:
+    asked = command("report", "digits", "--root", str(local_run.root), "--no-open")
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    page = (local_run.root / "report.html").read_text(encoding="utf-8")
+    assert shown.stdout.split() == [str(local_run.root / "report.html")]
+    assert f"Pushed to <code>{local_run.pushed[0].parent}</code>" in page
+
+
 def test_pushed_file_computes_no_float_tensor(local_run: Run) -> None:
     """Parses the file on its own, without the project's audit."""
     content = local_run.pushed[0].read_bytes()
@@ -116,7 +158,7 @@ def test_pushed_files_are_found_by_the_pointer_and_are_those_of_the_manifest(loc
     assert directory == local_run.root / "pushed" / version
     manifest = json.loads((directory / "manifest.json").read_text())
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
-    del found["manifest.json"]
+    del found["manifest.json"], found["report.html"]
     assert {name: file["sha256"] for name, file in manifest["files"].items()} == found
     assert manifest["facts"]["sha256"] == found["tflite"]
     assert manifest["run_id"]

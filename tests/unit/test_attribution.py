@@ -191,6 +191,8 @@ def test_codes_are_counted_by_hand() -> None:
     counts.add(np.array([[-128, -128, 0], [1, 2, 127]], np.int8))
     assert counts.saturation == pytest.approx(3 / 6)
     assert counts.span == 1.0
+    # Parts of eight integers: -128..-121, ..., 0..7, ..., 120..127.
+    assert counts.histogram == (2, *[0] * 15, 3, *[0] * 14, 1)
     assert math.isnan(counts.utilisation)  # of 6 values
     counts.add(np.zeros(250, np.int8))
     assert counts.utilisation == pytest.approx(5 / 256)

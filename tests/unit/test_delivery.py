@@ -130,7 +130,8 @@ def test_manifest_is_not_made_when_a_model_cannot_be_pushed(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="TFLite flatbuffer of 20 bytes cannot be parsed"):
         _build(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match="got a file manifest.json"):
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(ValueError, match=r"got manifest.json and report.html, which a push writes itself"):
         _build(tmp_path)
 
 

@@ -14,6 +14,7 @@ from components.evaluation.gate import Gate
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.label_clues import LabelClues
 from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar, score_low
+from components.evaluation.proportion import Proportion
 
 _COUNT = 10_000
 
@@ -66,6 +67,34 @@ def test_sums_of_parts_equal_a_plain_computation_over_all_examples_and_over_each
         assert paired.calibration_error == pytest.approx(_calibration_error(ours, labels, weights), abs=1e-9)
         assert paired.other_calibration_error == pytest.approx(_calibration_error(theirs, labels, weights), abs=1e-9)
         assert paired.mcnemar_p == mcnemar(paired.better, paired.worse)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accuracies_are_the_weighted_shares_of_right_classes(weighted: bool) -> None:
+    examples = _examples(weighted)
+    ours, other = PairedSums.of(examples).accuracies(0.9)
+    for found, scores in ((ours, examples.scores), (other, examples.other_scores)):
+        right = scores.argmax(axis=1) == examples.labels[:, 0]
+        assert found.value == pytest.approx(np.average(right, weights=examples.weights))
+        assert found.low < found.value < found.high
+    # Uniform weights of 0..3 have 4/3 the mean square of equal ones: three quarters of the examples, wider intervals.
+    width = 2 * 1.6449 * math.sqrt(ours.value * (1 - ours.value) / (_COUNT * (0.75 if weighted else 1)))
+    assert ours.high - ours.low == pytest.approx(width, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("right", "examples", "low", "high"),
+    # Newcombe (1998), https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E, table I.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_proportion_has_the_published_interval(right: int, examples: int, low: float, high: float) -> None:
+    found = Proportion.of(right / examples, examples, 0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_proportion_is_not_a_number_when_there_is_nothing_to_count() -> None:
+    assert math.isnan(Proportion.of(0.5, 0.0, 0.95).low)
+    assert math.isnan(Proportion.of(math.nan, 9.0, 0.95).high)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -1,3 +1,4 @@
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ def test_run_logs_both_loops_and_measures_both_models(tmp_path: Path) -> None:
     assert set(trained.float_metrics) == set(trained.quantized_metrics) == {"loss", "accuracy"}
     assert {path.name for path in tmp_path.iterdir()} == {"float", "qat"}
     assert list(tmp_path.rglob("events.out.tfevents.*"))
+    history = json.loads((tmp_path / "float" / "history.json").read_text())
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert {len(values) for values in history.values()} == {2}  # epochs
+    assert history["val_accuracy"][-1] == pytest.approx(trained.float_metrics["accuracy"])
 
 
 def test_run_trains_as_many_steps_as_told() -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from components.quantization.conversion.flatbuffer import Tensor
 
+HISTOGRAM_BINS = 32
 _INTEGERS = ("INT8", "UINT8", "INT16")
 
 
@@ -29,6 +30,11 @@ class CodeCounts:
     def total(self) -> int:
         """How many values were counted."""
         return int(self.counts.sum())
+
+    @property
+    def histogram(self) -> tuple[int, ...]:
+        """How many values lie in each of `HISTOGRAM_BINS` equal parts of the integers' range; empty without codes."""
+        return tuple(self.counts.reshape(HISTOGRAM_BINS, -1).sum(axis=1).tolist()) if len(self.counts) else ()
 
     @property
     def saturation(self) -> float:

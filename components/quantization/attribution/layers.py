@@ -39,6 +39,8 @@ class LayerSignal:
         there.
       utilisation: Share, 0..1, of the integers that occur; NaN for floats, and where there are fewer values.
       bits: Width of the integers, 8 or 16.
+      histogram: How many of the values lie in each of 32 equal parts of the integers' range, the smallest first; empty
+        for floats.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LayerSignal:
     saturation: float
     utilisation: float
     bits: int
+    histogram: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +107,7 @@ class LayerSums:
                 saturation=counts.saturation,
                 utilisation=counts.utilisation,
                 bits=16 if pair.tensor.dtype == "INT16" else 8,
+                histogram=counts.histogram,
             )
             for pair, noise, quantization, counts in zip(
                 self._pairs, self._noise, self._quantization, self._counts, strict=True

@@ -1,5 +1,6 @@
-"""What a loop tells while it runs: lines in the log, scalars for TensorBoard."""
+"""What a loop tells while it runs: lines in the log, scalars for TensorBoard, and the history of its epochs."""
 
+import json
 import logging
 import math
 import time
@@ -15,11 +16,14 @@ from components.quantization.qat.freezing import quantizers
 
 _LOGGER = logging.getLogger(__name__)
 
+HISTORY_FILE = "history.json"
+"""Metrics of each epoch by name, as lists; those on the eval split begin with val_."""
+
 _INTERVAL_S = 10.0
 
 
 class Progress:
-    """Reports about one loop: a line every ten seconds and one per epoch, the same to TensorBoard.
+    """Reports about one loop: a line every ten seconds and one per epoch, the same to TensorBoard and `HISTORY_FILE`.
 
     TensorBoard gets `epoch/...` by epoch; `step/...`, `examples_per_second` and the ends of each quantizer's range,
     `range/<quantizer>/minimum` and `maximum`, by step.
@@ -31,10 +35,11 @@ class Progress:
         Args:
           loop: What the log calls the loop.
           model: The model in training.
-          log_dir: Where TensorBoard's files go; None for none.
+          log_dir: Where TensorBoard's files and the history go; None for none.
         """
         self._loop = loop
         self._model = model
+        self._log_dir = log_dir
         self._writer = None if log_dir is None else tf.summary.create_file_writer(str(log_dir))
         self._epochs = 0
         self._epoch_steps = 0
@@ -87,6 +92,8 @@ class Progress:
         """The line of an epoch that just ended, `rate` of its last steps in 1/s."""
         _LOGGER.info("%s training: %s", self._loop, self._line(state, state.epoch, self._epoch_steps, metrics, rate))
         self._write_epoch(state.epoch, metrics)
+        if self._log_dir is not None:
+            (self._log_dir / HISTORY_FILE).write_text(json.dumps(state.history, indent=1, sort_keys=True) + "\n")
         self._write_step(state.total_steps, {}, rate)
 
     def _line(self, state: TrainingState, epoch: int, step: int, metrics: Mapping[str, float], rate: float) -> str:

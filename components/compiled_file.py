@@ -1,0 +1,40 @@
+"""What QuantizedEvaluator has to know of the file that will be pushed in place of the model that it evaluates."""
+
+import hashlib
+
+from tfx import types
+
+from components import model_artifact
+from components.evaluation.gate import COMPILED, MODEL_BYTES
+
+
+def compiled_facts(compiled: list[types.Artifact] | None) -> dict[str, float | str]:
+    """Returns its bytes, and whether a compiler made it; nothing without one."""
+    found: dict[str, float | str] = {}
+    for artifact in compiled or []:
+        found[MODEL_BYTES] = float(len(model_artifact.read_tflite(artifact)))
+        if artifact.has_custom_property(COMPILED):
+            found[COMPILED] = float(artifact.get_int_custom_property(COMPILED))
+    return found
+
+
+def check_compiled_from(compiled: list[types.Artifact] | None, model: types.Artifact) -> None:
+    """Checks that what is pushed was made from what is evaluated, by their bytes.
+
+    Raises:
+      ValueError: If it was not, or was changed since.
+    """
+    for artifact in compiled or []:
+        parent = artifact.get_string_custom_property("parent_sha256")
+        evaluated = hashlib.sha256(model_artifact.read_tflite(model)).hexdigest()
+        if parent != evaluated:
+            raise ValueError(
+                f"compiled_model was made from the model {parent[:12]}, but {evaluated[:12]} is evaluated; connect the"
+                " model that the compiler was given"
+            )
+        recorded = artifact.get_string_custom_property("sha256")
+        pushed = hashlib.sha256(model_artifact.read_tflite(artifact)).hexdigest()
+        if pushed != recorded:
+            raise ValueError(
+                f"compiled_model is the file {pushed[:12]}, but its compiler made {recorded[:12]}; compile it again"
+            )

@@ -1,0 +1,39 @@
+"""The sections of the page, in order: each a function from the documents to what it shows."""
+
+from components.report.facts import Node
+from components.report.layout import Section
+from components.report.sections import (
+    accuracy,
+    comparison,
+    contract,
+    conversion,
+    layers,
+    origin,
+    size,
+    target,
+    training,
+    verdict,
+)
+
+_SECTIONS = (
+    verdict.section,
+    accuracy.section,
+    size.section,
+    comparison.classes,
+    comparison.slices,
+    training.curves,
+    training.ladder,
+    layers.signals,
+    layers.histograms,
+    conversion.calibration,
+    conversion.audit,
+    target.section,
+    contract.section,
+    origin.lineage,
+    origin.environment,
+)
+
+
+def sections(root: Node) -> tuple[Section, ...]:
+    """Returns all sections, also those of which everything is missing: they say so."""
+    return tuple(section(root) for section in _SECTIONS)

@@ -1,0 +1,34 @@
+"""The command that shows the page on a run: report."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config_name", metavar="CONFIG")
+@click.option("--root", help="Directory of the run; default: as the config says.")
+@click.option("--open/--no-open", "opens", default=True, show_default=True, help="Open the page in a browser.")
+def report(config_name: str, root: str | None, opens: bool) -> None:
+    """Makes the page on the last run of CONFIG anew, from what its artifacts hold, and opens it.
+
+    Each target has a page of its own, below the root. The page that lies beside a pushed model is left as it is.
+    """
+    from pipelines.configs import load_config
+    from pipelines.progress import silent
+
+    config = load_config(config_name)
+    if root:
+        config = dataclasses.replace(config, root=root)
+    with silent():
+        from pipelines.reports import write_reports
+
+        written = list(write_reports(config))
+    for one in written:
+        click.echo(one.uri)
+        if opens and "://" not in one.uri:
+            click.launch(Path(one.uri).absolute().as_uri())
+
+
+COMMANDS = (report,)

@@ -1,0 +1,88 @@
+"""The page in Chromium: accessible by axe-core, without errors, readable without scripts, in light, dark and print."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.report.facts import Facts
+from components.report.page import render
+
+from report_documents import documents, hostile
+
+pytestmark = pytest.mark.slow
+_CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_START_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if _CHROMIUM is None:
+        pytest.skip("no Chromium here: install Debian's package chromium")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=_START_MS
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("pages")
+    found = {"usual": documents(), "hostile": hostile(documents()), "empty": {}}
+    for name, facts in found.items():
+        (directory / f"{name}.html").write_text(render(Facts(documents=facts)), encoding="utf-8")
+    return {name: directory / f"{name}.html" for name in found}
+
+
+def _opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
+    """A page, and what it complained of or asked for besides itself."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(_START_MS)
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("dialog", lambda dialog: heard.append(dialog.message))
+    page.on("request", lambda request: heard.append(request.url) if request.url != path.as_uri() else None)
+    page.goto(path.as_uri())
+    return page, [one for one in heard if not one.startswith("data:")]
+
+
+@pytest.mark.parametrize("name", ["usual", "hostile", "empty"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_accessible_and_silent(browser: Any, pages: dict[str, Path], name: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page, heard = _opened(browser, pages[name], color_scheme=scheme, bypass_csp=True)
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    results = axe.Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert heard == []
+    page.context.close()
+
+
+def test_page_is_readable_without_scripts_and_fits_a_narrow_window(browser: Any, pages: dict[str, Path]) -> None:
+    page, heard = _opened(browser, pages["usual"], java_script_enabled=False, viewport={"width": 360, "height": 800})
+    assert heard == []
+    assert page.locator("h1").inner_text() == "digits on edge_tpu"
+    assert page.locator("#accuracy table").first.is_visible()
+    assert page.locator("main").bounding_box()["width"] <= 360
+    # Charts shrink with the window instead of widening it.
+    assert all(svg.bounding_box()["width"] <= 360 for svg in page.locator("figure svg").all())
+    page.context.close()
+
+
+def test_page_shows_all_numbers_when_printed(browser: Any, pages: dict[str, Path]) -> None:
+    page, _ = _opened(browser, pages["usual"], color_scheme="dark")
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    assert page.evaluate(background) == "rgb(22, 24, 26)"
+    numbers = page.locator("#size figure details td").first
+    assert not numbers.is_visible()
+    page.emulate_media(media="print")
+    assert numbers.is_visible()
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.context.close()
