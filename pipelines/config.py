@@ -14,6 +14,8 @@ from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.retraining.policy import RetrainingPolicy
+from components.retraining.spans import SpanSource
 from components.targets import Options, require_target, require_when_missing
 from pipelines import tasks
 from pipelines.deployment import Deployment
@@ -34,6 +36,10 @@ class PipelineConfig:
       root: Directory under which everything is kept, unless told otherwise below.
       examples_dir: Directory of raw TFRecord files of tf.Examples; "" for `examples` under the root, where a task that
         can write its own examples puts them.
+      spans: In place of `examples_dir`: examples that arrive in spans, of which a run takes a window.
+      schema_file: A schema.pbtxt that someone wrote or corrected. Examples that break it stop the run; "" to infer one
+        from the examples, which then cannot break it.
+      retraining: What the scheduler does when all does not go well.
       push_dir: Where blessed models go; "" for `pushed` under the root.
       eval_buckets: The eval split is about one in this many examples.
       scheme: A quantization scheme, or the name of one that ships.
@@ -70,6 +76,9 @@ class PipelineConfig:
     label_key: str | Mapping[str, str]
     root: str
     examples_dir: str = ""
+    spans: SpanSource | None = None
+    schema_file: str = ""
+    retraining: RetrainingPolicy = dataclasses.field(default_factory=RetrainingPolicy)
     push_dir: str = ""
     eval_buckets: int = 5
     scheme: str | QuantizationScheme = "full_int8"
@@ -125,6 +134,8 @@ class PipelineConfig:
             wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
         if "://" in self.conversion_cache_dir:
             wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
+        if self.spans and self.examples_dir:
+            wrong.append(f"examples_dir {self.examples_dir!r} beside spans (one of them)")
         if not self.metrics:
             wrong.append("metrics is empty (the first is the one that a run shows)")
         if any(isinstance(slice_keys, str) for slice_keys in self.slices):
@@ -216,6 +227,11 @@ class PipelineConfig:
     def metadata_path(self) -> str:
         """The SQLite file of ML Metadata, for local runs."""
         return os.path.join(self.root, "metadata.sqlite")
+
+    @property
+    def spans_dir(self) -> str:
+        """Where the scheduler keeps what became of each span."""
+        return os.path.join(self.root, "spans")
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
         """Returns a copy with gates added; one of the same figure and kind is replaced.
