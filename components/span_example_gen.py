@@ -22,24 +22,26 @@ from components.retraining.spans import SpanSource
 _EARLIER, _FINGERPRINTS = "earlier", "fingerprints"
 
 
+class _ReadWindow(beam.PTransform):
+    """From a pipeline to the tf.Examples of a window."""
+
+    def __init__(self, exec_properties: dict[str, Any], split_pattern: str) -> None:
+        super().__init__()
+        base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        self._globs = [os.path.join(base, below) for below in (*_earlier(exec_properties), split_pattern)]
+
+    def expand(self, pipeline: beam.Pipeline) -> Any:
+        """Reads all files of all spans."""
+        records = pipeline | beam.Create(self._globs, reshuffle=False) | beam.io.ReadAllFromTFRecord()
+        return records | beam.Map(tf.train.Example.FromString)
+
+
 class Executor(import_executor.Executor):
     """Reads the span that the driver found, and the earlier ones that `custom_config` names."""
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
-        """Returns the transform from a pipeline to tf.Examples."""
-
-        @beam.ptransform_fn
-        def import_window(pipeline: beam.Pipeline, exec_properties: dict[str, Any], split_pattern: str) -> Any:
-            base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-            globs = [os.path.join(base, below) for below in (*_earlier(exec_properties), split_pattern)]
-            return (
-                pipeline
-                | beam.Create(globs, reshuffle=False)
-                | beam.io.ReadAllFromTFRecord()
-                | beam.Map(tf.train.Example.FromString)
-            )
-
-        return import_window
+    def GetInputSourceToExamplePTransform(self) -> type[beam.PTransform]:
+        """Returns the transform, as yet without execution properties and pattern."""
+        return _ReadWindow
 
 
 def span_example_gen(

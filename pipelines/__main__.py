@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import model_commands, push_commands  # noqa: E402
+from pipelines import model_commands, push_commands, schedule_commands  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -54,6 +55,7 @@ def _config_options(command: Any) -> Any:
             help="Begin float training with the weights of the last blessed model.",
         ),
         click.option("--examples", "examples_dir", help="Directory of TFRecord files of tf.Examples."),
+        click.option("--spans", "span_pattern", help="Examples in spans, such as 'data/span-{SPAN}/*.tfrecord'."),
         click.option("--root", help="Directory for everything the run keeps; default: as the config says."),
         click.argument("config_name", metavar="CONFIG"),
     ):
@@ -80,6 +82,7 @@ def _blessing_options(command: Any) -> Any:
 
 
 def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
+    from components.retraining.spans import SpanSource
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
@@ -96,6 +99,9 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 
         types = io_dtypes_of(changed["io_dtype"])
         changed["io_dtype"] = types.get("", types)
+    if "span_pattern" in changed:
+        given = {"window": config.spans.window} if config.spans else {}
+        changed["spans"] = SpanSource(pattern=changed.pop("span_pattern"), **given)
     if "strategy" in changed:
         changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
     return dataclasses.replace(config, **changed)
@@ -105,7 +111,15 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 @_config_options
 @_blessing_options
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
-def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
+@click.option("--span", type=int, help="Of examples in spans: the newest to take; default: the newest complete one.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file to write, last of all: what the run came to, as JSON.",
+)
+def run(
+    config_name: str, runner: str, span: int | None, report: Path | None, gates: tuple[str, ...], **changes: Any
+) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
     Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
@@ -115,13 +129,12 @@ def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -
     from pipelines.exclusive import exclusive_root
 
     runners.load_runner(runner)
-    config = _load(config_name, gates, changes)
+    config = _load(config_name, gates, changes).with_window(span)
     with exclusive_root(config):
         from pipelines.local_run import run_and_show
 
-        status = run_and_show(
-            config, runner, metadata=config.metadata_path if changes["root"] else "", started_s=_STARTED_S
-        )
+        metadata = config.metadata_path if changes["root"] else ""
+        status = run_and_show(config, runner, metadata=metadata, started_s=_STARTED_S, report_file=report)
     sys.exit(status)
 
 
@@ -233,6 +246,18 @@ def lineage(file: Path, metadata: str | None) -> None:
     Console(width=10_000).print(trace(reader, sha256), soft_wrap=True)
 
 
+def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
+    """Returns the config that `run` would run with these arguments."""
+    given = run.make_context("run", list(arguments)).params
+    if given["span"] is not None or given["report"] is not None:
+        raise ValueError("--span and --report are the scheduler's to give; leave them out")
+    unchanged = ("config_name", "gates", "runner", "span", "report")
+    return _load(
+        given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}
+    )
+
+
+main.add_command(schedule_commands.schedule_command(_config_of_run))
 for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
     main.add_command(command)
 

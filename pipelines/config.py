@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from components.evaluation.gates import Gates, Override, parse_day
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
@@ -14,6 +15,7 @@ from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.retraining.ledger import Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
 from components.targets import Options, require_target, require_when_missing
@@ -232,6 +234,22 @@ class PipelineConfig:
     def spans_dir(self) -> str:
         """Where the scheduler keeps what became of each span."""
         return os.path.join(self.root, "spans")
+
+    def with_window(self, span: int | None) -> "PipelineConfig":
+        """Returns a copy with the window of spans that a run takes; itself if its examples come in no spans.
+
+        Args:
+          span: The newest of the window; None for the newest complete one that is not quarantined.
+
+        Raises:
+          ValueError: If there is no such complete span, or one is given where there are none.
+        """
+        if self.spans is None:
+            if span is not None:
+                raise ValueError(f"--span {span}: the examples of config {self.name!r} come in no spans; leave it out")
+            return self
+        quarantined = Ledger(Path(self.spans_dir)).quarantined()
+        return dataclasses.replace(self, spans=self.spans.ending_at(span, quarantined))
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
         """Returns a copy with gates added; one of the same figure and kind is replaced.

@@ -47,6 +47,6 @@ class RetrainingPolicy:
         """Returns how long to wait after so many failures, in seconds.
 
         >>> [RetrainingPolicy(backoff_s=60, backoff_limit_s=200).wait_s(failures) for failures in (1, 2, 3, 99)]
-        [60, 120, 200, 200]
+        [60.0, 120.0, 200, 200]
         """
-        return min(self.backoff_s * 2 ** min(failures - 1, 60), self.backoff_limit_s)
+        return min(self.backoff_s * 2.0 ** min(failures - 1, 60), self.backoff_limit_s)

@@ -1,0 +1,56 @@
+"""What a run on this machine came to, as JSON: the report of a run on a service, with spans and who is at fault.
+
+{"run": name of the pipeline_run in ML Metadata, "" if it did not come so far, "spans": [...], "state": "SUCCEEDED" or
+"FAILED", "error": "...", "fault": "", "examples" or "component", "verdict": {"blessed": ..., "pushed_to": ...,
+"reasons": [...]} or null}; with several targets "verdicts", by target, in place of "verdict".
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.retraining.decisions import BROKEN_EXAMPLES
+from components.retraining.ledger import replace_file
+from pipelines import decision_record
+from pipelines.config import PipelineConfig
+from pipelines.summary import RunSummary
+
+Json = dict[str, Any]
+
+
+def success(config: PipelineConfig, summaries: Sequence[RunSummary], begun_s: float) -> Json:
+    """Returns the report of a run that ended, with one summary for each target.
+
+    Args:
+      config: The config.
+      summaries: What it came to on each target.
+      begun_s: When it began, in seconds since the epoch.
+    """
+    verdicts = {
+        summary.target: {
+            "blessed": summary.blessed,
+            "pushed_to": os.path.dirname(summary.pushed_to),
+            "reasons": list(summary.reasons),
+        }
+        for summary in summaries
+    }
+    verdict = {"verdicts": verdicts} if config.targets else {"verdict": verdicts[summaries[0].target]}
+    return {**_head(config, begun_s), "state": "SUCCEEDED", "error": "", "fault": "", **verdict}
+
+
+def failure(config: PipelineConfig, error: str, is_broken: bool, begun_s: float) -> Json:
+    """Returns the report of a run that failed; `is_broken` says that its examples were at fault."""
+    fault = BROKEN_EXAMPLES if is_broken else "component"
+    return {**_head(config, begun_s), "state": "FAILED", "error": error, "fault": fault, "verdict": None}
+
+
+def _head(config: PipelineConfig, begun_s: float) -> Json:
+    run = decision_record.run_since(config.metadata_path, config.name, begun_s)
+    return {"run": run, "spans": list(config.spans.selected) if config.spans else []}
+
+
+def write_report(file: Path, report: Json) -> None:
+    """Writes a report, at once."""
+    replace_file(file, json.dumps(report, indent=2, sort_keys=True) + "\n")
