@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELD_STATUS = 3
 STOPPED_STATUS = 128 + signal.SIGTERM
 _RECORD_LIMIT_S = 120
+_DIRECTORY, _FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
     @click.option("--resume", is_flag=True, help="End a hold first: what was refused so far counts no more.")
     @click.option("--retry", type=int, multiple=True, help="A quarantined span to run again.")
     @click.option("--status", "only_status", is_flag=True, help="Show what became of each span, and run nothing.")
+    @click.option("--systemd", type=_DIRECTORY, help="Write a service and its timer there, and run nothing.")
+    @click.option("--cron", type=_FILE, help="Write that crontab, and run nothing.")
+    @click.option(
+        "--every-minutes", type=click.IntRange(1, 60), default=5, show_default=True, help="How often these two look."
+    )
     @click.argument("arguments", metavar="CONFIG [OPTIONS OF run]", nargs=-1, required=True, type=click.UNPROCESSED)
     def schedule(
         arguments: tuple[str, ...],
@@ -51,6 +57,9 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         resume: bool,
         retry: tuple[int, ...],
         only_status: bool,
+        systemd: Path | None,
+        cron: Path | None,
+        every_minutes: int,
     ) -> None:
         """Runs CONFIG for each complete span that was not handled yet, the oldest first, one at a time.
 
@@ -61,6 +70,11 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         scheduler = _scheduler(config, arguments, alert_url)
         if only_status:
             _show(scheduler)
+        if systemd:
+            _write_systemd(config.name, arguments, systemd, every_minutes)
+        if cron:
+            _write_cron(config.name, arguments, scheduler.ledger.directory, cron, every_minutes)
+        if only_status or systemd or cron:
             return
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         signal.signal(signal.SIGTERM, _stop)
@@ -76,6 +90,26 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
                 sys.exit(HELD_STATUS)
 
     return schedule
+
+
+def _write_systemd(name: str, arguments: Sequence[str], directory: Path, every_minutes: int) -> None:
+    from components.retraining import timers
+
+    command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
+    units = timers.systemd_units(name, command, Path.cwd(), every_minutes)
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, text in units.items():
+        (directory / file).write_text(text)
+    checked = timers.verify_systemd([directory / file for file in units])
+    click.echo(f"{directory}: {', '.join(units)}, {checked}")
+
+
+def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path, every_minutes: int) -> None:
+    from components.retraining import timers
+
+    command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
+    file.write_text(timers.crontab(name, command, Path.cwd(), spans_dir.absolute() / ".cron", every_minutes))
+    click.echo(f"{file}: install it with `crontab {file}`, which replaces what is there")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from components.retraining import span_run
+from components.retraining import span_run, timers
 from components.retraining.decisions import Outcome
 from components.retraining.ledger import Entry, Ledger
 from pipelines.__main__ import main
@@ -127,6 +128,43 @@ def test_schedule_watches_until_it_is_stopped(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 128 + 15
+
+
+def test_schedule_writes_units_that_systemd_accepts(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "data").mkdir()
+    said = _schedule(tmp_path, "--systemd", str(tmp_path / "units"), "--every-minutes", "7")
+    service, timer = ((tmp_path / "units" / f"tfx-qat-stream.{kind}").read_text() for kind in ("service", "timer"))
+    words = [sys.executable, "-m", "pipelines", "schedule", *_arguments(tmp_path)]
+    assert "ExecStart=" + " ".join(f'"{word}"' for word in words) + "\n" in service
+    assert "OnUnitInactiveSec=7min" in timer
+    assert not commands
+    checked = "checked by systemd-analyze verify" if shutil.which("systemd-analyze") else "not checked: "
+    assert checked in said
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_verify_systemd_raises_when_a_unit_is_wrong(tmp_path: Path) -> None:
+    unit = tmp_path / "tfx-qat-wrong.service"
+    unit.write_text("[Service]\nType=oneshot\nExecStart=relative/path/with spaces\n")
+    with pytest.raises(ValueError, match=r"systemd-analyze verify ended with 1: .*tfx-qat-wrong\.service"):
+        timers.verify_systemd([unit])
+
+
+def test_schedule_writes_a_crontab_whose_command_runs(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "data").mkdir()
+    _schedule(tmp_path, "--cron", str(tmp_path / "crontab"), "--every-minutes", "15")
+    comment, line = (tmp_path / "crontab").read_text().splitlines()
+    assert comment.startswith("# tfx-qat: retrains stream")
+    fields = line.split(" ", 5)
+    assert fields[:5] == ["*/15", "*", "*", "*", "*"]
+    subprocess.run(["/bin/sh", "-c", fields[5].replace("\\%", "%")], check=True, timeout=60, cwd="/")
+    assert (tmp_path / "root" / "spans" / ".lock").exists()
+    assert not commands
+
+
+def test_crontab_raises_when_cron_cannot_count_so() -> None:
+    with pytest.raises(ValueError, match="--every-minutes 7: cron counts within the hour; choose a divisor of 60"):
+        timers.crontab("digits", ["true"], Path("/"), Path("/lock"), 7)
 
 
 def test_run_with_window_leaves_out_quarantined_spans(tmp_path: Path) -> None:
