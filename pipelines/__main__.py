@@ -258,6 +258,7 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
 
 
 main.add_command(schedule_commands.schedule_command(_config_of_run))
+main.add_command(schedule_commands.schedule_job)
 for command in (*model_commands.COMMANDS, *push_commands.COMMANDS):
     main.add_command(command)
 

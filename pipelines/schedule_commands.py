@@ -167,3 +167,30 @@ def _show(scheduler: "Scheduler") -> None:
         click.echo(f"{entry.span:>8}  {entry.at}  {entry.state:<11}  {entry.attempt} run(s)  {entry.reason}")
     if held := scheduler.held():
         click.echo(f"held: {held}{os.linesep}--resume goes on")
+
+
+@click.command("schedule-job")
+@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+@click.option("--at", "cron", required=True, help="When, by UTC, in five fields of cron, such as '0 3 * * *'.")
+@click.option("--catch-up", is_flag=True, help="Run later what could not be run in time.")
+@click.option("--project", default="", help="Vertex: Google Cloud project.")
+@click.option("--region", default="", help="Vertex: Google Cloud region, such as europe-west4.")
+@click.option("--experiment-id", default="", help="Kubeflow: id of the experiment that its runs belong to.")
+@click.option("-o", "--output", type=_FILE, required=True, help="The JSON file to write.")
+def schedule_job(
+    job_file: Path, cron: str, catch_up: bool, project: str, region: str, experiment_id: str, output: Path
+) -> None:
+    """Writes the request that makes a service run the compiled JOB, a file of `compile`, by a clock, one at a time."""
+    from pipelines import service_schedules
+    from pipelines.job_spec import RUNNER_LABEL, read_job, write_whole
+
+    job = read_job(job_file)
+    parent = f"projects/{project}/locations/{region}"
+    if job.get("labels", {}).get(RUNNER_LABEL) == "kubeflow":
+        body = service_schedules.kubeflow_recurring_run(job, cron=cron, experiment_id=experiment_id, catch_up=catch_up)
+        url = "HOST/apis/v2beta1/recurringruns"
+    else:
+        body = service_schedules.vertex_schedule(job, cron=cron, parent=parent, catch_up=catch_up)
+        url = f"https://{region}-aiplatform.googleapis.com/v1/{parent}/schedules"
+    write_whole(output, json.dumps(body, indent=2, sort_keys=True) + "\n")
+    click.echo(f"{output}: POST it to {url}")
