@@ -226,6 +226,34 @@ def doctor(job_file: Path) -> None:
 
 
 @main.command()
+@_config_options
+@click.option("--keep", type=click.IntRange(min=1), required=True, help="Of so many last runs everything is kept.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+def gc(config_name: str, keep: int, dry_run: bool, gates: tuple[str, ...], **changes: Any) -> None:
+    """Removes artifacts of CONFIG that no pushed model was made from and none of its last runs refers to.
+
+    A model is pushed as long as its version is in the push directory. What is removed is marked as deleted in ML
+    Metadata, where all else that is known of it stays.
+    """
+    from pipelines.exclusive import exclusive_root
+
+    config = _load(config_name, gates, changes)
+    with exclusive_root(config):
+        from pipelines.retention import Retention
+
+        retention = Retention(config)
+        garbage = retention.garbage(keep)
+        size_bytes = garbage.size_bytes
+        if dry_run:
+            for directory in garbage.directories:
+                click.echo(str(directory))
+        else:
+            retention.remove(garbage)
+    done = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(garbage.artifacts):,} artifacts, {size_bytes:,} bytes, {done}; {garbage.kept:,} are needed")
+
+
+@main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--metadata", help="SQLite file of ML Metadata; default: those of all configs.")
 def lineage(file: Path, metadata: str | None) -> None:

@@ -85,9 +85,7 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
             if resume:
                 scheduler.release()
             _work(scheduler, poll_s if is_watching else None)
-            if held := scheduler.held():
-                _LOGGER.warning("held: %s; run `schedule --resume` once that is looked into", held)
-                sys.exit(HELD_STATUS)
+            sys.exit(HELD_STATUS if scheduler.held() else 0)
 
     return schedule
 
@@ -117,9 +115,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _work(scheduler: "Scheduler", poll_s: float | None) -> None:
+    said = ""
     while True:
         while scheduler.step():
             pass
+        if (held := scheduler.held()) and held != said:
+            _LOGGER.warning("held: %s; run `schedule --resume` once that is looked into", held)
+            said = held
         if poll_s is None:
             return
         time.sleep(poll_s)

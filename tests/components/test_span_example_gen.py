@@ -15,6 +15,7 @@ from pipelines.configs import load_config
 from pipelines.inputs import prepare_examples
 from pipelines.metadata import MetadataStore
 from pipelines.pipeline import data_components
+from pipelines.retention import Retention
 from pipelines.runners.kubeflow import compile_job
 
 _SCHEMA = """
@@ -84,6 +85,23 @@ def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Pat
     _write_span(tmp_path / "data", 2, 1)
     _run(selected, 1)  # the same numbers, another content of the earlier span
     assert _examples(selected) == ([2] + [3] * 4, 3, False)
+
+
+@pytest.mark.slow
+def test_example_gen_reads_again_when_its_cached_output_was_collected(tmp_path: Path) -> None:
+    for span in (1, 2):
+        _write_span(tmp_path / "data", span, 3)
+    config = _config(tmp_path)
+    assert config.spans
+    first, second = (dataclasses.replace(config, spans=config.spans.ending_at(span)) for span in (1, 2))
+    _run(first, 1)
+    _run(second, 1)
+    retention = Retention(first)
+    retention.remove(retention.garbage(1))
+    _run(second, 1)
+    assert _examples(second) == ([2] * 3, 2, True)
+    _run(first, 1)
+    assert _examples(first) == ([1] * 3, 1, False)
 
 
 @pytest.mark.slow
