@@ -44,6 +44,14 @@ def prepare_examples(config: PipelineConfig) -> int:
 
 
 def _check_span(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
+    try:
+        return _check_files(source, span, spec)
+    except BrokenExamplesError as error:
+        error.span = span
+        raise
+
+
+def _check_files(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
     files = _first_files(sorted(tf.io.gfile.glob(source.files_of(span))))
     checked = sum(_check_file(file, spec) for file in files)
     if not checked:

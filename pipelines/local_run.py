@@ -55,12 +55,12 @@ def run_and_show(
         except Exception as error:
             traceback.print_exc()  # into the log
             message = _BEAM_SUFFIX.sub("", str(error)).strip()
-            is_broken = isinstance(error, BrokenExamplesError)
-            if report_file and (progress.current or is_broken):
+            broken = error if isinstance(error, BrokenExamplesError) else None
+            if report_file and (progress.current or broken):
                 from pipelines.run_outcome import failure, write_report
 
                 where = f"{progress.current}: " if progress.current else ""
-                write_report(report_file, failure(config, f"{where}{message}", is_broken, begun_s))
+                write_report(report_file, failure(config, f"{where}{message}", broken, begun_s))
             if isinstance(error, ValueError):
                 where, log = (f"{progress.current}: ", f" (log: {log_file})") if progress.current else ("", "")
                 raise ValueError(f"{where}{message}{log}") from error

@@ -1,8 +1,14 @@
 """What a run on this machine came to, as JSON: the report of a run on a service, with spans and who is at fault.
 
-{"run": name of the pipeline_run in ML Metadata, "" if it did not come so far, "spans": [...], "state": "SUCCEEDED" or
-"FAILED", "error": "...", "fault": "", "examples" or "component", "verdict": {"blessed": ..., "pushed_to": ...,
-"reasons": [...]} or null}; with several targets "verdicts", by target, in place of "verdict".
+{
+  "run": name of the pipeline_run in ML Metadata; "" if it did not come so far,
+  "spans": the window, the newest last,
+  "state": "SUCCEEDED" or "FAILED",
+  "error": "" or why it failed,
+  "fault": "", "examples" or "component",
+  "broken_span": with "examples", the span that they are of, null if that is not known,
+  "verdict": {"blessed": ..., "pushed_to": ..., "reasons": [...]}, null if it failed; with several targets "verdicts"
+}
 """
 
 import json
@@ -13,6 +19,7 @@ from typing import Any
 
 from components.retraining.decisions import BROKEN_EXAMPLES
 from components.retraining.ledger import replace_file
+from components.retraining.spans import BrokenExamplesError
 from pipelines import decision_record
 from pipelines.config import PipelineConfig
 from pipelines.summary import RunSummary
@@ -40,10 +47,10 @@ def success(config: PipelineConfig, summaries: Sequence[RunSummary], begun_s: fl
     return {**_head(config, begun_s), "state": "SUCCEEDED", "error": "", "fault": "", **verdict}
 
 
-def failure(config: PipelineConfig, error: str, is_broken: bool, begun_s: float) -> Json:
-    """Returns the report of a run that failed; `is_broken` says that its examples were at fault."""
-    fault = BROKEN_EXAMPLES if is_broken else "component"
-    return {**_head(config, begun_s), "state": "FAILED", "error": error, "fault": fault, "verdict": None}
+def failure(config: PipelineConfig, error: str, broken: BrokenExamplesError | None, begun_s: float) -> Json:
+    """Returns the report of a run that failed with that error; `broken` if its examples were at fault."""
+    fault = {"fault": BROKEN_EXAMPLES, "broken_span": broken.span} if broken else {"fault": "component"}
+    return {**_head(config, begun_s), "state": "FAILED", "error": error, "verdict": None, **fault}
 
 
 def _head(config: PipelineConfig, begun_s: float) -> Json:

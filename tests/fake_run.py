@@ -33,8 +33,12 @@ def main(file: str, directory: str, report_file: str, scheduler: str) -> int:
     if "crash" in behaviour or ("crash-once" in behaviour and attempt == 1):
         print("Segmentation fault")
         return 1
-    if "broken" in behaviour:
+    if "broken-before-once" in behaviour and attempt == 1:
+        earlier = {"fault": "examples", "broken_span": int(span) - 1}
+        report |= {"state": "FAILED", "error": "the one before is gone", "verdict": None, **earlier}
+    elif "broken" in behaviour:
         report |= {"state": "FAILED", "error": "part.tfrecord is corrupt", "fault": "examples", "verdict": None}
+        report["broken_span"] = int(span)
     else:
         pushed_to = f"pushed/{span}" if "push" in behaviour else ""
         report["verdict"] = {"blessed": bool(pushed_to), "pushed_to": pushed_to, "reasons": ["a gate"]}

@@ -38,6 +38,9 @@ def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: f
         state: State = "pushed" if any(verdict["pushed_to"] for verdict in _verdicts(report)) else "refused"
         return dataclasses.replace(entry, state=state, reason=summary_line(report), report=report)
     error = report.get("error") or outcome.error
+    if (broken := broken_earlier_span(entry, report)) is not None:
+        reason = f"run {entry.attempt} found that span {broken} of its window is broken; it is run without that"
+        return dataclasses.replace(entry, state="waiting", reason=reason)
     if report.get("fault") == BROKEN_EXAMPLES:
         return dataclasses.replace(entry, state="quarantined", reason=error, report=report, blameless=True)
     failed = dataclasses.replace(entry, failures=entry.failures + 1, report=report)
@@ -47,6 +50,12 @@ def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: f
     wait_s = policy.wait_s(failed.failures)
     reason = f"run {failed.attempt} failed: {error}"
     return dataclasses.replace(failed, state="waiting", reason=reason, not_before_s=now_s + wait_s)
+
+
+def broken_earlier_span(entry: Entry, report: dict[str, Any]) -> int | None:
+    """Returns the span of an entry's window, other than its own, that a report says is broken; None without one."""
+    broken = report.get("broken_span")
+    return broken if report.get("fault") == BROKEN_EXAMPLES and broken != entry.span else None
 
 
 def interrupted(entry: Entry, policy: RetrainingPolicy) -> Entry:

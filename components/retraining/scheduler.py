@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from components.retraining import decisions
 from components.retraining.decisions import Outcome
@@ -49,9 +50,8 @@ class Scheduler:
         """Concludes, or lets wait, what a scheduler that died left under way. Call it once, before `step`."""
         for entry in self.ledger.entries().values():
             if entry.state == "running":
-                report = read_report(self.ledger, entry)
-                if report:
-                    self._write(decisions.concluded(entry, Outcome(report=report), self.policy, self.now_s()))
+                if report := read_report(self.ledger, entry):
+                    self._conclude(entry, Outcome(report=report))
                 else:
                     self._write(decisions.interrupted(entry, self.policy))
 
@@ -116,7 +116,16 @@ class Scheduler:
             reason = f"run {begun.attempt} was not ended: {why}"
             self._write(dataclasses.replace(begun, state="waiting", reason=reason))
             raise
-        self._write(decisions.concluded(begun, outcome, self.policy, self.now_s()))
+        self._conclude(begun, outcome)
+
+    def _conclude(self, entry: Entry, outcome: Outcome) -> None:
+        broken = decisions.broken_earlier_span(entry, outcome.report)
+        if broken is not None:  # skipped before, and so never looked at, or good once
+            earlier = self.ledger.entries().get(broken) or Entry(span=broken, state="skipped", reason="never run")
+            if earlier.state != "quarantined":
+                reason = f"{outcome.report['error']}; before that {earlier.state}: {earlier.reason}"
+                self._write(dataclasses.replace(earlier, state="quarantined", reason=reason, blameless=True))
+        self._write(decisions.concluded(entry, outcome, self.policy, self.now_s()))
 
     def _write(self, entry: Entry) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s()))
@@ -138,7 +147,7 @@ class Scheduler:
         self.ledger.write(dataclasses.replace(entry, untold=()))
 
 
-def read_report(ledger: Ledger, entry: Entry) -> dict[str, object]:
+def read_report(ledger: Ledger, entry: Entry) -> dict[str, Any]:
     """Returns what the last run of an entry reported; {} if it did not come so far."""
     file = ledger.report_file(entry)
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

@@ -17,7 +17,13 @@ _SPAN = re.compile(r"\{SPAN(?::(?P<width>[1-9][0-9]?))?\}")
 
 
 class BrokenExamplesError(ValueError):
-    """The examples are at fault, and no other run will like them better: unreadable, empty, incomplete, anomalous."""
+    """The examples are at fault, and no other run will like them better: unreadable, empty, incomplete, anomalous.
+
+    Attributes:
+      span: The span that they are of, where that is known; else None.
+    """
+
+    span: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -131,6 +131,14 @@ def test_prepare_examples_raises_broken_examples_when_a_span_is_empty_or_corrupt
         prepare_examples(_config(tmp_path))
 
 
+def test_prepare_examples_says_which_span_of_the_window_is_broken(tmp_path: Path) -> None:
+    _write_span(tmp_path / "data", 1, 0)
+    _write_span(tmp_path / "data", 2, 1)
+    with pytest.raises(BrokenExamplesError, match="span 1: its TFRecord files are empty") as caught:
+        prepare_examples(_config(tmp_path, window=2))
+    assert caught.value.span == 1
+
+
 def test_data_components_raise_when_a_window_has_no_selected_spans(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a window of 2 needs a run on this machine"):
         data_components(_config(tmp_path, window=2))

@@ -108,6 +108,13 @@ def test_scheduler_waits_twice_as_long_after_each_failure_and_then_quarantines(t
     assert entries[1].reason.startswith("3 runs failed, the last one so: ended with status 1")
 
 
+def test_scheduler_quarantines_an_earlier_span_of_the_window_when_that_is_the_broken_one(tmp_path: Path) -> None:
+    entries = _handled(tmp_path, "push", "push broken-before-once")
+    assert (entries[1].state, entries[1].blameless, entries[1].decision) == ("quarantined", True, 2)
+    assert entries[1].reason.startswith("the one before is gone; before that pushed: run run-1-1 SUCCEEDED")
+    assert (entries[2].state, entries[2].attempt, entries[2].failures) == ("pushed", 2, 0)
+
+
 def test_scheduler_blames_no_span_when_a_run_cannot_begin(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "mistake")
     one = scheduler(tmp_path)
