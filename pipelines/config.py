@@ -148,6 +148,11 @@ class PipelineConfig:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
         for plan in self.plans:
             self.evaluation.require(plan.gates)
+            if self.retraining.champion_floor and LAST_BLESSED not in self.compared_models(plan):
+                raise ValueError(
+                    f"config {self.name!r}: champion_floor needs the last blessed model evaluated for {plan.target};"
+                    f" add {LAST_BLESSED!r} to also_compared"
+                )
 
     def _wrong_targets(self, scheme: QuantizationScheme) -> list[str]:
         """What is wrong with `targets`: all of it, each by the target's name."""

@@ -72,10 +72,13 @@ def run_and_show(
         finally:
             progress.stop()
         summaries = _show(config, console, metadata, started_s)
+        rolled_back = _roll_back(config, summaries)
+        for target, what in rolled_back.items():
+            console.print(f"[yellow]{target}[/yellow]: {escape(what)}", soft_wrap=True)
         if report_file:
             from pipelines.run_outcome import success, write_report
 
-            write_report(report_file, success(config, summaries, begun_s))
+            write_report(report_file, success(config, summaries, rolled_back, begun_s))
         return 0 if all(summary.blessed for summary in summaries) else NOT_BLESSED_STATUS
 
 
@@ -91,6 +94,22 @@ def _run(config: PipelineConfig, runner: str, console: Console, progress: Progre
     console.print(head, highlight=False, soft_wrap=True)
     watch(progress)
     load_runner(runner).run(pipeline)
+
+
+def _roll_back(config: PipelineConfig, summaries: "list[RunSummary]") -> dict[str, str]:
+    """Rolls back what is too bad, if the config asks for that; returns what was done, by target."""
+    if not config.retraining.champion_floor:
+        return {}
+    from pipelines.champion import champion_of, roll_back_below
+    from pipelines.metadata import MetadataStore
+
+    executions = MetadataStore(config.metadata_path).last_run(config.name)
+    done = {}
+    for plan, summary in zip(config.plans, summaries, strict=True):
+        champion = None if summary.blessed else champion_of(executions, config, plan)
+        if champion and (what := roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)):
+            done[plan.target] = what
+    return done
 
 
 def _show(config: PipelineConfig, console: Console, metadata: str, started_s: float) -> "list[RunSummary]":

@@ -13,7 +13,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,22 @@ from pipelines.summary import RunSummary
 Json = dict[str, Any]
 
 
-def success(config: PipelineConfig, summaries: Sequence[RunSummary], begun_s: float) -> Json:
+def success(
+    config: PipelineConfig, summaries: Sequence[RunSummary], rolled_back: Mapping[str, str], begun_s: float
+) -> Json:
     """Returns the report of a run that ended, with one summary for each target.
 
     Args:
       config: The config.
       summaries: What it came to on each target.
+      rolled_back: What was rolled back, or could not be, by target.
       begun_s: When it began, in seconds since the epoch.
     """
     verdicts = {
         summary.target: {
             "blessed": summary.blessed,
             "pushed_to": os.path.dirname(summary.pushed_to),
-            "reasons": list(summary.reasons),
+            "reasons": [*summary.reasons, *filter(None, [rolled_back.get(summary.target)])],
         }
         for summary in summaries
     }

@@ -17,6 +17,9 @@ class RetrainingPolicy:
       run_limit_s: A run that takes longer, in seconds, is killed and has failed.
       hold_after: After so many spans in a row whose model was refused or whose runs failed, nothing more is run until
         someone resumes; 0 for never. Spans whose examples were broken do not count.
+      champion_floor: Where the pushed model's value of the first metric, the more the better, is less than this on the
+        eval split of a later run, and that run's model is refused, the version before it is made the latest; 0 for
+        never. The last blessed model must be compared with, by a gate or `also_compared`.
     """
 
     catch_up: bool = True
@@ -26,6 +29,7 @@ class RetrainingPolicy:
     backoff_limit_s: float = 3600.0
     run_limit_s: float = 86400.0
     hold_after: int = 0
+    champion_floor: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is wrong, all of it."""
@@ -40,6 +44,8 @@ class RetrainingPolicy:
             wrong.append(f"run_limit_s={self.run_limit_s} (more than 0)")
         if self.hold_after < 0:
             wrong.append(f"hold_after={self.hold_after} (at least 0)")
+        if self.champion_floor < 0:
+            wrong.append(f"champion_floor={self.champion_floor} (at least 0)")
         if wrong:
             raise ValueError(f"retraining: {'; '.join(wrong)}")
 
