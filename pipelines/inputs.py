@@ -18,6 +18,8 @@ from pipelines.config import PipelineConfig
 # Of larger data, the first files up to here are checked; what lies beyond fails in its component.
 _CHECKED_BYTES = 256 * 1024**2
 _BATCH = 1024
+# Of a record, beside its data: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+_FRAME_BYTES = 16
 
 
 def prepare_examples(config: PipelineConfig) -> int:
@@ -138,9 +140,11 @@ def _check_file(file: str, spec: dict[str, Any]) -> int:
 
 
 def _batches(file: str) -> Iterator[list[bytes]]:
-    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+    is_compressed = file.endswith(".gz")
+    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if is_compressed else "")
     batch: list[bytes] = []
     count = size = 0
+    corrupt = "{} is corrupt after record {}: not a TFRecord file or cut short; write it anew"
     try:
         for record in records.as_numpy_iterator():
             batch.append(record)
@@ -151,10 +155,12 @@ def _batches(file: str) -> Iterator[list[bytes]]:
                 batch = []
             if size > _CHECKED_BYTES:
                 break
+        else:
+            # TensorFlow takes a frame that was begun for the end of the file; Beam does not.
+            if not is_compressed and tf.io.gfile.stat(file).length != size + count * _FRAME_BYTES:
+                raise BrokenExamplesError(corrupt.format(file, count))
     except tf.errors.DataLossError as error:
-        raise BrokenExamplesError(
-            f"{file} is corrupt after record {count}: not a TFRecord file or cut short; write it anew"
-        ) from error
+        raise BrokenExamplesError(corrupt.format(file, count)) from error
     if batch:
         yield batch
 
