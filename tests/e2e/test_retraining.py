@@ -20,7 +20,7 @@ _SPANS = range(1, 21)
 _KILLS = {
     1: "done  Transform",
     4: "done  QuantizedEvaluator",
-    8: "blessed  ",
+    8: "\nblessed  ",
     10: "report",
     CORRUPT: "",
     17: "done  QuantizeTrainer",
