@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import lineage_commands, model_commands, push_commands, report_command  # noqa: E402
+from pipelines import lineage_commands, model_commands, push_commands, report_command, schedule_commands  # noqa: E402
 from pipelines.metadata_connection import METADATA_HELP  # noqa: E402
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _config_options(command: Any) -> Any:
             help="Begin float training with the weights of the last blessed model.",
         ),
         click.option("--examples", "examples_dir", help="Directory of TFRecord files of tf.Examples."),
+        click.option("--spans", "span_pattern", help="Examples in spans, such as 'data/span-{SPAN}/*.tfrecord'."),
         click.option("--root", help="Directory for everything the run keeps; default: as the config says."),
         click.argument("config_name", metavar="CONFIG"),
     ):
@@ -83,6 +85,7 @@ def _blessing_options(command: Any) -> Any:
 
 
 def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
+    from components.retraining.spans import SpanSource
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
@@ -99,6 +102,9 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 
         types = io_dtypes_of(changed["io_dtype"])
         changed["io_dtype"] = types.get("", types)
+    if "span_pattern" in changed:
+        given = {"window": config.spans.window} if config.spans else {}
+        changed["spans"] = SpanSource(pattern=changed.pop("span_pattern"), **given)
     if "strategy" in changed:
         changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
     return dataclasses.replace(config, **changed)
@@ -116,7 +122,15 @@ def _user() -> str:
 @_blessing_options
 @click.option("--metadata", help=f"ML Metadata instead of the config's: {METADATA_HELP}.")
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
-def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -> None:
+@click.option("--span", type=int, help="Of examples in spans: the newest to take; default: the newest complete one.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file to write, last of all: what the run came to, as JSON.",
+)
+def run(
+    config_name: str, runner: str, span: int | None, report: Path | None, gates: tuple[str, ...], **changes: Any
+) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
     Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
@@ -126,16 +140,12 @@ def run(config_name: str, runner: str, gates: tuple[str, ...], **changes: Any) -
     from pipelines.exclusive import exclusive_root
 
     runners.load_runner(runner)
-    config = _load(config_name, gates, changes)
+    config = _load(config_name, gates, changes).with_window(span)
     with exclusive_root(config):
         from pipelines.local_run import run_and_show
 
-        status = run_and_show(
-            config,
-            runner,
-            metadata=config.metadata_url if changes["root"] or changes["metadata"] else "",
-            started_s=_STARTED_S,
-        )
+        metadata = config.metadata_url if changes["root"] or changes["metadata"] else ""
+        status = run_and_show(config, runner, metadata=metadata, started_s=_STARTED_S, report_file=report)
     sys.exit(status)
 
 
@@ -226,6 +236,47 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
+@main.command()
+@_config_options
+@click.option("--keep", type=click.IntRange(min=1), required=True, help="Of so many last runs everything is kept.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+def gc(config_name: str, keep: int, dry_run: bool, gates: tuple[str, ...], **changes: Any) -> None:
+    """Removes artifacts of CONFIG that no pushed model was made from and none of its last runs refers to.
+
+    A model is pushed as long as its version is in the push directory. What is removed is marked as deleted in ML
+    Metadata, where all else that is known of it stays.
+    """
+    from pipelines.exclusive import exclusive_root
+
+    config = _load(config_name, gates, changes)
+    with exclusive_root(config):
+        from pipelines.retention import Retention
+
+        retention = Retention(config)
+        garbage = retention.garbage(keep)
+        size_bytes = garbage.size_bytes
+        if dry_run:
+            for directory in garbage.directories:
+                click.echo(str(directory))
+        else:
+            retention.remove(garbage)
+    done = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(garbage.artifacts):,} artifacts, {size_bytes:,} bytes, {done}; {garbage.kept:,} are needed")
+
+
+def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
+    """Returns the config that `run` would run with these arguments."""
+    given = run.make_context("run", list(arguments)).params
+    if given["span"] is not None or given["report"] is not None:
+        raise ValueError("--span and --report are the scheduler's to give; leave them out")
+    unchanged = ("config_name", "gates", "runner", "span", "report")
+    return _load(
+        given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}
+    )
+
+
+main.add_command(schedule_commands.schedule_command(_config_of_run))
+main.add_command(schedule_commands.schedule_job)
 _COMMANDS = (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS, *report_command.COMMANDS)
 for command in _COMMANDS:
     main.add_command(command)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from components.evaluation.gates import Gates, Override, parse_day, today
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
@@ -14,6 +15,9 @@ from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.retraining.ledger import Ledger
+from components.retraining.policy import RetrainingPolicy
+from components.retraining.spans import SpanSource
 from components.targets import Options, require_target, require_when_missing
 from pipelines import tasks
 from pipelines.deployment import Deployment
@@ -37,6 +41,10 @@ class PipelineConfig:
         can write its own examples puts them.
       metadata: Where ML Metadata is kept by runs on this machine: the path of a SQLite file, or the URL of a server;
         see pipelines/metadata_connection.py. "" for `metadata.sqlite` under the root.
+      spans: In place of `examples_dir`: examples that arrive in spans, of which a run takes a window.
+      schema_file: A schema.pbtxt that someone wrote or corrected. Examples that break it stop the run; "" to infer one
+        from the examples, which then cannot break it.
+      retraining: What the scheduler does when all does not go well.
       push_dir: Where blessed models go; "" for `pushed` under the root.
       eval_buckets: The eval split is about one in this many examples.
       scheme: A quantization scheme, or the name of one that ships.
@@ -74,6 +82,9 @@ class PipelineConfig:
     root: str
     examples_dir: str = ""
     metadata: str = ""
+    spans: SpanSource | None = None
+    schema_file: str = ""
+    retraining: RetrainingPolicy = dataclasses.field(default_factory=RetrainingPolicy)
     push_dir: str = ""
     eval_buckets: int = 5
     scheme: str | QuantizationScheme = "full_int8"
@@ -131,6 +142,8 @@ class PipelineConfig:
             wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
         if "://" in self.conversion_cache_dir:
             wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
+        if self.spans and self.examples_dir:
+            wrong.append(f"examples_dir {self.examples_dir!r} beside spans (one of them)")
         if not self.metrics:
             wrong.append("metrics is empty (the first is the one that a run shows)")
         if any(isinstance(slice_keys, str) for slice_keys in self.slices):
@@ -141,6 +154,11 @@ class PipelineConfig:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
         for plan in self.plans:
             self.evaluation.require(plan.gates)
+            if self.retraining.champion_floor and LAST_BLESSED not in self.compared_models(plan):
+                raise ValueError(
+                    f"config {self.name!r}: champion_floor needs the last blessed model evaluated for {plan.target};"
+                    f" add {LAST_BLESSED!r} to also_compared"
+                )
 
     def _wrong_targets(self, scheme: QuantizationScheme) -> list[str]:
         """What is wrong with `targets`: all of it, each by the target's name."""
@@ -222,6 +240,27 @@ class PipelineConfig:
     def metadata_url(self) -> str:
         """Where ML Metadata is, for runs on this machine."""
         return self.metadata or os.path.join(self.root, "metadata.sqlite")
+
+    @property
+    def spans_dir(self) -> str:
+        """Where the scheduler keeps what became of each span."""
+        return os.path.join(self.root, "spans")
+
+    def with_window(self, span: int | None) -> "PipelineConfig":
+        """Returns a copy with the window of spans that a run takes; itself if its examples come in no spans.
+
+        Args:
+          span: The newest of the window; None for the newest complete one that is not quarantined.
+
+        Raises:
+          ValueError: If there is no such complete span, or one is given where there are none.
+        """
+        if self.spans is None:
+            if span is not None:
+                raise ValueError(f"--span {span}: the examples of config {self.name!r} come in no spans; leave it out")
+            return self
+        quarantined = Ledger(Path(self.spans_dir)).quarantined()
+        return dataclasses.replace(self, spans=self.spans.ending_at(span, quarantined))
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
         """Returns a copy with gates added; one of the same figure and kind is replaced.

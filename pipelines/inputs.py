@@ -11,12 +11,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from components.retraining.spans import BrokenExamplesError, SpanSource
 from pipelines import tasks
 from pipelines.config import PipelineConfig
 
 # Of larger data, the first files up to here are checked; what lies beyond fails in its component.
 _CHECKED_BYTES = 256 * 1024**2
 _BATCH = 1024
+# Of a record, beside its data: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+_FRAME_BYTES = 16
 
 
 def prepare_examples(config: PipelineConfig) -> int:
@@ -26,15 +29,36 @@ def prepare_examples(config: PipelineConfig) -> int:
       The number of examples that were checked.
 
     Raises:
-      ValueError: If there are none, a file is corrupt, or a feature is missing or has another type or shape.
+      BrokenExamplesError: If there are none, a file is corrupt, or a feature is missing or has another type or shape.
+      ValueError: If they cannot be reached or written.
     """
     task = tasks.load_task(config.task)
+    if config.spans:
+        source = config.spans if config.spans.selected else config.spans.ending_at()
+        return sum(_check_span(source, span, task.RAW_FEATURE_SPEC) for span in source.selected)
     if not config.examples_dir and hasattr(task, "write_examples") and not _exists(config.examples_uri):
         _write_examples(task, config.examples_uri)
     files = _files(config.examples_uri)
     checked = sum(_check_file(file, task.RAW_FEATURE_SPEC) for file in files)
     if not checked:
-        raise ValueError(f"the TFRecord files in {config.examples_uri} are empty; put tf.Examples there")
+        raise BrokenExamplesError(f"the TFRecord files in {config.examples_uri} are empty; put tf.Examples there")
+    return checked
+
+
+def _check_span(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
+    try:
+        return _check_files(source, span, spec)
+    except BrokenExamplesError as error:
+        error.span = span
+        raise
+
+
+def _check_files(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
+    files = _first_files(sorted(tf.io.gfile.glob(source.files_of(span))))
+    checked = sum(_check_file(file, spec) for file in files)
+    if not checked:
+        what = "its TFRecord files are empty" if files else f"no files {source.files_of(span)}"
+        raise BrokenExamplesError(f"span {span}: {what}; put tf.Examples there")
     return checked
 
 
@@ -92,6 +116,11 @@ def _files(directory: str) -> list[str]:
     files = [path for path in paths if not tf.io.gfile.isdir(path)]
     if not files:
         raise ValueError(f"no files in {directory}; put TFRecord files of tf.Examples there")
+    return _first_files(files)
+
+
+def _first_files(files: list[str]) -> list[str]:
+    """As many as are checked."""
     sizes = itertools.accumulate(tf.io.gfile.stat(file).length for file in files)
     return [file for file, total in zip(files, sizes, strict=True) if total <= _CHECKED_BYTES] or files[:1]
 
@@ -105,15 +134,17 @@ def _check_file(file: str, spec: dict[str, Any]) -> int:
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # the second by TensorFlow's message
             index = next((i for i, record in enumerate(batch) if _wrong(record, spec)), 0)
             what = _wrong(batch[index], spec) or f"or one soon after: {error}"
-            raise ValueError(f"{file}, record {count + index}: {what}") from error
+            raise BrokenExamplesError(f"{file}, record {count + index}: {what}") from error
         count += len(batch)
     return count
 
 
 def _batches(file: str) -> Iterator[list[bytes]]:
-    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+    is_compressed = file.endswith(".gz")
+    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if is_compressed else "")
     batch: list[bytes] = []
     count = size = 0
+    corrupt = "{} is corrupt after record {}: not a TFRecord file or cut short; write it anew"
     try:
         for record in records.as_numpy_iterator():
             batch.append(record)
@@ -124,10 +155,12 @@ def _batches(file: str) -> Iterator[list[bytes]]:
                 batch = []
             if size > _CHECKED_BYTES:
                 break
+        else:
+            # TensorFlow takes a frame that was begun for the end of the file; Beam does not.
+            if not is_compressed and tf.io.gfile.stat(file).length != size + count * _FRAME_BYTES:
+                raise BrokenExamplesError(corrupt.format(file, count))
     except tf.errors.DataLossError as error:
-        raise ValueError(
-            f"{file} is corrupt after record {count}: not a TFRecord file or cut short; write it anew"
-        ) from error
+        raise BrokenExamplesError(corrupt.format(file, count)) from error
     if batch:
         yield batch
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from components.evaluation.verdict import without_held
+from components.retraining.spans import BrokenExamplesError
 from components.targets import CompileError
 from pipelines.config import PipelineConfig
 from pipelines.progress import Progress, quiet, watch
@@ -26,7 +27,9 @@ NOT_BLESSED_STATUS = 3
 _BEAM_SUFFIX = re.compile(r" \[while running '[^']*'\]")
 
 
-def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: float) -> int:
+def run_and_show(
+    config: PipelineConfig, runner: str, metadata: str, started_s: float, report_file: Path | None = None
+) -> int:
     """Runs a config's pipeline and shows the result.
 
     Args:
@@ -34,6 +37,8 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
       runner: Name of the runner.
       metadata: Where ML Metadata is, if a command would not find it by itself; else empty.
       started_s: When the process began, by `time.monotonic`.
+      report_file: Where to write, last of all, what the run came to; see pipelines/run_outcome.py. Nothing is written
+        if it fails without a component or the examples being at fault.
 
     Returns:
       The exit status: 0 if the model is blessed, 3 if it is not, 1 if a component failed.
@@ -41,6 +46,7 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
     Raises:
       ValueError: For a mistake in the config or the data; says which component found it.
     """
+    begun_s = time.time()
     log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
     with quiet(log_file) as console:
         progress = Progress(console, 20 + max(len(plan.suffix) for plan in config.plans))
@@ -49,6 +55,12 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
         except Exception as error:
             traceback.print_exc()  # into the log
             message = _BEAM_SUFFIX.sub("", str(error)).strip()
+            broken = error if isinstance(error, BrokenExamplesError) else None
+            if report_file and (progress.current or broken):
+                from pipelines.run_outcome import failure, write_report
+
+                where = f"{progress.current}: " if progress.current else ""
+                write_report(report_file, failure(config, f"{where}{message}", broken, begun_s))
             if isinstance(error, ValueError):
                 where, log = (f"{progress.current}: ", f" (log: {log_file})") if progress.current else ("", "")
                 raise ValueError(f"{where}{message}{log}") from error
@@ -59,7 +71,15 @@ def run_and_show(config: PipelineConfig, runner: str, metadata: str, started_s: 
             return FAILED_STATUS
         finally:
             progress.stop()
-        return _show(config, console, metadata, started_s)
+        summaries = _show(config, console, metadata, started_s)
+        rolled_back = _roll_back(config, summaries)
+        for target, what in rolled_back.items():
+            console.print(f"[yellow]{target}[/yellow]: {escape(what)}", soft_wrap=True)
+        if report_file:
+            from pipelines.run_outcome import success, write_report
+
+            write_report(report_file, success(config, summaries, rolled_back, begun_s))
+        return 0 if all(summary.blessed for summary in summaries) else NOT_BLESSED_STATUS
 
 
 def _run(config: PipelineConfig, runner: str, console: Console, progress: Progress, log_file: Path) -> None:
@@ -76,7 +96,23 @@ def _run(config: PipelineConfig, runner: str, console: Console, progress: Progre
     load_runner(runner).run(pipeline)
 
 
-def _show(config: PipelineConfig, console: Console, metadata: str, started_s: float) -> int:
+def _roll_back(config: PipelineConfig, summaries: "list[RunSummary]") -> dict[str, str]:
+    """Rolls back what is too bad, if the config asks for that; returns what was done, by target."""
+    if not config.retraining.champion_floor:
+        return {}
+    from pipelines.champion import champion_of, roll_back_below
+    from pipelines.metadata import MetadataStore
+
+    executions = MetadataStore(config.metadata_url).last_run(config.name)
+    done = {}
+    for plan, summary in zip(config.plans, summaries, strict=True):
+        champion = None if summary.blessed else champion_of(executions, config, plan)
+        if champion and (what := roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)):
+            done[plan.target] = what
+    return done
+
+
+def _show(config: PipelineConfig, console: Console, metadata: str, started_s: float) -> "list[RunSummary]":
     from pipelines.metadata import MetadataStore
     from pipelines.summary import cache_line, summarize
     from pipelines.target_matrix import matrix_cells, row_of, write_matrix
@@ -101,7 +137,7 @@ def _show(config: PipelineConfig, console: Console, metadata: str, started_s: fl
         if not summary.blessed:
             reasons = escape("; ".join(summary.reasons))
             console.print(f"[red]Not blessed{where}, not pushed[/red]: {reasons}", soft_wrap=True)
-    return 0 if all(summary.blessed for summary in summaries) else NOT_BLESSED_STATUS
+    return summaries
 
 
 def _show_summary(summary: "RunSummary", console: Console, metadata: str) -> None:

@@ -59,6 +59,11 @@ def open_store(url: str, create: bool = False) -> Any:
         time.sleep(random.uniform(0.1, 0.5))
 
 
+def is_there(url: str) -> bool:
+    """Returns whether there is a store to open, which of a server only the server knows."""
+    return "://" in url or Path(url).is_file()
+
+
 def _require_sqlite(path: Path, create: bool) -> None:
     if path.is_file():
         with path.open("rb") as file:

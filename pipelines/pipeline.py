@@ -14,12 +14,15 @@ from tfx.dsl.components.base import base_node, executor_spec
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 
+from components.anomaly_gate import AnomalyGate
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
+from components.schema_file import SchemaFile
+from components.span_example_gen import span_example_gen
 from components.target_compiler import TargetCompiler
 from components.target_gates.planned_target import PlannedTarget
 from components.targets import options_json
@@ -76,19 +79,18 @@ def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
 
 def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
     """Returns ImportExampleGen, StatisticsGen, SchemaGen, ExampleValidator and Transform, in this order."""
-    split = example_gen_pb2.SplitConfig.Split
-    splits = [split(name="train", hash_buckets=config.eval_buckets - 1), split(name="eval", hash_buckets=1)]
-    local = "://" not in config.examples_uri
-    example_gen = standard.ImportExampleGen(
-        input_base=os.path.abspath(config.examples_uri) if local else config.examples_uri,
-        output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
-    )
+    example_gen = _example_gen(config)
     examples = example_gen.outputs["examples"]
     statistics_gen = standard.StatisticsGen(examples=examples)
     statistics = statistics_gen.outputs["statistics"]
-    schema_gen = standard.SchemaGen(statistics=statistics, infer_feature_shape=True)
-    schema = schema_gen.outputs["schema"]
-    validator = standard.ExampleValidator(statistics=statistics, schema=schema)
+    if config.schema_file:
+        schema_gen = SchemaFile(schema_file=_absolute(config.schema_file)).with_id("SchemaGen")
+        schema = schema_gen.outputs["schema"]
+        validator = AnomalyGate(statistics=statistics, schema=schema).with_id("ExampleValidator")
+    else:
+        schema_gen = standard.SchemaGen(statistics=statistics, infer_feature_shape=True)
+        schema = schema_gen.outputs["schema"]
+        validator = standard.ExampleValidator(statistics=statistics, schema=schema)
     transform = standard.Transform(
         examples=examples,
         schema=schema,
@@ -97,7 +99,22 @@ def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
         # Not read by anyone: it makes a changed preprocessing_fn miss the cache, which hashes its name alone.
         custom_config={"module_sha256": toolchain.module_sha256(tasks.task_path(config.task))},
     )
+    if config.schema_file:
+        transform.add_upstream_node(validator)
     return [example_gen, statistics_gen, schema_gen, validator, transform]
+
+
+def _example_gen(config: PipelineConfig) -> base_node.BaseNode:
+    split = example_gen_pb2.SplitConfig.Split
+    splits = [split(name="train", hash_buckets=config.eval_buckets - 1), split(name="eval", hash_buckets=1)]
+    output_config = example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits))
+    if config.spans:
+        return span_example_gen(config.spans, output_config, "ImportExampleGen")
+    return standard.ImportExampleGen(input_base=_absolute(config.examples_uri), output_config=output_config)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(uri)
 
 
 def model_components(

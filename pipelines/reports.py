@@ -34,7 +34,7 @@ def write_reports(config: PipelineConfig) -> Iterator[WrittenReport]:
     Raises:
       ValueError: If nothing was run, or the last run did not come to a report.
     """
-    executions = MetadataStore(config.metadata_path).last_run(config.name)
+    executions = MetadataStore(config.metadata_url).last_run(config.name)
     for plan in config.plans:
         blessing = _output(executions, f"{_EVALUATOR}{plan.suffix}", "blessing")
         if blessing is None:

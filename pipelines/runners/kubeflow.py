@@ -29,6 +29,10 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
     require_service_account(config, _SERVICE_ACCOUNT, "name of a Kubernetes service account")
     if config.deployment.failure_policy != "slow":
         raise ValueError("failure_policy='fast' cannot be asked of Kubeflow; only Vertex has it")
+    if config.spans:
+        raise ValueError(
+            "Kubeflow finds no spans: it runs no driver of ExampleGen; give it examples_dir, or Vertex the spans"
+        )
     if any(map(config.needs_last_blessed, config.plans)):
         raise ValueError(
             "Kubeflow finds no last blessed model: its backend refuses jobs with a Resolver; leave out warm_start, and"

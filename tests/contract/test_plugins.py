@@ -1,5 +1,6 @@
 """Every member of every plug-in folder keeps its folder's contract; a new one is tested without touching this."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -94,6 +95,8 @@ def test_task_builds_a_compiled_model_of_its_features(name: str) -> None:
 def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
     config = configs.load_config(name)
     assert config.name == name
+    if config.spans:  # as a run selects them, which looks for what is complete
+        config = dataclasses.replace(config, spans=dataclasses.replace(config.spans, selected=(1,)))
     pipeline = create_pipeline(config)
     pushers = [component.id for component in pipeline.components][-len(config.plans) :]
     assert sorted(pushers) == sorted(f"Pusher{plan.suffix}" for plan in config.plans)

@@ -61,6 +61,14 @@ def test_prepare_examples_raises_when_a_file_is_corrupt(config: PipelineConfig, 
         prepare_examples(config)
 
 
+def test_prepare_examples_raises_when_a_file_ends_within_the_frame_of_a_record(config: PipelineConfig) -> None:
+    path = _write(config.examples_dir, _GOOD, _GOOD)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2 + 7])  # one record, and 7 bytes, which TensorFlow overlooks
+    with pytest.raises(ValueError, match=r"part\.tfrecord is corrupt after record 1: not a TFRecord file or cut"):
+        prepare_examples(config)
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [

@@ -1,0 +1,154 @@
+"""What became of each span: one JSON file each, replaced at once.
+
+{directory}/
+  {span}.json              the entry of a span that was begun
+  {span}.{attempt}.report  what a run of it came to, written by the run as its last act
+  {span}.{attempt}.log     what that run printed
+  released.json            up to which decision a hold was released
+  .lock                    held by the scheduler that is at work
+
+States of a span, and who moves it:
+
+    (no entry) --begin--> running --conclude--> pushed | refused | quarantined
+                             |  ^
+              failed, or the |  | begin, once `not_before_s` has passed
+              scheduler died v  |
+                           waiting --give up--> quarantined --release--> waiting
+    (no entry) --too old--> skipped
+
+`begin` is written before a run starts, so a scheduler that finds `running` when it starts knows that another one died.
+It then looks for the run's report: with one, the run had ended and only the entry is behind; without one, the run was
+killed with its scheduler, or before it could say, and is begun anew. What it had done by then is not done twice:
+components that ended come from TFX's cache, and a push names versions by their content. `pushed`, `refused`,
+`quarantined` and `skipped` are final. An entry that is final and still to be told about says so by `untold`.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["running", "waiting", "pushed", "refused", "quarantined", "skipped"]
+FINAL: tuple[State, ...] = ("pushed", "refused", "quarantined", "skipped")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What became of a span so far.
+
+    Attributes:
+      span: Its number.
+      state: As the module's docstring says.
+      reason: Of the state, for people.
+      at: When it came into this state, by UTC.
+      attempt: Number of the last run of it, from 1; 0 if there was none.
+      failures: How many of its runs failed since it was last released.
+      interruptions: How many ended with the scheduler's death, likewise.
+      not_before_s: When it may be run again, in seconds since the epoch.
+      decision: Number of the decision that made it final, from 1, in the order in which they were made; 0 before.
+      blameless: Whether its examples were broken, so that the decision says nothing of models and machines.
+      report: What the last run came to, as it reported; {} if it did not.
+      untold: Who is still to be told of the final state.
+    """
+
+    span: int
+    state: State
+    reason: str
+    at: str = ""
+    attempt: int = 0
+    failures: int = 0
+    interruptions: int = 0
+    not_before_s: float = 0.0
+    decision: int = 0
+    blameless: bool = False
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)
+    untold: tuple[str, ...] = ()
+
+
+class Ledger:
+    """The entries in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the ledger for one scheduler; the operating system lets go of it however the process ends.
+
+        Raises:
+          ValueError: If another scheduler holds it, or the directory cannot be written.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = (self.directory / ".lock").open("w")
+        except OSError as error:
+            raise ValueError(f"{self.directory} cannot be written: {error.strerror}; choose another root") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"another scheduler is at work in {self.directory}; leave the work to it") from error
+            yield
+
+    def entries(self) -> dict[int, Entry]:
+        """Returns all entries by span, in the order of spans.
+
+        Raises:
+          ValueError: If one cannot be read; whatever wrote it, it was not a ledger.
+        """
+        paths = (path for path in self.directory.glob("*.json") if path.stem.isdigit())
+        entries = [_read(path) for path in paths]
+        return {entry.span: entry for entry in sorted(entries, key=lambda entry: entry.span)}
+
+    def write(self, entry: Entry) -> None:
+        """Replaces the entry of a span, at once and for good."""
+        text = json.dumps(dataclasses.asdict(entry), indent=2, sort_keys=True) + "\n"
+        replace_file(self.directory / f"{entry.span}.json", text)
+
+    def quarantined(self) -> list[int]:
+        """Returns the spans that are quarantined; none where there is no ledger."""
+        return [span for span, entry in self.entries().items() if entry.state == "quarantined"]
+
+    def report_file(self, entry: Entry) -> Path:
+        """Returns the file of what the entry's last run came to."""
+        return self.directory / f"{entry.span}.{entry.attempt}.report"
+
+    def log_file(self, entry: Entry) -> Path:
+        """Returns the file of what the entry's last run printed."""
+        return self.directory / f"{entry.span}.{entry.attempt}.log"
+
+    def released(self) -> int:
+        """Returns the number of the last decision that a release of a hold has covered; 0 without one."""
+        path = self.directory / "released.json"
+        return int(json.loads(path.read_text())["decision"]) if path.is_file() else 0
+
+    def release(self, decision: int) -> None:
+        """Lets decisions up to that one hold nothing any more."""
+        replace_file(self.directory / "released.json", json.dumps({"decision": decision}) + "\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file so that at any moment it is there as it was or as it will be, also after a loss of power."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(path: Path) -> Entry:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Entry(**{**fields, "untold": tuple(fields["untold"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no entry of a ledger ({error}); move it away, and its span is run anew") from error

@@ -1,0 +1,153 @@
+"""Handles spans one after the other, the oldest first, and each to one final decision, whenever it is killed.
+
+Everything that it knows is in the ledger, whose docstring has the states of a span. A span waits for those before it,
+so that no model of older data is pushed after one of newer data; the number of its runs is limited, so it does not
+block those behind it for ever.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.retraining import decisions
+from components.retraining.decisions import Outcome
+from components.retraining.ledger import FINAL, Entry, Ledger
+from components.retraining.policy import RetrainingPolicy
+from components.retraining.spans import SpanSource
+
+_LOGGER = logging.getLogger(__name__)
+
+Run = Callable[[Entry], Outcome]
+Tell = Callable[[Entry, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Scheduler:
+    """What works on one ledger, whose lock its owner holds.
+
+    Attributes:
+      source: The spans.
+      policy: The rules.
+      ledger: What became of each span.
+      run: Runs the pipeline on the span of an entry and returns when that has ended. It raises ValueError if the run
+        cannot begin for a reason that is no span's fault, such as a mistake in the config.
+      tell: By a name, whoever is told of each final decision and of why nothing more is run, "" if more is: at least
+        once, and more than once only where the scheduler dies meanwhile. What one raises is logged and changes nothing.
+      now_s: The clock, in seconds since the epoch.
+    """
+
+    source: SpanSource
+    policy: RetrainingPolicy
+    ledger: Ledger
+    run: Run
+    tell: Mapping[str, Tell] = dataclasses.field(default_factory=dict)
+    now_s: Callable[[], float] = time.time
+
+    def recover(self) -> None:
+        """Concludes, or lets wait, what a scheduler that died left under way. Call it once, before `step`."""
+        for entry in self.ledger.entries().values():
+            if entry.state == "running":
+                if report := read_report(self.ledger, entry):
+                    self._conclude(entry, Outcome(report=report))
+                else:
+                    self._write(decisions.interrupted(entry, self.policy))
+
+    def held(self) -> str:
+        """Returns why nothing more is run; empty if more is."""
+        return decisions.held_by(self.ledger.entries().values(), self.policy, self.ledger.released())
+
+    def release(self) -> None:
+        """Ends a hold: the decisions so far count no more."""
+        self.ledger.release(max((entry.decision for entry in self.ledger.entries().values()), default=0))
+
+    def retry(self, span: int) -> None:
+        """Lets a quarantined span be run again.
+
+        Raises:
+          ValueError: If it is not quarantined.
+        """
+        entry = self.ledger.entries().get(span)
+        if entry is None or entry.state != "quarantined":
+            state = entry.state if entry else "not in the ledger"
+            raise ValueError(f"span {span} is {state}; only a quarantined one can be run again")
+        fresh = Entry(span=span, state="waiting", reason=f"released from quarantine ({entry.reason})")
+        self._write(dataclasses.replace(fresh, attempt=entry.attempt))
+
+    def step(self) -> bool:
+        """Does the next thing that there is to do now; returns whether there was one.
+
+        Raises:
+          ValueError: If the spans cannot be listed, or a run cannot begin; no span is blamed for it.
+        """
+        entries = self.ledger.entries()
+        if untold := [entry for entry in entries.values() if entry.untold]:
+            self._tell(min(untold, key=lambda entry: entry.decision))
+            return True
+        complete = self.source.complete()
+        if old := decisions.superseded(complete, entries, self.policy):
+            for span, reason in old.items():
+                self._write(Entry(span=span, state="skipped", reason=reason))
+            return True
+        entry = None if self.held() else self._next(entries, complete)
+        if entry is None or entry.not_before_s > self.now_s():
+            return False
+        if entry.span in complete:
+            self._run(entry)
+        else:
+            reason = f"it is not complete any more; before that: {entry.reason}"
+            self._write(dataclasses.replace(entry, state="quarantined", reason=reason, blameless=True))
+        return True
+
+    def _next(self, entries: Mapping[int, Entry], complete: list[int]) -> Entry | None:
+        waiting = [entry for entry in entries.values() if entry.state == "waiting"]
+        new = [Entry(span=span, state="waiting", reason="new") for span in complete if span not in entries]
+        return min([*waiting, *new], key=lambda entry: entry.span, default=None)
+
+    def _run(self, entry: Entry) -> None:
+        begun = dataclasses.replace(entry, state="running", reason="under way", attempt=entry.attempt + 1)
+        self._write(begun)
+        try:
+            outcome = self.run(begun)
+        except BaseException as error:  # stopped by a signal, or unable to begin: the span is not to blame
+            why = str(error) if isinstance(error, Exception) else "the scheduler was stopped"
+            reason = f"run {begun.attempt} was not ended: {why}"
+            self._write(dataclasses.replace(begun, state="waiting", reason=reason))
+            raise
+        self._conclude(begun, outcome)
+
+    def _conclude(self, entry: Entry, outcome: Outcome) -> None:
+        broken = decisions.broken_earlier_span(entry, outcome.report)
+        if broken is not None:  # skipped before, and so never looked at, or good once
+            earlier = self.ledger.entries().get(broken) or Entry(span=broken, state="skipped", reason="never run")
+            if earlier.state != "quarantined":
+                reason = f"{outcome.report['error']}; before that {earlier.state}: {earlier.reason}"
+                self._write(dataclasses.replace(earlier, state="quarantined", reason=reason, blameless=True))
+        self._write(decisions.concluded(entry, outcome, self.policy, self.now_s()))
+
+    def _write(self, entry: Entry) -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s()))
+        entry = dataclasses.replace(entry, at=at)
+        if entry.state in FINAL:
+            made = max((other.decision for other in self.ledger.entries().values()), default=0)
+            entry = dataclasses.replace(entry, decision=made + 1, untold=tuple(self.tell))
+        self.ledger.write(entry)
+        _LOGGER.info("span %d, run %d: %s: %s", entry.span, entry.attempt, entry.state, entry.reason)
+
+    def _tell(self, entry: Entry) -> None:
+        held = self.held()
+        for name in entry.untold:
+            if name in self.tell:
+                try:
+                    self.tell[name](entry, held)
+                except Exception as error:
+                    _LOGGER.warning("span %d: %s was not told: %s", entry.span, name, error)
+        self.ledger.write(dataclasses.replace(entry, untold=()))
+
+
+def read_report(ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    """Returns what the last run of an entry reported; {} if it did not come so far."""
+    file = ledger.report_file(entry)
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

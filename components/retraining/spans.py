@@ -1,0 +1,128 @@
+"""Data that arrives in spans: numbered directories, each complete once it holds a file `_SUCCESS`.
+
+That file is written last, as Spark, Hadoop and Beam's own jobs can: it says of one span, by itself and at once, that
+nothing more is coming. The arrival of the next span would say so a whole span late, and wrongly where writers overlap;
+a manifest would have to be invented for every writer.
+"""
+
+import dataclasses
+import fnmatch
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+SUCCESS_FILE = "_SUCCESS"
+_SPAN = re.compile(r"\{SPAN(?::(?P<width>[1-9][0-9]?))?\}")
+
+
+class BrokenExamplesError(ValueError):
+    """The examples are at fault, and no other run will like them better: unreadable, empty, incomplete, anomalous.
+
+    Attributes:
+      span: The span that they are of, where that is known; else None.
+    """
+
+    span: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SpanSource:
+    """Where the spans of a pipeline's examples are, and how many a run takes.
+
+    Attributes:
+      pattern: Of the TFRecord files: a path, {SPAN} once in a directory's name, then a glob of file names, such as
+        "data/span-{SPAN}/*.tfrecord". {SPAN:5} stands for numbers of five digits, {SPAN} for those without leading
+        zeros. The directory whose name has the number is the one that holds `_SUCCESS`.
+      window: A run takes so many spans: the newest, and those before it that are complete and not quarantined.
+      selected: The spans of one run, the newest last; () where TFX takes the newest by itself, as on a service.
+    """
+
+    pattern: str
+    window: int = 1
+    selected: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is wrong, all of it."""
+        wrong = []
+        directory, _, files = self.pattern.rpartition("/")
+        if len(_SPAN.findall(self.pattern)) != 1 or not _SPAN.search(directory.rpartition("/")[2]):
+            wrong.append("{SPAN} or {SPAN:5} once, in the name of the directory of the files")
+        elif not files or fnmatch.fnmatch(SUCCESS_FILE, files):
+            wrong.append(f"then a glob of file names that leaves out {SUCCESS_FILE}, such as *.tfrecord")
+        if self.window < 1:
+            wrong.append("a window of at least 1")
+        if wrong:
+            raise ValueError(
+                f"spans: got pattern {self.pattern!r} and window {self.window}, expected {', '.join(wrong)}"
+            )
+
+    @property
+    def base(self) -> str:
+        """The directory of the directories of spans."""
+        return self.pattern.rpartition("/")[0].rpartition("/")[0] or ("/" if self.pattern.startswith("/") else ".")
+
+    @property
+    def below_base(self) -> str:
+        """What of the pattern is below `base`, with {SPAN} in it, as TFX's ExampleGen takes it."""
+        return "/".join(self.pattern.split("/")[-2:])
+
+    def files_of(self, span: int) -> str:
+        """Returns the glob of a span's files."""
+        return os.path.join(self.base, self.below_base_of(span))
+
+    def below_base_of(self, span: int) -> str:
+        """Returns the glob of a span's files, below `base`.
+
+        >>> SpanSource(pattern="data/span-{SPAN:3}/*.tfrecord").below_base_of(7)
+        'span-007/*.tfrecord'
+        """
+        return _SPAN.sub(lambda match: str(span).zfill(int(match["width"] or 0)), self.below_base)
+
+    def complete(self) -> list[int]:
+        """Returns the complete spans, oldest first.
+
+        Raises:
+          ValueError: If the directory is on no local disk, or cannot be listed.
+        """
+        if "://" in self.base:
+            raise ValueError(f"spans: {self.base} is no local directory; schedule the pipeline on a service instead")
+        try:
+            names = os.listdir(self.base)
+        except OSError as error:
+            raise ValueError(f"spans: {self.base} cannot be listed: {error.strerror}; correct the pattern") from error
+        form = self._form()
+        spans = (int(match["span"]) for name in names if (match := form.fullmatch(name)))
+        return sorted(span for span in spans if self.success_file(span).is_file())
+
+    def success_file(self, span: int) -> Path:
+        """Returns the file that makes a span complete."""
+        return Path(self.files_of(span)).parent / SUCCESS_FILE
+
+    def _form(self) -> re.Pattern[str]:
+        directory = self.below_base.partition("/")[0]
+        before, after = _SPAN.sub("\0", directory).split("\0")
+        width = (_SPAN.search(directory) or {"width": None})["width"]
+        digits = f"[0-9]{{{width}}}" if width else "0|[1-9][0-9]*"
+        return re.compile(f"{re.escape(before)}(?P<span>{digits}){re.escape(after)}")
+
+    def ending_at(self, span: int | None = None, left_out: Collection[int] = ()) -> "SpanSource":
+        """Returns the source with the window selected that ends at a span.
+
+        Args:
+          span: The newest of the window; None for the newest complete one.
+          left_out: Spans that must not be in it, but for `span` itself: the quarantined.
+
+        Raises:
+          ValueError: If there is no such complete span.
+        """
+        complete = self.complete()
+        usable = [one for one in complete if one not in left_out]
+        newest = span if span is not None else (usable[-1] if usable else None)
+        if newest is None or newest not in complete:
+            what = "no span" if newest is None else f"no span {newest}"
+            raise ValueError(
+                f"spans: {what} of {self.pattern} is complete; write {SUCCESS_FILE} beside its files when all are there"
+            )
+        earlier = [one for one in usable if one < newest][-(self.window - 1) :] if self.window > 1 else []
+        return dataclasses.replace(self, selected=(*earlier, newest))

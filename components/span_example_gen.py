@@ -1,0 +1,97 @@
+"""ExampleGen for examples in spans: one span as TFX does it, or a window of several.
+
+TFX's file-based ExampleGen takes one span a run. A window is made by an executor that reads the files of the earlier
+spans, too; they are named in `custom_config`, with their sizes and times, so that TFX's cache notices other ones.
+"""
+
+import os
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from google.protobuf import any_pb2, struct_pb2
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.components.example_gen.import_example_gen import executor as import_executor
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import standard_component_specs
+from tfx.utils import io_utils, proto_utils
+
+from components.retraining.spans import SpanSource
+
+_EARLIER, _FINGERPRINTS = "earlier", "fingerprints"
+
+
+class _ReadWindow(beam.PTransform):
+    """From a pipeline to the tf.Examples of a window."""
+
+    def __init__(self, exec_properties: dict[str, Any], split_pattern: str) -> None:
+        super().__init__()
+        base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        self._globs = [os.path.join(base, below) for below in (*_earlier(exec_properties), split_pattern)]
+
+    def expand(self, pipeline: beam.Pipeline) -> Any:
+        """Reads all files of all spans."""
+        records = pipeline | beam.Create(self._globs, reshuffle=False) | beam.io.ReadAllFromTFRecord()
+        return records | beam.Map(tf.train.Example.FromString)
+
+
+class Executor(import_executor.Executor):
+    """Reads the span that the driver found, and the earlier ones that `custom_config` names."""
+
+    def GetInputSourceToExamplePTransform(self) -> type[beam.PTransform]:
+        """Returns the transform, as yet without execution properties and pattern."""
+        return _ReadWindow
+
+
+def span_example_gen(
+    source: SpanSource, output_config: example_gen_pb2.Output, component_id: str
+) -> FileBasedExampleGen:
+    """Returns the ExampleGen of a source of spans.
+
+    Args:
+      source: The spans; without selected ones TFX's driver takes the newest, complete or not.
+      output_config: The splits.
+      component_id: Id of the component.
+
+    Raises:
+      ValueError: If a window is wanted and no spans are selected.
+    """
+    split = example_gen_pb2.Input.Split(name="single_split", pattern=source.below_base)
+    options: dict[str, Any] = {}
+    executor: type[import_executor.Executor] = import_executor.Executor
+    if source.selected:
+        newest = source.selected[-1]
+        options["range_config"] = range_config_pb2.RangeConfig(
+            static_range=range_config_pb2.StaticRange(start_span_number=newest, end_span_number=newest)
+        )
+    elif source.window > 1:
+        raise ValueError(f"spans: a window of {source.window} needs a run on this machine; on a service leave it at 1")
+    if earlier := source.selected[:-1]:
+        executor = Executor
+        options["custom_config"] = _custom_config(source, earlier)
+    local = "://" not in source.base
+    component = FileBasedExampleGen(
+        input_base=os.path.abspath(source.base) if local else source.base,
+        input_config=example_gen_pb2.Input(splits=[split]),
+        output_config=output_config,
+        custom_executor_spec=executor_spec.BeamExecutorSpec(executor),
+        **options,
+    )
+    return component.with_id(component_id)
+
+
+def _custom_config(source: SpanSource, earlier: tuple[int, ...]) -> example_gen_pb2.CustomConfig:
+    config = struct_pb2.Struct()
+    config[_EARLIER] = [source.below_base_of(span) for span in earlier]
+    config[_FINGERPRINTS] = [io_utils.generate_fingerprint(str(span), source.files_of(span)) for span in earlier]
+    packed = any_pb2.Any()
+    packed.Pack(config)
+    return example_gen_pb2.CustomConfig(custom_config=packed)
+
+
+def _earlier(exec_properties: dict[str, Any]) -> list[str]:
+    custom, config = example_gen_pb2.CustomConfig(), struct_pb2.Struct()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
+    custom.custom_config.Unpack(config)
+    return [str(glob) for glob in config[_EARLIER]]

@@ -1,0 +1,80 @@
+"""Rolls back a pushed model that a later span shows to be too bad, where a run has pushed no better one.
+
+The run has evaluated the last blessed model on its own eval split. Only if that model is what the push directory has as
+the latest, something is rolled back: repeated after a kill, or on the next span, nothing happens a second time.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+from components.delivery.history import version_before
+from components.evaluation.measurements import LAST_BLESSED
+from components.push_destination import PushDestination
+from pipelines.config import PipelineConfig
+from pipelines.metadata import ExecutionRecord
+from pipelines.target_plan import ResolvedPlan
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Champion:
+    """The last blessed model as a run found it.
+
+    Attributes:
+      sha256: Of its integer file, before it was compiled.
+      value: Its value of the config's first metric on the run's eval split.
+    """
+
+    sha256: str
+    value: float
+
+
+def champion_of(executions: Sequence[ExecutionRecord], config: PipelineConfig, plan: ResolvedPlan) -> Champion | None:
+    """Returns the last blessed model of a target in a run; None if there was none, or it was not evaluated.
+
+    Args:
+      executions: Those of the run.
+      config: The config.
+      plan: The target.
+    """
+    outputs = {
+        (execution.component, key): artifacts[0].properties
+        for execution in executions
+        for key, artifacts in execution.outputs.items()
+        if artifacts
+    }
+    model = outputs.get((f"last_blessed{plan.suffix}", "model"), {})
+    evaluation = outputs.get((f"QuantizedEvaluator{plan.suffix}", "evaluation"), {})
+    value = evaluation.get("_".join(filter(None, (LAST_BLESSED, *config.evaluation.headline))))
+    if "sha256" not in model or not isinstance(value, float):
+        return None
+    return Champion(sha256=str(model["sha256"]), value=value)
+
+
+def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
+    """Makes the version before the champion the latest, if the champion is the latest and below the floor.
+
+    Args:
+      floor: The least value that it must have.
+      champion: The last blessed model, as it did on the later span.
+      push_uri: Where its target's models are pushed.
+
+    Returns:
+      What was done, or why nothing was, as a sentence; empty if the floor is kept or another version is the latest.
+    """
+    destination = PushDestination(push_uri)
+    latest = destination.latest()
+    manifest = destination.manifest(latest) if latest else None
+    if champion.value >= floor or manifest is None or manifest.facts.get("parent_sha256") != champion.sha256:
+        return ""
+    why = f"{latest} has {champion.value:.4f} on this span, below champion_floor={floor}"
+    moves = destination.history()
+    there = [move.version for move in moves if not destination.problems(move.version)]
+    version = version_before(moves, latest, there)
+    if not version:
+        return f"not rolled back, as nothing was pushed before: {why}"
+    destination.rollback(version)
+    _LOGGER.warning("rolled back to %s: %s", version, why)
+    return f"rolled back to {version}: {why}"

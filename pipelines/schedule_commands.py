@@ -1,0 +1,198 @@
+"""The command that runs a pipeline whenever a new span of examples is complete."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from components.retraining.ledger import Entry
+    from components.retraining.scheduler import Scheduler, Tell
+    from pipelines.config import PipelineConfig
+
+HELD_STATUS = 3
+STOPPED_STATUS = 128 + signal.SIGTERM
+_RECORD_LIMIT_S = 120
+_DIRECTORY, _FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]") -> click.Command:
+    """Returns the command `schedule`.
+
+    Args:
+      config_of_run: Returns the config that `run` would use with some arguments; raises ValueError for a mistake.
+    """
+
+    @click.command(context_settings={"ignore_unknown_options": True})
+    @click.option(
+        "--watch", "is_watching", is_flag=True, help="Go on until stopped; else end when nothing is left to do."
+    )
+    @click.option("--poll-s", default=10.0, show_default=True, help="How often --watch looks for spans, in seconds.")
+    @click.option("--alert-url", envvar="TFX_QAT_ALERT_URL", default="", help="Webhook that is told each decision.")
+    @click.option("--resume", is_flag=True, help="End a hold first: what was refused so far counts no more.")
+    @click.option("--retry", type=int, multiple=True, help="A quarantined span to run again.")
+    @click.option("--status", "only_status", is_flag=True, help="Show what became of each span, and run nothing.")
+    @click.option("--systemd", type=_DIRECTORY, help="Write a service and its timer there, and run nothing.")
+    @click.option("--cron", type=_FILE, help="Write that crontab, and run nothing.")
+    @click.option(
+        "--every-minutes", type=click.IntRange(1, 60), default=5, show_default=True, help="How often these two look."
+    )
+    @click.argument("arguments", metavar="CONFIG [OPTIONS OF run]", nargs=-1, required=True, type=click.UNPROCESSED)
+    def schedule(
+        arguments: tuple[str, ...],
+        is_watching: bool,
+        poll_s: float,
+        alert_url: str,
+        resume: bool,
+        retry: tuple[int, ...],
+        only_status: bool,
+        systemd: Path | None,
+        cron: Path | None,
+        every_minutes: int,
+    ) -> None:
+        """Runs CONFIG for each complete span that was not handled yet, the oldest first, one at a time.
+
+        Where nothing is new it ends within a second. Exit status: 0 if nothing is left to do, 3 if there is and it is
+        held, 2 for a mistake in what was asked.
+        """
+        config = config_of_run(arguments)
+        scheduler = _scheduler(config, arguments, alert_url)
+        if only_status:
+            _show(scheduler)
+        if systemd:
+            _write_systemd(config.name, arguments, systemd, every_minutes)
+        if cron:
+            _write_cron(config.name, arguments, scheduler.ledger.directory, cron, every_minutes)
+        if only_status or systemd or cron:
+            return
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        signal.signal(signal.SIGTERM, _stop)
+        with scheduler.ledger.lock():
+            scheduler.recover()
+            for span in retry:
+                scheduler.retry(span)
+            if resume:
+                scheduler.release()
+            _work(scheduler, poll_s if is_watching else None)
+            sys.exit(HELD_STATUS if scheduler.held() else 0)
+
+    return schedule
+
+
+def _write_systemd(name: str, arguments: Sequence[str], directory: Path, every_minutes: int) -> None:
+    from components.retraining import timers
+
+    command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
+    units = timers.systemd_units(name, command, Path.cwd(), every_minutes)
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, text in units.items():
+        (directory / file).write_text(text)
+    checked = timers.verify_systemd([directory / file for file in units])
+    click.echo(f"{directory}: {', '.join(units)}, {checked}")
+
+
+def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path, every_minutes: int) -> None:
+    from components.retraining import timers
+
+    command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
+    file.write_text(timers.crontab(name, command, Path.cwd(), spans_dir.absolute() / ".cron", every_minutes))
+    click.echo(f"{file}: install it with `crontab {file}`, which replaces what is there")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(STOPPED_STATUS)
+
+
+def _work(scheduler: "Scheduler", poll_s: float | None) -> None:
+    said = ""
+    while True:
+        while scheduler.step():
+            pass
+        if (held := scheduler.held()) and held != said:
+            _LOGGER.warning("held: %s; run `schedule --resume` once that is looked into", held)
+            said = held
+        if poll_s is None:
+            return
+        time.sleep(poll_s)
+
+
+def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: str) -> "Scheduler":
+    from components.retraining import alerts, span_run
+    from components.retraining.decisions import Outcome
+    from components.retraining.ledger import Entry, Ledger
+    from components.retraining.scheduler import Scheduler
+
+    if config.spans is None:
+        raise ValueError(f"config {config.name!r} has no spans; give it some, as spans=SpanSource(pattern=...)")
+    if "://" in config.root:
+        raise ValueError(f"root {config.root!r} is no local directory; schedule it on a service instead")
+    if alert_url:
+        alerts.require_webhook(alert_url)
+    ledger = Ledger(Path(config.spans_dir))
+    python = [sys.executable, "-m", "pipelines"]
+
+    def run(entry: Entry) -> Outcome:
+        span_run.wait_until_free(Path(config.root) / ".lock")
+        asked = ["--span", str(entry.span), "--report", str(ledger.report_file(entry))]
+        return span_run.run_span([*python, "run", *arguments, *asked], entry, ledger, config.retraining.run_limit_s)
+
+    def alert(entry: Entry, held: str) -> None:
+        alerts.post(alert_url, alerts.message(config.name, entry, held))
+
+    tell: dict[str, Tell] = {"ML Metadata": lambda entry, held: _record(config, entry, held)}
+    if alert_url:
+        tell["the webhook"] = alert
+    return Scheduler(source=config.spans, policy=config.retraining, ledger=ledger, run=run, tell=tell)
+
+
+def _record(config: "PipelineConfig", entry: "Entry", held: str) -> None:
+    """Writes the decision into ML Metadata, where a run came so far that it is known there."""
+    if run := entry.report.get("run"):
+        facts = {"span": entry.span, "decision": entry.state, "decision_reason": entry.reason, "hold_reason": held}
+        command = [sys.executable, "-m", "pipelines.decision_record", config.metadata_url, run, json.dumps(facts)]
+        subprocess.run(command, check=True, timeout=_RECORD_LIMIT_S, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def _show(scheduler: "Scheduler") -> None:
+    for entry in scheduler.ledger.entries().values():
+        click.echo(f"{entry.span:>8}  {entry.at}  {entry.state:<11}  {entry.attempt} run(s)  {entry.reason}")
+    if held := scheduler.held():
+        click.echo(f"held: {held}{os.linesep}--resume goes on")
+
+
+@click.command("schedule-job")
+@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+@click.option("--at", "cron", required=True, help="When, by UTC, in five fields of cron, such as '0 3 * * *'.")
+@click.option("--catch-up", is_flag=True, help="Run later what could not be run in time.")
+@click.option("--project", default="", help="Vertex: Google Cloud project.")
+@click.option("--region", default="", help="Vertex: Google Cloud region, such as europe-west4.")
+@click.option("--experiment-id", default="", help="Kubeflow: id of the experiment that its runs belong to.")
+@click.option("-o", "--output", type=_FILE, required=True, help="The JSON file to write.")
+def schedule_job(
+    job_file: Path, cron: str, catch_up: bool, project: str, region: str, experiment_id: str, output: Path
+) -> None:
+    """Writes the request that makes a service run the compiled JOB, a file of `compile`, by a clock, one at a time."""
+    from pipelines import service_schedules
+    from pipelines.job_spec import RUNNER_LABEL, read_job, write_whole
+
+    job = read_job(job_file)
+    parent = f"projects/{project}/locations/{region}"
+    if job.get("labels", {}).get(RUNNER_LABEL) == "kubeflow":
+        body = service_schedules.kubeflow_recurring_run(job, cron=cron, experiment_id=experiment_id, catch_up=catch_up)
+        url = "HOST/apis/v2beta1/recurringruns"
+    else:
+        body = service_schedules.vertex_schedule(job, cron=cron, parent=parent, catch_up=catch_up)
+        url = f"https://{region}-aiplatform.googleapis.com/v1/{parent}/schedules"
+    write_whole(output, json.dumps(body, indent=2, sort_keys=True) + "\n")
+    click.echo(f"{output}: POST it to {url}")

@@ -1,0 +1,80 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components.delivery.manifest import build_manifest
+from components.push_destination import PushDestination
+from components.retraining.policy import RetrainingPolicy
+from pipelines.champion import Champion, champion_of, roll_back_below
+from pipelines.configs import load_config
+from pipelines.metadata import ArtifactRecord, ExecutionRecord, Value
+
+_SHA256 = {name: name * 64 for name in "abc"}
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> PushDestination:
+    """A push directory to which models a, b and c were pushed, in this order."""
+    destination = PushDestination(str(tmp_path / "pushed"))
+    for name in _SHA256:
+        _push(destination, tmp_path, name)
+    return destination
+
+
+def _push(destination: PushDestination, tmp_path: Path, name: str) -> str:
+    directory = tmp_path / name
+    directory.mkdir(exist_ok=True)
+    (directory / "tflite").write_text(name)
+    facts = {"parent_sha256": _SHA256[name]}
+    return destination.push(directory, build_manifest(directory, facts=facts, run_id=name, pushed_at="now"))
+
+
+def test_roll_back_goes_to_the_version_before_when_the_champion_is_below_the_floor(
+    destination: PushDestination,
+) -> None:
+    first, second, third = (move.version for move in destination.history())
+    said = roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri)
+    assert said == f"rolled back to {second}: {third} has 0.8000 on this span, below champion_floor=0.9"
+    assert destination.latest() == second
+    # The same again, after a kill or on the next span, of which c is still the last blessed model.
+    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri) == ""
+    assert destination.latest() == second
+    assert roll_back_below(0.9, Champion(sha256=_SHA256["b"], value=0.7), destination.uri).startswith("rolled back to")
+    assert destination.latest() == first
+    said = roll_back_below(0.9, Champion(sha256=_SHA256["a"], value=0.7), destination.uri)
+    assert said.startswith("not rolled back, as nothing was pushed before: ")
+    assert destination.latest() == first
+
+
+def test_roll_back_changes_nothing_when_the_floor_is_kept_or_nothing_was_pushed(
+    destination: PushDestination, tmp_path: Path
+) -> None:
+    latest = destination.latest()
+    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.9), destination.uri) == ""
+    assert destination.latest() == latest
+    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.1), str(tmp_path / "other")) == ""
+
+
+def _execution(component: str, key: str, properties: dict[str, Value]) -> ExecutionRecord:
+    artifact = ArtifactRecord(id=1, type="any", uri="", properties=properties)
+    facts = {"id": 1, "cached": False, "complete": True, "seconds": 1.0, "started_s": 0.0}
+    return ExecutionRecord(component=component, outputs={key: [artifact]}, **facts)  # type: ignore[arg-type]
+
+
+def test_champion_of_is_the_model_of_the_resolver_with_its_value_on_this_span() -> None:
+    config = load_config("stream")
+    (plan,) = config.plans
+    resolver = _execution("last_blessed", "model", {"sha256": "f00"})
+    evaluator = _execution("QuantizedEvaluator", "evaluation", {"last_blessed_accuracy": 0.75, "integer_accuracy": 0.5})
+    assert champion_of([resolver, evaluator], config, plan) == Champion(sha256="f00", value=0.75)
+    assert champion_of([evaluator], config, plan) is None
+    assert champion_of([resolver], config, plan) is None
+
+
+def test_config_raises_when_champion_floor_has_no_champion_to_look_at() -> None:
+    config = load_config("digits")  # whose gates ask for no last blessed model
+    floor = RetrainingPolicy(champion_floor=0.9)
+    with pytest.raises(ValueError, match="add 'last_blessed' to also_compared"):
+        dataclasses.replace(config, retraining=floor)
+    dataclasses.replace(config, retraining=floor, also_compared=("last_blessed",))

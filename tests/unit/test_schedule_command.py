@@ -1,0 +1,208 @@
+"""`schedule` as a user calls it; in place of a run of the pipeline there is what it would report."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from components.retraining import span_run, timers
+from components.retraining.decisions import Outcome
+from components.retraining.ledger import Entry, Ledger
+from pipelines.__main__ import main
+
+from scheduler_process import write_span
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that were to be run; each reports that its model was refused."""
+    asked: list[list[str]] = []
+
+    def run_span(command: list[str], entry: Entry, ledger: Ledger, limit_s: float) -> Outcome:
+        asked.append(command)
+        verdict = {"blessed": False, "pushed_to": "", "reasons": ["fails: a gate"]}
+        return Outcome(report={"run": "", "state": "SUCCEEDED", "error": "", "fault": "", "verdict": verdict})
+
+    monkeypatch.setattr(span_run, "run_span", run_span)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return asked
+
+
+def _arguments(base: Path) -> list[str]:
+    return ["stream", "--root", str(base / "root"), "--spans", f"{base}/data/span-{{SPAN}}/*.tfrecord"]
+
+
+def _schedule(base: Path, *options: str, status: int = 0) -> str:
+    result = CliRunner().invoke(main, ["schedule", *options, *_arguments(base)])
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_schedule_runs_each_new_span_once_with_what_run_was_given(tmp_path: Path, commands: list[list[str]]) -> None:
+    for span in (2, 1):
+        write_span(tmp_path, span, "")
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["schedule", *_arguments(tmp_path), "--gate", "accuracy >= 0.5"])
+        assert result.exit_code == 0, result.output
+    given = [*_arguments(tmp_path), "--gate", "accuracy >= 0.5"]
+    head = [sys.executable, "-m", "pipelines", "run", *given]
+    assert [command[:-4] for command in commands] == [head, head]
+    reports = [str(tmp_path / "root" / "spans" / f"{span}.1.report") for span in (1, 2)]
+    assert [command[-4:] for command in commands] == [
+        ["--span", "1", "--report", reports[0]],
+        ["--span", "2", "--report", reports[1]],
+    ]
+    shown = _schedule(tmp_path, "--status").splitlines()
+    assert [line.split()[0] for line in shown] == ["1", "2"]
+    assert all("refused" in line and "fails: a gate" in line for line in shown)
+
+
+def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
+    tmp_path: Path, commands: list[list[str]]
+) -> None:
+    for span in range(1, 9):
+        write_span(tmp_path, span, "")
+    _schedule(tmp_path, status=3)
+    assert len(commands) == 6  # hold_after of the config
+    assert "held: nothing was pushed for 6 spans in a row (1, 2, 3, 4, 5, 6; hold_after=6)" in _schedule(
+        tmp_path, "--status"
+    )
+    _schedule(tmp_path, status=3)
+    assert len(commands) == 6
+    _schedule(tmp_path, "--resume")
+    assert len(commands) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits"], "config 'digits' has no spans; give it some"),
+        (["stream", "--root", "gs://bucket/stream"], "root 'gs://bucket/stream' is no local directory"),
+        (["stream", "--span", "3"], "--span and --report are the scheduler's to give"),
+        (["stream", "--gate", "nonsense"], "nonsense"),
+        (["stream", "--spans", "data/*"], "{SPAN} or {SPAN:5} once"),
+        (["--alert-url", "ftp://host/secret", "stream"], "the alert URL: expected http(s)://HOST/PATH"),
+        (["--retry", "7", "stream"], "span 7 is not in the ledger; only a quarantined one can be run again"),
+    ],
+)
+def test_schedule_ends_with_2_and_one_sentence_when_asked_for_what_cannot_be(
+    tmp_path: Path, commands: list[list[str]], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    given = [] if "--root" in arguments else ["--root", str(tmp_path / "root")]
+    result = CliRunner().invoke(main, ["schedule", *arguments, *given])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "secret" not in result.output
+    assert not commands
+
+
+def test_schedule_loads_no_tensorflow_when_nothing_is_new(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    code = (
+        "import sys; from pipelines.__main__ import main; main(sys.argv[1:], standalone_mode=False);"
+        "print([name for name in ('tensorflow', 'tfx', 'apache_beam', 'ml_metadata') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "schedule", *_arguments(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_schedule_watches_until_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    command = [sys.executable, "-m", "pipelines", "schedule", "--watch", "--poll-s", "0.1", *_arguments(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lock = tmp_path / "root" / "spans" / ".lock"
+        deadline = time.monotonic() + 60
+        while not lock.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2
+        assert "another scheduler is at work" in " ".join(second.stderr.split())
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+
+
+def test_schedule_writes_units_that_systemd_accepts(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "data").mkdir()
+    said = _schedule(tmp_path, "--systemd", str(tmp_path / "units"), "--every-minutes", "7")
+    service, timer = ((tmp_path / "units" / f"tfx-qat-stream.{kind}").read_text() for kind in ("service", "timer"))
+    words = [sys.executable, "-m", "pipelines", "schedule", *_arguments(tmp_path)]
+    assert "ExecStart=" + " ".join(f'"{word}"' for word in words) + "\n" in service
+    assert "OnUnitInactiveSec=7min" in timer
+    assert not commands
+    checked = "checked by systemd-analyze verify" if shutil.which("systemd-analyze") else "not checked: "
+    assert checked in said
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_verify_systemd_raises_when_a_unit_is_wrong(tmp_path: Path) -> None:
+    unit = tmp_path / "tfx-qat-wrong.service"
+    unit.write_text("[Service]\nType=oneshot\nExecStart=relative/path/with spaces\n")
+    with pytest.raises(ValueError, match=r"systemd-analyze verify ended with 1: .*tfx-qat-wrong\.service"):
+        timers.verify_systemd([unit])
+
+
+def test_schedule_writes_a_crontab_whose_command_runs(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "data").mkdir()
+    _schedule(tmp_path, "--cron", str(tmp_path / "crontab"), "--every-minutes", "15")
+    comment, line = (tmp_path / "crontab").read_text().splitlines()
+    assert comment.startswith("# tfx-qat: retrains stream")
+    fields = line.split(" ", 5)
+    assert fields[:5] == ["*/15", "*", "*", "*", "*"]
+    subprocess.run(["/bin/sh", "-c", fields[5].replace("\\%", "%")], check=True, timeout=60, cwd="/")
+    assert (tmp_path / "root" / "spans" / ".lock").exists()
+    assert not commands
+
+
+def test_crontab_raises_when_cron_cannot_count_so() -> None:
+    with pytest.raises(ValueError, match="--every-minutes 7: cron counts within the hour; choose a divisor of 60"):
+        timers.crontab("digits", ["true"], Path("/"), Path("/lock"), 7)
+
+
+def test_run_with_window_leaves_out_quarantined_spans(tmp_path: Path) -> None:
+    from pipelines.__main__ import _config_of_run
+
+    for span in (1, 2, 3):
+        write_span(tmp_path, span, "")
+    config = _config_of_run(_arguments(tmp_path))
+    ledger = Ledger(Path(config.spans_dir))
+    with ledger.lock():
+        ledger.write(Entry(span=2, state="quarantined", reason="corrupt"))
+    selected = config.with_window(3).spans
+    assert selected
+    assert selected.selected == (1, 3)
+    ledger.write(Entry(span=3, state="quarantined", reason="corrupt"))
+    newest: Any = config.with_window(None).spans
+    assert newest.selected == (1,)
+
+
+def test_decision_is_found_in_ml_metadata(tmp_path: Path) -> None:
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    path = str(tmp_path / "metadata.sqlite")
+    connection = mlmd.ConnectionConfig()
+    connection.sqlite.filename_uri = path
+    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    store = metadata_store.MetadataStore(connection)
+    run_type = store.put_context_type(mlmd.ContextType(name="pipeline_run"))
+    store.put_contexts([mlmd.Context(type_id=run_type, name="monday")])
+    program = [sys.executable, "-m", "pipelines.decision_record", path]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    for reason in ("first", "second"):  # told twice, it is written once
+        facts = json.dumps({"span": 7, "decision": "refused", "decision_reason": reason})
+        subprocess.run([*program, "monday", facts], check=True, env=environment)
+    (run,) = store.get_contexts_by_type("pipeline_run")
+    assert run.custom_properties["span"].int_value == 7
+    assert run.custom_properties["decision"].string_value == "refused"
+    assert run.custom_properties["decision_reason"].string_value == "second"
+    unknown = subprocess.run([*program, "tuesday", "{}"], check=False, capture_output=True, text=True, env=environment)
+    assert "no pipeline_run 'tuesday'" in unknown.stderr

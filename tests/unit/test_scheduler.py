@@ -1,0 +1,217 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.retraining.ledger import Entry, Ledger
+from components.retraining.policy import RetrainingPolicy
+from components.retraining.scheduler import Scheduler
+
+import scheduler_process
+from scheduler_process import POLICY, in_a_process, scheduler, state, work, write_span
+
+
+def _until_nothing(one: Scheduler) -> dict[int, Entry]:
+    while one.step():
+        pass
+    return one.ledger.entries()
+
+
+def _handled(base: Path, *behaviours: str, policy: RetrainingPolicy = POLICY) -> dict[int, Entry]:
+    for span, behaviour in enumerate(behaviours, start=1):
+        write_span(base, span, behaviour)
+    one = scheduler(base, policy)
+    with one.ledger.lock():
+        return _until_nothing(one)
+
+
+@pytest.mark.slow
+def test_scheduler_handles_every_span_exactly_once_when_it_is_killed_at_any_change_of_its_ledger(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, scheduler_process.__file__, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600, env=environment)
+    rounds = json.loads(result.stdout)
+    # Before and after each write, of which there are 5 for the span that crashes twice; and not at all.
+    assert len(rounds) == 2 * (3 + 3 + 5 + 3) + 1
+    for number, came in enumerate(rounds):
+        assert came["first"] == (-9 if came is not rounds[-1] else 0), number
+        assert came["second"] == 0, number
+        states = {span: state for span, state, *_ in came["entries"]}
+        assert states == {1: "pushed", 2: "quarantined", 3: "quarantined", 4: "refused"}, number
+        decisions = [decision for _, _, decision, _ in came["entries"]]
+        assert decisions == [1, 2, 3, 4], number
+        # A run that ended is never begun again; the one that crashes has two runs that count.
+        assert sorted(came["ended"]) == ["1", "2", "4"], number
+        assert came["begun"].count("3") in (2, 3), number
+        told = [(span, decision) for span, decision, *_ in came["told"]]
+        assert list(dict.fromkeys(told)) == [(1, 1), (2, 2), (3, 3), (4, 4)], number
+        assert len(told) <= 5, number  # twice at most for the one whose telling was interrupted
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "begun", "ended"), [("push kill-scheduler-once", 2, 1), ("push kill-scheduler-at-end", 1, 1)]
+)
+def test_scheduler_pushes_once_when_it_is_killed_during_a_run(
+    tmp_path: Path, behaviour: str, begun: int, ended: int
+) -> None:
+    write_span(tmp_path, 1, behaviour)
+    assert in_a_process(lambda: work(tmp_path)) == -9
+    work(tmp_path)
+    came = state(tmp_path)
+    assert [entry[:3] for entry in came["entries"]] == [[1, "pushed", 1]]
+    assert (came["begun"], came["ended"]) == (["1"] * begun, ["1"] * ended)
+
+
+def test_scheduler_quarantines_a_span_when_it_dies_with_it_again_and_again(tmp_path: Path) -> None:
+    write_span(tmp_path, 1, "kill-scheduler")
+    write_span(tmp_path, 2, "push")
+    for _ in range(3):
+        assert in_a_process(lambda: work(tmp_path)) == -9
+    work(tmp_path)
+    first, second = state(tmp_path)["entries"]
+    assert first[1:] == ["quarantined", 1, "the scheduler died during 3 runs of it; does one exhaust the machine?"]
+    assert second[1:3] == ["pushed", 2]
+
+
+def test_scheduler_says_why_for_each_kind_of_span(tmp_path: Path) -> None:
+    entries = _handled(tmp_path, "push", "broken", "refuse")
+    assert entries[1].reason == "run run-1-1 SUCCEEDED; blessed, pushed to pushed/1; a gate"
+    assert entries[2].reason == "part.tfrecord is corrupt"
+    assert entries[2].blameless
+    assert entries[3].reason == "run run-3-1 SUCCEEDED; not blessed, not pushed; a gate"
+
+
+def test_scheduler_waits_twice_as_long_after_each_failure_and_then_quarantines(tmp_path: Path) -> None:
+    now = 1000.0
+    policy = RetrainingPolicy(max_failures=3, backoff_s=60, backoff_limit_s=100)
+    write_span(tmp_path, 1, "crash")
+    write_span(tmp_path, 2, "push")
+    one = dataclasses.replace(scheduler(tmp_path, policy), now_s=lambda: now)
+    with one.ledger.lock():
+        entry = _until_nothing(one)[1]
+        assert (entry.state, entry.failures, entry.not_before_s) == ("waiting", 1, 1060.0)
+        assert entry.reason.endswith("ended with status 1 and no report; its last words: Segmentation fault")
+        now = 1059.0
+        assert not one.step()
+        now = 1060.0
+        assert _until_nothing(one)[1].not_before_s == 1160.0  # 60 * 2 is more than the limit
+        now = 1160.0
+        entries = _until_nothing(one)
+    assert (entries[1].state, entries[2].state) == ("quarantined", "pushed")
+    assert entries[1].reason.startswith("3 runs failed, the last one so: ended with status 1")
+
+
+def test_scheduler_quarantines_an_earlier_span_of_the_window_when_that_is_the_broken_one(tmp_path: Path) -> None:
+    entries = _handled(tmp_path, "push", "push broken-before-once")
+    assert (entries[1].state, entries[1].blameless, entries[1].decision) == ("quarantined", True, 2)
+    assert entries[1].reason.startswith("the one before is gone; before that pushed: run run-1-1 SUCCEEDED")
+    assert (entries[2].state, entries[2].attempt, entries[2].failures) == ("pushed", 2, 0)
+
+
+def test_scheduler_blames_no_span_when_a_run_cannot_begin(tmp_path: Path) -> None:
+    write_span(tmp_path, 1, "mistake")
+    one = scheduler(tmp_path)
+    for attempt in (1, 2, 3, 4):
+        with pytest.raises(ValueError, match="the run of span 1 cannot begin: Error: no such option"):
+            one.step()
+        entry = one.ledger.entries()[1]
+        assert (entry.state, entry.attempt, entry.failures, entry.interruptions) == ("waiting", attempt, 0, 0)
+
+
+def test_scheduler_kills_a_run_when_it_takes_too_long(tmp_path: Path) -> None:
+    policy = RetrainingPolicy(max_failures=1, run_limit_s=1)
+    entry = _handled(tmp_path, "hang", policy=policy)[1]
+    assert entry.reason == "1 runs failed, the last one so: killed after 1 s; its last words: nothing"
+
+
+def test_scheduler_holds_after_refusals_in_a_row_until_it_is_released(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, hold_after=2)
+    entries = _handled(tmp_path, "refuse", "push", "refuse", "broken", "crash-once refuse", "push", policy=policy)
+    assert [entry.state for entry in entries.values()] == ["refused", "pushed", "refused", "quarantined", "refused"]
+    one = scheduler(tmp_path, policy)
+    assert not one.step()
+    assert one.held() == "nothing was pushed for 2 spans in a row (3, 5; hold_after=2)"
+    assert state(tmp_path)["told"][-1] == [5, 5, "refused", one.held()]
+    one.release()
+    assert not one.held()
+    assert _until_nothing(one)[6].state == "pushed"
+
+
+def test_scheduler_takes_the_newest_alone_when_catch_up_is_off(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, catch_up=False)
+    entries = _handled(tmp_path, "push", "push", "push", policy=policy)
+    assert [entry.state for entry in entries.values()] == ["skipped", "skipped", "pushed"]
+    assert entries[1].reason == "span 3 is newer, and catch_up is off"
+    assert state(tmp_path)["begun"] == ["3"]
+
+
+def test_scheduler_skips_a_span_when_a_newer_one_was_run_already(tmp_path: Path) -> None:
+    write_span(tmp_path, 5, "push")
+    write_span(tmp_path, 7, "broken")
+    _until_nothing(scheduler(tmp_path))
+    write_span(tmp_path, 4, "push")
+    write_span(tmp_path, 6, "push")
+    entries = _until_nothing(scheduler(tmp_path))
+    assert (entries[4].state, entries[4].reason) == ("skipped", "it was complete only after span 5 was begun")
+    assert entries[6].state == "pushed"  # of 7 nothing was learned
+
+
+def test_retry_runs_a_quarantined_span_again(tmp_path: Path) -> None:
+    _handled(tmp_path, "broken", "push")
+    (tmp_path / "data" / "span-1" / "part.tfrecord").write_text("push")
+    one = scheduler(tmp_path)
+    one.retry(1)
+    entries = _until_nothing(one)
+    assert (entries[1].state, entries[1].attempt, entries[1].decision) == ("pushed", 2, 3)
+    with pytest.raises(ValueError, match="span 1 is pushed; only a quarantined one"):
+        one.retry(1)
+
+
+def test_scheduler_goes_on_when_who_is_told_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def raises(*_: Any) -> None:
+        raise OSError("no answer")
+
+    write_span(tmp_path, 1, "push")
+    one = dataclasses.replace(scheduler(tmp_path), tell={"alert": raises})
+    assert _until_nothing(one)[1].untold == ()
+    assert "span 1: alert was not told: no answer" in caplog.text
+
+
+def test_scheduler_quarantines_a_waiting_span_when_it_is_gone(tmp_path: Path) -> None:
+    write_span(tmp_path, 1, "crash")
+    write_span(tmp_path, 2, "push")
+    one = scheduler(tmp_path)
+    assert one.step()
+    (tmp_path / "data" / "span-1" / "_SUCCESS").unlink()
+    work(tmp_path)
+    first, second = state(tmp_path)["entries"]
+    assert first[1] == "quarantined"
+    assert first[3].startswith("it is not complete any more; before that: run 1 failed")
+    assert second[1] == "pushed"
+
+
+def test_lock_raises_when_another_scheduler_holds_it(tmp_path: Path) -> None:
+    with (
+        Ledger(tmp_path).lock(),
+        pytest.raises(ValueError, match="another scheduler is at work"),
+        Ledger(tmp_path).lock(),
+    ):
+        pass
+
+
+def test_entries_raise_when_a_file_is_no_entry(tmp_path: Path) -> None:
+    (tmp_path / "3.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"3\.json is no entry of a ledger"):
+        Ledger(tmp_path).entries()
+
+
+def test_policy_raises_with_all_that_is_wrong() -> None:
+    with pytest.raises(ValueError, match=r"retraining: max_failures=0 .*; backoff_s=9 .*; hold_after=-1"):
+        RetrainingPolicy(max_failures=0, backoff_s=9, backoff_limit_s=1, hold_after=-1)
