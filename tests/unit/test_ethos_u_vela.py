@@ -68,7 +68,8 @@ def _require_whole_on_npu(model: CompiledModel, tflite: bytes) -> None:
     assert report.subgraphs == compiled_parts(model.tflite, "ethos-u") == 1
     assert "CPU operators = 0 " in report.log
     before, after = (
-        {offender.rule for offender in audit(content, profile="ethos_u").offenders} for content in (tflite, model.tflite)
+        {offender.rule for offender in audit(content, profile="ethos_u").offenders}
+        for content in (tflite, model.tflite)
     )
     assert after <= before
     jsonschema.validate(json.loads(report.to_json()), report_schema())

@@ -26,8 +26,8 @@ _LAYER_TYPES = {
 UNWRITTEN = Rule(
     name="unwritten",
     kind="graph",
-    text="What an op reads, or the model returns, is an input, a constant, a variable, or what an earlier op computed; an"
-    " op that the target's compiler made may have memory to work in, without a scale.",
+    text="What an op reads, or the model returns, is an input, a constant, a variable, or what an earlier op computed;"
+    " a compiled op may have memory to work in, without a scale.",
     fix="convert the model again: the file is damaged or was edited",
 )
 OVERWRITTEN = Rule(
