@@ -3,6 +3,7 @@
 Neither TensorFlow nor any compiler is imported or run: a file is read and rules are applied.
 """
 
+import collections
 import dataclasses
 import json
 import sys
@@ -198,3 +199,12 @@ def _show_audit(found: _Inspected, console: Console) -> None:
         print_line(console, f"but for {', '.join(floats)}, floats outside of one QUANTIZE or DEQUANTIZE: integer-only")
     for note in found.audit.notes:
         print_line(console, f"note: {note.op} {note.tensor}: {note.reason}", "yellow")
+    if not found.audit.ready:
+        print_line(console, _why_not_ready(found), "red")
+
+
+def _why_not_ready(found: _Inspected) -> str:
+    """Returns one sentence: how often each rule is broken, and what to do about the first."""
+    broken = collections.Counter(offender.rule for offender in found.audit.offenders)
+    counts = ", ".join(f"{rule} {count} times" if count > 1 else rule for rule, count in broken.items())
+    return f"not ready for {found.mapping.target}: breaks {counts}; first of all: {found.audit.offenders[0].fix}"

@@ -1,4 +1,4 @@
-"""Where Vela is for tests: by the variable, on PATH, or where `make vela` puts it; and what it wrote."""
+"""Where Vela is for the tests that run it: by the variable, on PATH, or of `make vela`; and what it wrote."""
 
 import csv
 import os

@@ -10,7 +10,7 @@ def macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
 
     Args:
       op: An op of the graph.
-      graph: The subgraph, of static shapes.
+      graph: The subgraph; a size that is unknown until the model runs counts as 1.
 
     Returns:
       0 for an op that is no convolution or product, such as a WHILE whatever its body does, and for one without the
@@ -23,7 +23,8 @@ def macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
 
 
 def _macs(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> int:
-    shapes = {index: graph.tensors[index].shape for index in (*op.inputs, *op.outputs) if index >= 0}
+    tensors = {index: graph.tensors[index] for index in (*op.inputs, *op.outputs) if index >= 0}
+    shapes = {index: [1 if size < 0 else size for size in tensor.shape] for index, tensor in tensors.items()}
     output = math.prod(shapes[op.outputs[0]]) if op.outputs else 0
     if op.code == "CONV_2D":
         return output * math.prod(shapes[op.inputs[1]][1:])  # (outputs, height, width, inputs of its group)

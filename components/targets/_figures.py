@@ -43,12 +43,25 @@ def shares(graphs: Sequence[flatbuffer.Subgraph], on_target: Sequence[bool]) -> 
 
 def uncounted(graphs: Sequence[flatbuffer.Subgraph]) -> tuple[str, ...]:
     """Returns a sentence for each op of the main subgraph that hides multiplications from the figures."""
-    return tuple(
+    hidden = tuple(
         f"op {op.index}, {op.name}, runs a subgraph that multiplies, how often is not in the file: its figures are not"
         " known"
         for op in graphs[0].ops
         if multiplies_inside(op, graphs)
     )
+    guessed = tuple(
+        f"op {op.index}, {op.name}, has a size that is unknown until the model runs: its multiplications are counted as"
+        " if that were 1"
+        for op in graphs[0].ops
+        if macs(op, graphs[0]) and _has_unknown_size(op, graphs[0])
+    )
+    return hidden + guessed
+
+
+def _has_unknown_size(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> bool:
+    """Whether a size of an op's tensors is unknown; not that of a batch, which is 1 unless a program resizes it."""
+    tensors = [graph.tensors[i] for i in (*op.inputs, *op.outputs)]
+    return any(t.unknown_dimensions not in ((), (0,) if t.shape[:1] == (1,) else ()) for t in tensors)
 
 
 def first_breaking_op(

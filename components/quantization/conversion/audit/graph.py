@@ -27,7 +27,7 @@ UNWRITTEN = Rule(
     name="unwritten",
     kind="graph",
     text="What an op reads, or the model returns, is an input, a constant, a variable, or what an earlier op computed;"
-    " an op that the target's compiler made may have memory to work in, without a scale.",
+    " a compiled op may have memory to work in, without a scale.",
     fix="convert the model again: the file is damaged or was edited",
 )
 OVERWRITTEN = Rule(
