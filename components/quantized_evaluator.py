@@ -71,8 +71,8 @@ class Executor(evaluator_executor.Executor):
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
-            with model_artifact.staged_output(evaluation) as directory, self._make_beam_pipeline() as pipeline:
-                write_refused(pipeline, config, str(directory))
+            with model_artifact.partial_output(evaluation) as uri, self._make_beam_pipeline() as pipeline:
+                write_refused(pipeline, config, uri)
             _bless(blessing, Verdict(reasons=found.refusals), gates, models)
             return
         other_origin, incompatible = _differences(models)
@@ -88,11 +88,11 @@ class Executor(evaluator_executor.Executor):
             report = model_artifact.read_compile_report(one) if one is not None else None
             facts = candidate_facts(serving, exec_properties["target"], gates.metrics, report)
         facts |= _pushed(input_dict.get("compiled_model"))
-        with model_artifact.staged_output(evaluation) as directory:
+        with model_artifact.partial_output(evaluation) as uri:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
-                evaluation_pass.write(batches, gates.confidence, str(directory))
-            measured = read_measurements(str(directory), evaluation_pass.models.names, facts)
+                evaluation_pass.write(batches, gates.confidence, uri)
+            measured = read_measurements(uri, evaluation_pass.models.names, facts)
             if not measured.examples.get(()):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
