@@ -159,6 +159,23 @@ def _other_weights(directory: Path) -> None:
     _spoil(directory, _changed(change))
 
 
+def _contract_with(side: str, **changes: Any) -> Any:
+    """A contract with one field of its first input or output changed."""
+
+    def spoil(directory: Path) -> None:
+        contract = json.loads((directory / "io_contract.json").read_text())
+        contract[side][0] |= changes
+        (directory / "io_contract.json").write_text(json.dumps(contract))
+
+    return spoil
+
+
+def _contract_of_two_outputs(directory: Path) -> None:
+    contract = json.loads((directory / "io_contract.json").read_text())
+    contract["outputs"] += contract["outputs"]
+    (directory / "io_contract.json").write_text(json.dumps(contract))
+
+
 def _broken_vectors(directory: Path) -> None:
     (directory / "golden_vectors.npz").write_bytes(b"PK no zip")
 
@@ -173,6 +190,13 @@ def _broken_vectors(directory: Path) -> None:
         (_contract_without("inputs"), "incomplete"),
         (_contract_without("outputs"), "incomplete"),
         (_contract_of_nothing, "incomplete"),
+        (_contract_with("inputs", scale=0.123), "signature"),
+        (_contract_with("inputs", zero_point=7), "signature"),
+        (_contract_with("outputs", scale=None), "signature"),
+        (_contract_with("outputs", dtype="uint8"), "signature"),
+        (_contract_with("inputs", shape=[1, 2, 2, 3]), "signature"),
+        (_contract_with("outputs", position=1), "signature"),
+        (_contract_of_two_outputs, "signature"),
         (_cut, "unreadable"),
         (_nan_scale, "audit"),
         (_unknown_op, "audit"),
@@ -279,7 +303,7 @@ def test_smoke_test_refuses_a_compiled_file_when_contract_or_vectors_beside_it_a
 ) -> None:
     _spoil(copied, _changed(_compile))
     contract = json.loads((copied / "io_contract.json").read_text())
-    contract["outputs"][0]["zero_point"] += 1
+    contract["outputs"][0]["layout"] = "another"
     (copied / "io_contract.json").write_text(json.dumps(contract))
     np.savez(copied / "golden_vectors.npz", x=np.zeros(3))
     failed = _failed(smoke_test(serving, Smoke(profile="edge_tpu"), copied))
