@@ -93,7 +93,7 @@ class EvaluationPass:
         return batches[0] if len(batches) == 1 else batches | beam.Flatten()
 
     def write(self, batches: Any, confidence: float, output_path: str) -> None:
-        """Evaluates batches, and writes what `paired_evaluation` describes."""
+        """Evaluates batches, and writes what `paired_evaluation` describes, at a URI that Beam's workers see."""
         # Never loaded by TFMA, whose predictions are not used; it wants several models where there is a baseline.
         shared = [
             tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)

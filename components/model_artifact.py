@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,18 +114,38 @@ def local_directory(uri: str) -> Iterator[Path]:
 def staged_output(artifact: types.Artifact) -> Iterator[Path]:
     """Gives a local directory whose content becomes the artifact's when the block ends well, and never else.
 
-    What an earlier attempt left at the URI is removed. The content is first copied beside its place, then renamed.
+    The directory is seen by this machine alone: for what Beam's workers write, take `partial_output`.
     """
     with tempfile.TemporaryDirectory(prefix="tfx-qat-") as directory:
         yield Path(directory)
-        if fileio.exists(artifact.uri):
-            fileio.rmtree(artifact.uri)
-        partial = os.path.join(artifact.uri, _PARTIAL_DIR)
-        io_utils.copy_dir(directory, partial)
-        for name in fileio.listdir(partial):
-            name = name.rstrip("/")  # object stores list folders so
-            fileio.rename(os.path.join(partial, name), os.path.join(artifact.uri, name))
-        fileio.rmtree(partial)
+        with partial_output(artifact) as partial:
+            io_utils.copy_dir(directory, partial)
+
+
+@contextlib.contextmanager
+def partial_output(artifact: types.Artifact) -> Iterator[str]:
+    """Gives a URI below the artifact's, whose content becomes the artifact's when the block ends well, and never else.
+
+    Whatever machine sees the artifact may write there. What an earlier attempt left is removed first; workers of it
+    that still write have another URI.
+    """
+    _remove(artifact.uri)
+    partial = os.path.join(artifact.uri, f"{_PARTIAL_DIR}-{uuid.uuid4().hex}")
+    fileio.makedirs(partial)
+    try:
+        yield partial
+    except BaseException:
+        _remove(artifact.uri)
+        raise
+    for name in fileio.listdir(partial):
+        name = name.rstrip("/")  # object stores list folders so
+        fileio.rename(os.path.join(partial, name), os.path.join(artifact.uri, name))
+    fileio.rmtree(partial)
+
+
+def _remove(uri: str) -> None:
+    if fileio.exists(uri):
+        fileio.rmtree(uri)
 
 
 def keep_failed(artifact: types.Artifact, directory: Path, log: str) -> str:
@@ -139,8 +160,7 @@ def keep_failed(artifact: types.Artifact, directory: Path, log: str) -> str:
       The URI of the copy, `{uri}.failed`; what an earlier attempt left there is gone.
     """
     uri = f"{artifact.uri.rstrip('/')}.failed"
-    if fileio.exists(uri):
-        fileio.rmtree(uri)
+    _remove(uri)
     if directory.is_dir():
         io_utils.copy_dir(str(directory), uri)
     io_utils.write_string_file(os.path.join(uri, "error.log"), log)

@@ -5,13 +5,17 @@
                     beside them perhaps report.html, which is for people and no part of the model
   latest            the name of the version to use, and a newline
   history/          one file for each move of `latest`, see components/delivery/history.py
-  .incoming/        what pushes under way write before they put it in place
+  .incoming/        a directory for each push under way: all that it writes, before it puts it in place
 
-Every file is put in place at once, by renaming it, and no complete version ever changes. A push makes its version
-complete, reads it back, adds its entry to the history, and then moves the pointer: killed at any point, it leaves the
-pointer at a complete version, and run again it goes on from there. Pushes at the same time need no lock: they write the
-same bytes to the same places (components/delivery/manifest.py), and each moves the pointer to the newest entry until
-the newest entry is the one that it moved it to, so the last of them leaves it there.
+Every file is put in place at once, by renaming it, and no complete version ever changes. A push copies all files into
+its own directory, puts them in place, reads them back, makes the version complete, adds its entry to the history, and
+then moves the pointer: killed at any point, it leaves the pointer at a complete version, and run again it goes on from
+there. Pushes at the same time need no lock: they write the same bytes to the same places
+(components/delivery/manifest.py), and each moves the pointer to the newest entry until the newest entry is the one that
+it moved it to, so the last of them leaves it there.
+
+Nothing is ever removed of a version, as a push of it may begin at any moment. What a push that died has left is its own
+directory: if all files were copied there, the version may have some of them, and gets the others; then it is removed.
 
 Renaming is atomic on POSIX file systems; in an object store it copies one object, which is atomic too. Listing must
 show what was written before, as it does there: https://cloud.google.com/storage/docs/consistency
@@ -86,10 +90,7 @@ class PushDestination:
             return [str(error)]
         if manifest is None:
             return [f"{self.path(version)}: got no {MANIFEST_FILE}, expected a complete version"]
-        paths = {path: os.path.join(self.path(version), path) for path in manifest.files}
-        return manifest.differences(
-            {path: _digest(file) if fileio.exists(file) else None for path, file in paths.items()}
-        )
+        return self._differences(manifest)
 
     def push(self, directory: Path, manifest: Manifest, report: str = "") -> str:
         """Makes a model the latest version, unless it is that already; copies it unless it is there.
@@ -131,9 +132,9 @@ class PushDestination:
 
     @contextlib.contextmanager
     def _stage(self, version: str) -> Iterator[str]:
-        """A directory for files on their way; its name says when it began, and which version may be incomplete.
+        """A directory for files on their way; its name says which version they are of, and when it began.
 
-        It stays where the block fails, for as long as the version may be.
+        It stays where the block fails, since the version may lack files that are there.
         """
         stage = os.path.join(self.uri, _INCOMING_DIR, f"{version}.{int(time.time())}.{uuid.uuid4().hex}")
         fileio.makedirs(stage)
@@ -157,14 +158,27 @@ class PushDestination:
             if there is not None and there.sha256 != manifest.sha256:
                 raise OSError(f"{self.path(manifest.version)} is another model, by chance of the same name")
         for path in manifest.files:
-            fileio.copy(str(directory / path), _partial(stage), overwrite=True)
-            _put(stage, os.path.join(self.path(manifest.version), path))
+            staged = _staged(stage, path)
+            fileio.makedirs(os.path.dirname(staged))
+            fileio.copy(str(directory / path), staged, overwrite=True)
         if report:
-            _write(stage, os.path.join(self.path(manifest.version), REPORT_FILE), report)
-        _write(stage, os.path.join(self.path(manifest.version), MANIFEST_FILE), manifest.to_json())
-        if problems := self.problems(manifest.version):
-            raise OSError(f"{self.path(manifest.version)} does not read back as written: {'; '.join(problems)}")
+            _write(stage, _staged(stage, REPORT_FILE), report)
+        _write(stage, _staged(stage, MANIFEST_FILE), manifest.to_json())
+        self._put_in_place(stage, manifest)
         _LOGGER.info("pushed %d files, %d bytes, to %s", len(manifest.files), manifest.size_bytes, self.uri)
+
+    def _put_in_place(self, stage: str, manifest: Manifest) -> None:
+        """Makes a version complete by the files of a stage, the manifest last."""
+        directory = self.path(manifest.version)
+        for path in (*manifest.files, REPORT_FILE):
+            if fileio.exists(_staged(stage, path)):  # else it is in place, or there is none
+                _put(_staged(stage, path), os.path.join(directory, path))
+        problems = self._differences(manifest)
+        if not problems:
+            _put(_staged(stage, MANIFEST_FILE), os.path.join(directory, MANIFEST_FILE))
+            problems = [] if self._is_complete(manifest.version) else [f"{MANIFEST_FILE}: is missing"]
+        if problems:
+            raise OSError(f"{directory} does not read back as written: {'; '.join(problems)}")
 
     def _move_pointer(self, stage: str, action: str, version: str, manifest: Manifest) -> None:
         """Adds to the history, unless its newest entry says the same, and moves the pointer to the newest entry."""
@@ -181,29 +195,32 @@ class PushDestination:
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
 
     def _remove_abandoned(self) -> None:
-        """Removes what pushes that died have left: their stages, and the versions that these say may be incomplete."""
-        for stage, version in self._stages(abandoned=True):
-            # In this order: a push that is under way now is seen, or else has completed the version.
-            is_incomplete = not self._is_complete(version)
-            is_written = version in {version for _, version in self._stages(abandoned=False)}
+        """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""
+        for stage, version in self._stages_abandoned():
             try:
-                if is_incomplete and not is_written and not self._is_complete(version):
-                    _LOGGER.info("%s: removing version %s, which a push has begun and never ended", self.uri, version)
-                    if fileio.isdir(self.path(version)):
-                        fileio.rmtree(self.path(version))
+                if fileio.exists(_staged(stage, MANIFEST_FILE)) and not self._is_complete(version):
+                    _LOGGER.info("%s: making version %s complete, whose push died", self.uri, version)
+                    self._put_in_place(stage, Manifest.from_json(_read(_staged(stage, MANIFEST_FILE))))
                 fileio.rmtree(stage)
-            except Exception as error:  # another push may be removing the same; the next one looks again
+            except Exception as error:  # another push may be doing the same; the next one looks again
                 _LOGGER.warning("%s: could not remove what is left in %s: %s", self.uri, stage, error)
 
-    def _stages(self, abandoned: bool) -> list[tuple[str, str]]:
-        """The stages that are abandoned or are not, each with the version that it is for."""
+    def _stages_abandoned(self) -> list[tuple[str, str]]:
+        """The stages of pushes that died, each with the version that it is for."""
         directory, now = os.path.join(self.uri, _INCOMING_DIR), time.time()
         matches = filter(None, map(_STAGE.fullmatch, _names(directory)))
         return [
             (os.path.join(directory, match[0]), match[1])
             for match in matches
-            if (now - int(match[2]) > _ABANDONED_AFTER_S) is abandoned
+            if now - int(match[2]) > _ABANDONED_AFTER_S
         ]
+
+    def _differences(self, manifest: Manifest) -> list[str]:
+        """Reads the files of a version, and returns how they are not as its manifest says, one sentence each."""
+        paths = {path: os.path.join(self.path(manifest.version), path) for path in manifest.files}
+        return manifest.differences(
+            {path: _digest(file) if fileio.exists(file) else None for path, file in paths.items()}
+        )
 
     def _is_complete(self, version: str) -> bool:
         found: bool = fileio.exists(os.path.join(self.path(version), MANIFEST_FILE))
@@ -215,20 +232,22 @@ def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _partial(stage: str) -> str:
-    return os.path.join(stage, "partial")
+def _staged(stage: str, path: str) -> str:
+    """Where a file of the version lies in a stage."""
+    return os.path.join(stage, "files", path)
 
 
-def _put(stage: str, destination: str) -> None:
-    """Puts the file that was written in a stage in its place, in one step."""
+def _put(source: str, destination: str) -> None:
+    """Puts a file that was written in a stage in its place, in one step."""
     fileio.makedirs(os.path.dirname(destination))
-    fileio.rename(_partial(stage), destination, overwrite=True)
+    fileio.rename(source, destination, overwrite=True)
 
 
 def _write(stage: str, destination: str, text: str) -> None:
-    with fileio.open(_partial(stage), "w") as file:
+    partial = os.path.join(stage, "partial")
+    with fileio.open(partial, "w") as file:
         file.write(text)
-    _put(stage, destination)
+    _put(partial, destination)
 
 
 def _read(path: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from tfx.components.evaluator import constants as blessing_constants
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
-from tfx.utils import proto_utils
+from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.blessing import publish_verdict
@@ -87,8 +88,8 @@ class Executor(evaluator_executor.Executor):
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
-            with model_artifact.staged_output(evaluation) as directory, self._make_beam_pipeline() as pipeline:
-                write_refused(pipeline, config, str(directory))
+            with model_artifact.partial_output(evaluation) as uri, self._make_beam_pipeline() as pipeline:
+                write_refused(pipeline, config, uri)
             verdict = Verdict(reasons=found.refusals)
             report = _report(verdict, exec_properties, input_dict, output_dict)
             _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), report)
@@ -107,11 +108,11 @@ class Executor(evaluator_executor.Executor):
             target, options = exec_properties["target"], exec_properties["compiler_options"]
             facts = candidate_facts(serving, target, gates.metrics, report, options)
         facts |= compiled_facts(input_dict.get("compiled_model"))
-        with model_artifact.staged_output(evaluation) as directory:
+        with model_artifact.partial_output(evaluation) as uri:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
-                evaluation_pass.write(batches, gates.confidence, str(directory))
-            measured = read_measurements(str(directory), evaluation_pass.models.names, facts)
+                evaluation_pass.write(batches, gates.confidence, uri)
+            measured = read_measurements(uri, evaluation_pass.models.names, facts)
             if not measured.examples.get(()):
                 raise ValueError(
                     f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
@@ -119,7 +120,7 @@ class Executor(evaluator_executor.Executor):
             measured = dataclasses.replace(
                 measured, foreign=other_origin, incompatible=incompatible, unusable=found.unusable
             )
-            (directory / MEASUREMENTS_FILE).write_text(measured.to_json())
+            io_utils.write_string_file(os.path.join(uri, MEASUREMENTS_FILE), measured.to_json())
             verdict = judge(gates, measured, today())
         for name, value in facts.items():
             if isinstance(value, str):

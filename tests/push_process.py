@@ -116,7 +116,7 @@ def _now(work: Callable[[], Any]) -> Any:
 
 
 def kill_at_changes(uri: str, every: int, old: Path, new: Path, other: Path) -> list[Json]:
-    """Kills a push of `new` after one of `old` at a point; then repeats it, then pushes `other`, an hour later.
+    """Kills a push of `new` after one of `old` at a point; then repeats it, or not, then pushes `other`, an hour later.
 
     Args:
       uri: Where to; each round has a directory of its own.
@@ -138,9 +138,55 @@ def kill_at_changes(uri: str, every: int, old: Path, new: Path, other: Path) -> 
             found = {"killed": state(root), "new": push(root, new), "repeated": state(root)}
             return {**found, "other": push(root, other, abandoned_after_s=-1), "later": state(root)}
 
+        def never_repeated(root: str = f"{root}-never-repeated") -> Json:
+            push(root, other, abandoned_after_s=-1)
+            return state(root)
+
         if _now(killed) is not None:  # there are no more points
             break
-        rounds.append(_now(after))
+        _now(lambda killed=killed, root=root: killed(f"{root}-never-repeated"))
+        rounds.append({**_now(after), "never_repeated": _now(never_repeated)})
+    return rounds
+
+
+def repeat_while_cleaning(uri: str, every: int, died: Path, other: Path) -> list[Json]:
+    """Repeats a push that was killed while another, which removes what the first has left, is stopped at a point.
+
+    Args:
+      uri: Where to; each round has a directory of its own.
+      every: 1 for all points, 2 for every other, and so on.
+      died: The model whose push is killed as soon as its version is there, incomplete.
+      other: One that was pushed before, and is again, an hour later.
+    """
+
+    def killed(root: str, point: int) -> None:
+        push(root, other)
+        interrupt(point, signal.SIGKILL)
+        push(root, died)
+
+    def cleaning(root: str, point: int) -> str:
+        interrupt(point, signal.SIGSTOP)
+        return push(root, other, abandoned_after_s=-1)
+
+    def incomplete_after(point: int) -> list[str]:
+        root = f"{uri}/killed-{point}"
+        _now(lambda: killed(root, point))
+        found: list[str] = _now(lambda: state(root))["incomplete"]
+        return found
+
+    deadly = next(filter(incomplete_after, itertools.count()))
+    rounds: list[Json] = []
+    for point in itertools.count(step=every):
+        root = f"{uri}/{point}"
+        _now(lambda root=root: killed(root, deadly))
+        child = fork(lambda root=root, point=point: cleaning(root, point))
+        if not os.WIFSTOPPED(os.waitpid(child[0], os.WUNTRACED)[1]):  # there are no more points
+            os.close(child[1])
+            return rounds
+        repeated = _now(lambda root=root: push(root, died))
+        os.kill(child[0], signal.SIGCONT)
+        join(*child)
+        rounds.append({"repeated": repeated, "state": _now(lambda root=root: state(root))})
     return rounds
 
 
@@ -175,7 +221,7 @@ def at_once(uri: str, every: int, first: Path, second: Path) -> list[Json]:
 def stop_and_continue(uri: str, every: int, slow: Path, fast: Path) -> list[Json]:
     """Stops a push at some points, makes another meanwhile, and lets the first go on."""
     rounds = []
-    for point in range(2, 30, 4 * every):
+    for point in range(2, 36, 4 * every):
         root = f"{uri}/{point}"
 
         def stopped(root: str = root, point: int = point) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 from components.evaluation.smoke_process import Work
 from components.quantization.contract import CONTRACT_FILE, TFLITE_FILE, VECTORS_FILE
 from components.quantization.contract.golden import KERNELS as GOLDEN_KERNELS
-from components.quantization.contract.selftest import run_vectors, steps_apart
+from components.quantization.contract.golden import read_golden_vectors
+from components.quantization.contract.schema import Contract
+from components.quantization.contract.selftest import check_preparation, run_vectors, steps_apart
 from components.quantization.conversion import flatbuffer
 from components.quantization.interpreter import IntegerModel
 from components.quantization.kernels import KERNELS, described, load
@@ -42,11 +44,16 @@ def probe(directory: Path) -> dict[str, Any]:
 
 def golden_run(directory: Path) -> dict[str, Any]:
     """Runs the model of a directory on its golden vectors; returns and raises as `arena`."""
+    text = (directory / CONTRACT_FILE).read_text()
+    contract = json.loads(text)
+    try:
+        vectors = read_golden_vectors(directory / VECTORS_FILE, Contract.from_json(text))
+    except ValueError as error:
+        return {"unfit": {"incomplete": str(error)}}
+    if strays := [f"{check.name}: {check.found}" for check in check_preparation(contract, vectors) if not check.passed]:
+        return {"unfit": {"signature": f"by {CONTRACT_FILE}, other inputs than the golden ones: {'; '.join(strays)}"}}
     tflite = (directory / TFLITE_FILE).read_bytes()
     found: dict[str, Any] = {"kernels": {}, **arena(directory)}
-    contract = json.loads((directory / CONTRACT_FILE).read_text())
-    with np.load(directory / VECTORS_FILE, allow_pickle=False) as file:
-        vectors = {key: file[key] for key in file.files}
     for kernels in KERNELS:
         interpreter = load(tflite, kernels)
         first, second = (run_vectors(interpreter, contract, vectors) for _ in range(2))

@@ -76,6 +76,9 @@ def _of_runs(first: ModelRun, second: ModelRun, smoke: Smoke) -> Iterator[Reason
         if one.failure:
             yield fails("run", "crashed" if one.ended else "refused", one.failure)
             return
+        if one.unfit:
+            yield from (fails("files", code, text) for code, text in one.unfit.items())
+            return
     for name, made in first.kernels.items():
         if not made.repeats or made.digest != second.kernels[name].digest:
             where = "in another process" if made.repeats else "again"

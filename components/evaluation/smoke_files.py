@@ -61,18 +61,18 @@ def refusals(directory: Path, profile: str) -> Iterator[Reason]:
     if sha256 != contract.tflite_sha256:
         text = f"the file is {sha256[:12]}, the contract is of {contract.tflite_sha256[:12]}"
         yield fails("files", "incomplete", text, sha256, contract.tflite_sha256)
-    yield from audited
+    yield from audited or _strays_of_contract(tflite, contract)
 
 
 def of_compiled(pushed: Path, tested: Path, smoke: Smoke) -> Iterator[Reason]:
-    """Yields what can be said of a file with a compiled op: its other ops, inputs, outputs and size.
+    """Yields what can be said of a file with a compiled op: its other ops, contract, golden vectors and size.
 
     Args:
       pushed: Its directory.
       tested: That of the model that it was compiled of, of which `refusals` found nothing.
       smoke: What it must keep to.
     """
-    found = list(refusals(pushed, smoke.profile)) or list(_strays(pushed, tested))
+    found = list(refusals(pushed, smoke.profile)) or list(_strays_of_parent(pushed, tested))
     yield from as_pushed(found)
     size = (pushed / TFLITE_FILE).stat().st_size
     yield within(PUSHED, size, smoke.file_bytes, "; read, not run: no CPU runs a compiled op")
@@ -120,14 +120,18 @@ def _audited(tflite: bytes, profile: str) -> Iterator[Reason]:
         yield fails("audit", "audit", f"and {len(inside.offenders) - _MOST_OFFENDERS} more")
 
 
-def _strays(pushed: Path, tested: Path) -> Iterator[Reason]:
-    """How a compiled file, its contract and its vectors stray from the model that it was compiled of."""
-    contract = _contract(tested)
-    if any(getattr(_contract(pushed), name) != getattr(contract, name) for name in ("inputs", "outputs")):
+def _strays_of_parent(pushed: Path, tested: Path) -> Iterator[Reason]:
+    """How contract and vectors of a compiled file stray from those of the model that it was compiled of."""
+    contracts = _contract(pushed), _contract(tested)
+    if any(getattr(contracts[0], name) != getattr(contracts[1], name) for name in ("inputs", "outputs")):
         yield fails("files", "incomplete", f"its {CONTRACT_FILE} is not that of the model that it was made of")
     if _vectors(pushed) != _vectors(tested):
         yield fails("files", "incomplete", f"its {VECTORS_FILE} is not that of the model that it was made of")
-    graph = flatbuffer.read_subgraphs((pushed / TFLITE_FILE).read_bytes())[0]
+
+
+def _strays_of_contract(tflite: bytes, contract: Contract) -> Iterator[Reason]:
+    """How the inputs and outputs of a file stray from what its contract says, by which clients quantize."""
+    graph = flatbuffer.read_subgraphs(tflite)[0]
     for kind, indices, edges in (("input", graph.inputs, contract.inputs), ("output", graph.outputs, contract.outputs)):
         if len(indices) != len(edges):
             yield fails("files", "signature", f"{len(indices)} {kind}s, the contract has {len(edges)}")

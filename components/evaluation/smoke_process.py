@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from components.evaluation.verdict import Code
 from components.quantization.process_group import process_group
 
 Work = Literal["golden", "arena", "probe"]
@@ -65,6 +66,7 @@ class ModelRun:
     Attributes:
       ended: "" if the process ended as it should, else how it ended, with what it said last.
       refused: Why the interpreter refused the model; "" if it did not.
+      unfit: Why it was not run on its golden vectors, by the code of the reason; empty if it could be.
       kernels: By name of the kernels.
       arena_bytes: What the interpreter's own kernels take for activations and scratch, and for states; 0 if it did not
         come so far.
@@ -74,6 +76,7 @@ class ModelRun:
 
     ended: str = ""
     refused: str = ""
+    unfit: Mapping[Code, str] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, KernelRun] = dataclasses.field(default_factory=dict)
     arena_bytes: int = 0
     inputs: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)

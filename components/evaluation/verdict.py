@@ -58,7 +58,7 @@ CODES: dict[Code, str] = {
     "unusable_baseline": "the last blessed model is not there, or cannot be loaded or run",
     "overridden": "the gate is not kept, and an override lets the model pass",
     "override_expired": "the gate is not kept, and its override counts no longer",
-    "incomplete": "the model has no contract or golden vectors, or they are of another file",
+    "incomplete": "the model has no whole contract or golden vectors, or they are of another file",
     "unreadable": "the file is no TFLite model",
     "audit": "the file breaks a rule of the audit",
     "signature": "inputs or outputs are not those of the contract, or of the float parent",

@@ -56,7 +56,7 @@ def test_push_leaves_the_old_version_or_the_new_one_when_it_is_killed_at_any_poi
     experiment: Callable[..., list[Json]],
 ) -> None:
     rounds = experiment("kill_at_changes", "old", "new", "other")
-    assert len(rounds) in (31, 11)  # of 4 files, all points on a disk, every third in an object store
+    assert len(rounds) in (37, 13)  # of 4 files, all points on a disk, every third in an object store
     assert {found["killed"]["latest"] == found["new"] for found in rounds} == {True, False}
     assert any(found["killed"]["incomplete"] for found in rounds)
     for found in rounds:
@@ -70,6 +70,22 @@ def test_push_leaves_the_old_version_or_the_new_one_when_it_is_killed_at_any_poi
         assert (later["latest"], later["complete"]) == (other, sorted([old, new, other]))
         assert (later["incomplete"], later["left"]) == ([], [])
         assert later["history"] == [[1, "push", old], [2, "push", new], [3, "push", other]]
+        cleaned = found["never_repeated"]
+        assert cleaned["latest"] == other
+        assert (cleaned["problems"], cleaned["incomplete"], cleaned["left"]) == ([], [], [])
+        assert {old, other} <= set(cleaned["complete"]) <= {old, new, other}
+    assert {new in found["never_repeated"]["complete"] for found in rounds} == {True, False}
+
+
+def test_push_is_whole_when_it_is_repeated_while_another_cleans_up(experiment: Callable[..., list[Json]]) -> None:
+    rounds = experiment("repeat_while_cleaning", "died", "other")
+    assert len(rounds) > 3
+    for found in rounds:
+        state, version = found["state"], found["repeated"]
+        assert version in state["complete"]
+        assert (state["problems"], state["incomplete"], state["left"]) == ([], [], [])
+        assert state["latest"] in state["complete"]
+        assert state["latest"] == state["history"][-1][2]
 
 
 @pytest.mark.parametrize("second", ["second", "first"])

@@ -23,7 +23,8 @@ from components.evaluation.smoke_settings import Smoke
 from components.evaluation.verdict import Verdict
 from components.quantization import audit
 from components.quantization.contract.device_files import write_device_files
-from components.quantization.contract.golden import golden_vectors
+from components.quantization.contract.golden import golden_vectors, npz_bytes, read_golden_vectors
+from components.quantization.contract.schema import Contract
 from components.quantization.conversion import flatbuffer
 from infra import fuzz_audit
 
@@ -159,8 +160,64 @@ def _other_weights(directory: Path) -> None:
     _spoil(directory, _changed(change))
 
 
-def _broken_vectors(directory: Path) -> None:
-    (directory / "golden_vectors.npz").write_bytes(b"PK no zip")
+def _contract_with(side: str, **changes: Any) -> Any:
+    """A contract with one field of its first input or output changed."""
+
+    def spoil(directory: Path) -> None:
+        contract = json.loads((directory / "io_contract.json").read_text())
+        contract[side][0] |= changes
+        (directory / "io_contract.json").write_text(json.dumps(contract))
+
+    return spoil
+
+
+def _contract_of_two_outputs(directory: Path) -> None:
+    contract = json.loads((directory / "io_contract.json").read_text())
+    contract["outputs"] += contract["outputs"]
+    (directory / "io_contract.json").write_text(json.dumps(contract))
+
+
+def _other_preparation(directory: Path) -> None:
+    contract = json.loads((directory / "io_contract.json").read_text())
+    contract["inputs"][0]["preparation"]["shift"] += 1
+    (directory / "io_contract.json").write_text(json.dumps(contract))
+
+
+def _vectors_of(change: Any) -> Any:
+    """Golden vectors of which some were changed."""
+
+    def spoil(directory: Path) -> None:
+        with np.load(directory / "golden_vectors.npz") as file:
+            vectors = {name: file[name] for name in file.files}
+        (directory / "golden_vectors.npz").write_bytes(npz_bytes(change(vectors)))
+
+    return spoil
+
+
+def _bytes_of_vectors(change: Any) -> Any:
+    """Golden vectors of which the bytes were changed."""
+
+    def spoil(directory: Path) -> None:
+        path = directory / "golden_vectors.npz"
+        path.write_bytes(change(path.read_bytes()))
+
+    return spoil
+
+
+def _flipped(content: bytes) -> bytes:
+    return content[:100] + bytes([content[100] ^ 1]) + content[101:]
+
+
+_UNUSABLE_VECTORS = [
+    _bytes_of_vectors(lambda content: b"PK no zip"),
+    _bytes_of_vectors(lambda content: b""),
+    _bytes_of_vectors(lambda content: content[:-30]),
+    _bytes_of_vectors(_flipped),
+    _vectors_of(lambda vectors: {name: of for name, of in vectors.items() if name != "reference/scores"}),
+    _vectors_of(lambda vectors: {name: of[:0] for name, of in vectors.items()}),
+    _vectors_of(lambda vectors: {**vectors, "input/image": vectors["input/image"][:3]}),
+    _vectors_of(lambda vectors: {**vectors, "input/image": vectors["input/image"].astype(np.float32)}),
+]
 
 
 @pytest.mark.parametrize(
@@ -173,11 +230,18 @@ def _broken_vectors(directory: Path) -> None:
         (_contract_without("inputs"), "incomplete"),
         (_contract_without("outputs"), "incomplete"),
         (_contract_of_nothing, "incomplete"),
+        (_contract_with("inputs", scale=0.123), "signature"),
+        (_contract_with("inputs", zero_point=7), "signature"),
+        (_contract_with("outputs", scale=None), "signature"),
+        (_contract_with("outputs", dtype="uint8"), "signature"),
+        (_contract_with("inputs", shape=[1, 2, 2, 3]), "signature"),
+        (_contract_with("outputs", position=1), "signature"),
+        (_contract_of_two_outputs, "signature"),
         (_cut, "unreadable"),
         (_nan_scale, "audit"),
         (_unknown_op, "audit"),
         (_other_weights, "golden"),
-        (_broken_vectors, "refused"),
+        (_other_preparation, "signature"),
     ],
 )
 def test_smoke_test_refuses_what_was_spoilt(copied: Path, spoil: Any, code: str) -> None:
@@ -185,6 +249,34 @@ def test_smoke_test_refuses_what_was_spoilt(copied: Path, spoil: Any, code: str)
     verdict = smoke_test(copied, _SMOKE)
     assert not verdict.blessed
     assert code in [code for _, code in _failed(verdict)]
+
+
+def test_smoke_test_says_to_convert_again_when_golden_vectors_are_not_whole(serving: Path, tmp_path: Path) -> None:
+    directories = [Path(shutil.copytree(serving, tmp_path / f"{n}")) for n in range(len(_UNUSABLE_VECTORS))]
+    for directory, spoil in zip(directories, _UNUSABLE_VECTORS, strict=True):
+        spoil(directory)
+    for verdict in smoke_tests(directories, _SMOKE):
+        assert ("files", "incomplete") in _failed(verdict)
+        assert "run" not in [gate for gate, _ in _failed(verdict)]
+        (text,) = [reason.text for reason in verdict.reasons if reason.code == "incomplete"]
+        assert text.startswith("fails: files: golden_vectors.npz")
+        assert text.endswith("; convert the model again")
+
+
+def test_golden_vectors_are_refused_or_the_same_when_any_byte_is_flipped(serving: Path, tmp_path: Path) -> None:
+    contract = Contract.from_json((serving / "io_contract.json").read_text())
+    content = (serving / "golden_vectors.npz").read_bytes()
+    whole = read_golden_vectors(serving / "golden_vectors.npz", contract)
+    path, refused = tmp_path / "golden_vectors.npz", 0
+    for place in range(0, len(content), 1 + len(content) // 500):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
+        try:
+            found = read_golden_vectors(path, contract)
+        except ValueError:
+            refused += 1
+            continue
+        assert all(np.array_equal(found[name], whole[name]) for name in whole if "source" not in name)
+    assert refused > 250
 
 
 @pytest.mark.parametrize(
@@ -279,7 +371,7 @@ def test_smoke_test_refuses_a_compiled_file_when_contract_or_vectors_beside_it_a
 ) -> None:
     _spoil(copied, _changed(_compile))
     contract = json.loads((copied / "io_contract.json").read_text())
-    contract["outputs"][0]["zero_point"] += 1
+    contract["outputs"][0]["layout"] = "another"
     (copied / "io_contract.json").write_text(json.dumps(contract))
     np.savez(copied / "golden_vectors.npz", x=np.zeros(3))
     failed = _failed(smoke_test(serving, Smoke(profile="edge_tpu"), copied))

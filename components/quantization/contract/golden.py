@@ -1,6 +1,7 @@
 """Golden vectors: real inputs, and what a model gives for them, to compare a device with."""
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,35 @@ def golden_outputs(path: Path, kernels: str = "default") -> Vectors:
     with np.load(path, allow_pickle=False) as content:
         prefix = f"{kernels}/"
         return {name.removeprefix(prefix): content[name] for name in content.files if name.startswith(prefix)}
+
+
+def read_golden_vectors(path: Path, contract: Contract) -> Vectors:
+    """Reads golden vectors that may be anything, as `golden_vectors` gives them.
+
+    Raises:
+      ValueError: If the file is not whole, an input or output has no array, or one of another dtype or shape, or there
+        are no examples; lists all that is wrong.
+    """
+    try:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+            vectors: Vectors = {name: file[name] for name in file.files}
+    except Exception as error:  # of a decompressor, the zip format or NumPy: the bytes may be any
+        why = str(error) or type(error).__name__
+        raise ValueError(f"{path.name} cannot be read: {why}; convert the model again") from error
+    edges = {f"input/{entry.name}": entry for entry in contract.inputs} | {
+        f"{kernels}/{entry.name}": entry for kernels in KERNELS for entry in contract.outputs
+    }
+    examples = max((len(vectors[key]) for key in edges if np.ndim(vectors.get(key, 0))), default=0)
+    problems = [] if examples else ["has no examples"]
+    for key, edge in edges.items():
+        expected = edge.dtype, (examples * math.prod(edge.shape[:1]), *edge.shape[1:])
+        if key not in vectors:
+            problems.append(f"has no {key}")
+        elif (got := (vectors[key].dtype.name, vectors[key].shape)) != expected:
+            problems.append(f"{key} is {got[0]} of {list(got[1])}, expected {expected[0]} of {list(expected[1])}")
+    if problems:
+        raise ValueError(f"{path.name}: {'; '.join(problems)}; convert the model again")
+    return vectors
 
 
 def npz_bytes(vectors: Mapping[str, npt.NDArray[Any]]) -> bytes:

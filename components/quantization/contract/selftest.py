@@ -102,7 +102,7 @@ def selftest(
     try:
         edges = _check_edges(model, contract)
         checks += edges
-        checks += _check_preparation(contract, vectors)
+        checks += check_preparation(contract, vectors)
         if all(check.passed for check in edges):
             checks += _check_outputs(model, contract, vectors, max_lsb)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
@@ -182,7 +182,8 @@ def _differences(detail: dict[str, Any], entry: dict[str, Any]) -> list[str]:
     return ["{}: the model has {}, the contract {}".format(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
-def _check_preparation(contract: dict[str, Any], vectors: dict[str, Any]) -> list[Check]:
+def check_preparation(contract: dict[str, Any], vectors: dict[str, Any]) -> list[Check]:
+    """Returns for each input whose raw values are known whether they become the golden input by the contract."""
     checks = []
     for entry in contract["inputs"]:
         key = "source/{}".format(entry["name"])
@@ -192,7 +193,7 @@ def _check_preparation(contract: dict[str, Any], vectors: dict[str, Any]) -> lis
         try:
             made = arithmetic.quantize(entry, vectors[key])
             different = int(np.sum(made != vectors["input/{}".format(entry["name"])]))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             checks.append(Check(name, False, str(error)))
             continue
         found = "{}: {} of {} integers differ".format(entry["preparation"]["kind"], different, made.size)
