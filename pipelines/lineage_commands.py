@@ -1,6 +1,6 @@
 """The commands that read ML Metadata: lineage of a model, what changed between two, what was pushed when."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def show(model: str, metadata: str | None, as_json: bool, html: Path | None) -> 
 
     Exit status: 0, also if the chain of hashes is broken, which is said; 2 if nobody knows the model.
     """
-    found = _trace(_graphs(metadata), model)
+    (found,) = _traced(metadata, model)
     if html is not None:
         from pipelines.lineage.page import page_of
 
@@ -69,10 +69,9 @@ def show(model: str, metadata: str | None, as_json: bool, html: Path | None) -> 
 @_options
 def diff(before: str, after: str, metadata: str | None, as_json: bool) -> None:
     """Shows what changed between two models: data, code, settings, versions, metrics and verdicts."""
-    graphs = _graphs(metadata)
     from pipelines.lineage.changes import changes_between, changes_json, changes_lines
 
-    models = _trace(graphs, before), _trace(graphs, after)
+    models = _traced(metadata, before, after)
     changes = changes_between(*models)
     click.echo(changes_json(*models, changes) if as_json else "\n".join(changes_lines(*models, changes)))
 
@@ -99,11 +98,14 @@ def _graphs(metadata: str | None) -> "list[Graph]":
     return [Graph(MetadataStore(url)) for url in urls]
 
 
-def _trace(graphs: "Sequence[Graph]", model: str) -> "Lineage":
-    from pipelines.lineage.find import find_model
+def _traced(metadata: str | None, *models: str) -> "list[Lineage]":
+    from pipelines.lineage.find import find_model, require_file_or_number
     from pipelines.lineage.trace import trace
 
-    return trace(*find_model(graphs, model))
+    for model in models:
+        require_file_or_number(model)
+    graphs = _graphs(metadata)
+    return [trace(*find_model(graphs, model)) for model in models]
 
 
 COMMANDS = (lineage,)

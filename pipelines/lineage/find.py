@@ -38,12 +38,19 @@ def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecor
             graph.read_artifacts([int(what)])
             if (found := graph.artifacts.get(int(what))) is not None:
                 return graph, _as_model(graph, found)
+    require_file_or_number(what)
     if not _PREFIX.fullmatch(what.lower()):
+        raise ValueError(f"no artifact {what} is in this ML Metadata; pass --metadata for another store")
+    return _by_prefix(graphs, what.lower())
+
+
+def require_file_or_number(what: str) -> None:
+    """Raises ValueError, before any store is opened, if something is no file that is there, hash or number."""
+    if not (Path(what).exists() or what.isdecimal() or _PREFIX.fullmatch(what.lower())):
         raise ValueError(
             f"no file {what}; give the path of a .tflite file, at least six digits of its sha256, or the id of an"
             " artifact in ML Metadata"
         )
-    return _by_prefix(graphs, what.lower())
 
 
 def serving_file(uri: str) -> Path:
