@@ -85,7 +85,8 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
             if resume:
                 scheduler.release()
             _work(scheduler, poll_s if is_watching else None)
-            sys.exit(HELD_STATUS if scheduler.held() else 0)
+            if scheduler.held():
+                sys.exit(HELD_STATUS)
 
     return schedule
 
