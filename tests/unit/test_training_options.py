@@ -70,7 +70,7 @@ def _statistics(model: tf_keras.Model) -> list[np.ndarray]:
 
 def _scalars(directory: Path) -> dict[str, float]:
     """The last value of each scalar in TensorBoard's only file there."""
-    (file,) = directory.iterdir()
+    (file,) = directory.glob("events.out.tfevents.*")
     events = [event_pb2.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
     return {value.tag: float(tf.make_ndarray(value.tensor)) for event in events for value in event.summary.value}
 
