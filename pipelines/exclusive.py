@@ -1,7 +1,6 @@
 """One run at a time in a root, and nothing left of a run that was killed."""
 
 import contextlib
-import fcntl
 import logging
 import shutil
 import socket
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.retraining.directory_lock import directory_lock
 from pipelines.config import PipelineConfig
 from pipelines.metadata_connection import parse_connection
 
@@ -39,16 +39,8 @@ def exclusive_root(config: PipelineConfig) -> Iterator[None]:
             f"root {config.root!r} is no local directory; the runners of this machine keep their files there"
         )
     root = Path(config.root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
-    except OSError as error:
-        raise ValueError(f"root {root} cannot be written: {error.strerror}; pass another --root") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another run is using {root}; wait for it, or give this one another --root") from error
+    held = f"another run is using {root}; wait for it, or give this one another --root"
+    with directory_lock(root, f"root {root}", "pass another --root", held):
         own = str(root.resolve() / "metadata.sqlite")
         place = parse_connection(config.metadata_url).place
         _require_place(root, own, place)

@@ -90,9 +90,10 @@ def _graphs(metadata: str | None) -> "list[Graph]":
     from pipelines.configs import config_names, load_config
     from pipelines.lineage.graph import Graph
     from pipelines.metadata import MetadataStore
+    from pipelines.metadata_opening import is_there
 
     urls = [metadata] if metadata else [load_config(name).metadata_url for name in config_names()]
-    urls = [url for url in dict.fromkeys(urls) if metadata or "://" in url or Path(url).exists()]
+    urls = [url for url in dict.fromkeys(urls) if metadata or is_there(url)]
     if not urls:
         raise ValueError("no pipeline has run here; run one, or pass --metadata with where ML Metadata is")
     return [Graph(MetadataStore(url)) for url in urls]

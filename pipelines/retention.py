@@ -21,10 +21,10 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.io import fileio
 
 from pipelines.config import PipelineConfig
+from pipelines.metadata import OUTPUT_EVENTS
 from pipelines.metadata_opening import is_there, open_store
 
 _LOGGER = logging.getLogger(__name__)
-_OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
 _MARKED, _DELETED, _LIVE = mlmd.Artifact.MARKED_FOR_DELETION, mlmd.Artifact.DELETED, mlmd.Artifact.LIVE
 # What TFX itself reads: https://github.com/tensorflow/tfx/blob/v1.16.0/tfx/types/artifact.py
 _TFX_STATES = {_MARKED: "MARKED_FOR_DELETION", _DELETED: "deleted"}
@@ -73,7 +73,7 @@ class Retention:
         self._outputs: dict[int, set[int]] = collections.defaultdict(set)
         ids = [execution.id for execution in self._executions]
         for event in self._store.get_events_by_execution_ids(ids) if ids else []:
-            side = self._outputs if event.type in _OUTPUT_EVENTS else self._inputs
+            side = self._outputs if event.type in OUTPUT_EVENTS else self._inputs
             side[event.execution_id].add(event.artifact_id)
 
     def garbage(self, keep: int) -> Garbage:

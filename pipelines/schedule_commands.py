@@ -131,6 +131,7 @@ def _work(scheduler: "Scheduler", poll_s: float | None) -> None:
 def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: str) -> "Scheduler":
     from components.retraining import alerts, span_run
     from components.retraining.decisions import Outcome
+    from components.retraining.directory_lock import wait_until_free
     from components.retraining.ledger import Entry, Ledger
     from components.retraining.scheduler import Scheduler
 
@@ -144,7 +145,7 @@ def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: st
     python = [sys.executable, "-m", "pipelines"]
 
     def run(entry: Entry) -> Outcome:
-        span_run.wait_until_free(Path(config.root) / ".lock")
+        wait_until_free(Path(config.root))
         asked = ["--span", str(entry.span), "--report", str(ledger.report_file(entry))]
         return span_run.run_span([*python, "run", *arguments, *asked], entry, ledger, config.retraining.run_limit_s)
 

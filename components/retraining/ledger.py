@@ -25,12 +25,13 @@ components that ended come from TFX's cache, and a push names versions by their 
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+from components.retraining.directory_lock import directory_lock
 
 State = Literal["running", "waiting", "pushed", "refused", "quarantined", "skipped"]
 FINAL: tuple[State, ...] = ("pushed", "refused", "quarantined", "skipped")
@@ -82,16 +83,8 @@ class Ledger:
         Raises:
           ValueError: If another scheduler holds it, or the directory cannot be written.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock = (self.directory / ".lock").open("w")
-        except OSError as error:
-            raise ValueError(f"{self.directory} cannot be written: {error.strerror}; choose another root") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f"another scheduler is at work in {self.directory}; leave the work to it") from error
+        held = f"another scheduler is at work in {self.directory}; leave the work to it"
+        with directory_lock(self.directory, str(self.directory), "choose another root", held):
             yield
 
     def entries(self) -> dict[int, Entry]:

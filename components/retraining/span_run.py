@@ -2,11 +2,9 @@
 
 import collections
 import contextlib
-import fcntl
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from components.quantization.process_group import process_group
 from components.retraining.decisions import Outcome
@@ -70,10 +68,3 @@ def _limit(process: "subprocess.Popen[str]", limit_s: float, timed_out: threadin
         yield
     finally:
         timer.cancel()
-
-
-def wait_until_free(lock: Path) -> None:
-    """Returns once nobody holds that lock of a root, as a run that dies with its scheduler does a moment longer."""
-    if lock.exists():
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
