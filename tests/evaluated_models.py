@@ -51,8 +51,8 @@ class EvaluatedModel(tf.Module):
         self.transform = transform
         self.dense = dense
 
-    def save(self, directory: Path) -> types.Artifact:
-        dense = self.dense.get_concrete_function(x=tf.TensorSpec([None, 4], tf.float32, name="x"))
+    def save(self, directory: Path, batch: int | None = None) -> types.Artifact:
+        dense = self.dense.get_concrete_function(x=tf.TensorSpec([batch, 4], tf.float32, name="x"))
         signatures = {"transform_features": self.transform, "serving_dense": dense}
         tf.saved_model.save(self, str(directory / "Format-Serving"), signatures=signatures)
         return artifact_of(directory)

@@ -233,6 +233,26 @@ def test_tfma_reads_the_results_of_every_model(found: Found, columns: dict[str, 
     assert sum(one["better"] for one in of_all["by_class"]) == of_all["better"]
 
 
+@pytest.mark.parametrize("name", [INTEGER, FLOAT, FAKE_QUANT, LAST_BLESSED])
+def test_view_of_tfma_shows_every_slice(found: Found, name: str, columns: dict[str, np.ndarray]) -> None:
+    result = tfma.load_eval_result(found.path, model_name=name)
+    viewer = tfma.view.render_slicing_metrics(result, slicing_column="country")
+    shown = {row["slice"]: row["metrics"]["kind"][""]["example_count"]["doubleValue"] for row in viewer.data}
+    assert shown == {f"country:{one.decode()}": (columns["country"] == one).sum() for one in (b"AT", b"BE", b"CH")}
+
+
+def test_pass_runs_a_float_model_whose_batch_is_one(single: dict[str, types.Artifact], tmp_path: Path) -> None:
+    examples = write_examples(example_columns(30), tmp_path / "examples")
+    task = Task(label_key="kind", metrics={"loss": "SparseCategoricalCrossentropy"})
+    of_one = {**single, FLOAT: EvaluatedModel(("kind",)).save(tmp_path / "float", batch=1)}
+    many, one = (
+        _run(task, models, examples, tmp_path / name).measured for name, models in (("many", single), ("one", of_one))
+    )
+    for cell in (Cell(model=FLOAT), Cell(model=INTEGER)):
+        assert one.metrics[cell] == pytest.approx(many.metrics[cell], abs=1e-6)
+    assert one.paired[FLOAT, "", ()].agreement == many.paired[FLOAT, "", ()].agreement
+
+
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact]:
     directory = tmp_path_factory.mktemp("single")

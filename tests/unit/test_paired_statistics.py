@@ -1,4 +1,5 @@
 import math
+import pickle
 from functools import reduce
 from operator import add
 from typing import Any
@@ -257,6 +258,23 @@ def test_inputs_are_clipped_when_they_lie_more_than_half_a_step_beyond_the_range
     assert (first.values, first.clipped, first.share) == (4, 0, 0.0)
     assert (both.values, both.clipped, both.share) == (6, 2, pytest.approx(1 / 3))
     assert (both.lowest, both.highest) == (pytest.approx(-1.3), 9.0)
+
+
+def test_sums_take_the_same_room_for_however_many_examples() -> None:
+    examples = _examples(weighted=True)
+    limits = InputRange(low=-1.0, high=1.0, step=0.5)
+
+    def room(count: int) -> list[int]:
+        some = [examples.rows(rows) for rows in np.array_split(np.arange(_COUNT)[:count], 10)]
+        sums = (
+            reduce(add, [PairedSums.of(part) for part in some]),
+            reduce(add, [OutputSums.of(part.labels, part.scores, part.other_scores, (0.0, 1.0)) for part in some]),
+            reduce(add, [LabelClues.of(part.labels, part.scores, None) for part in some]),
+            reduce(add, [InputSums.of(part.scores, limits) for part in some]),
+        )
+        return [len(pickle.dumps(one)) for one in sums]
+
+    assert room(_COUNT) == pytest.approx(room(100), abs=16)  # a count of more digits takes bytes more
 
 
 def test_one_class_is_not_degenerate_when_the_examples_have_one() -> None:
