@@ -6,6 +6,8 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
+from components.push_destination import PushDestination
+
 ORIGIN_KEY = "origin"
 """The custom property of a blessing that says of which pipeline, task and target its model is."""
 MODEL_ID_KEY = "validated_model_id"
@@ -18,13 +20,22 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
     Where infra blessings are among the inputs, the newest one of the model must bless it too: what the gates let pass
     and the smoke test refused was never pushed.
 
+    A model whose version was rolled back from is passed over, as the models after it shall be held against what is in
+    use.
+
     TFX's own LatestBlessedModelStrategy takes the newest model that was ever blessed, of whatever task and target.
     Runners on this machine give either of them the models of their own pipeline alone.
     """
 
-    def __init__(self, origin: str) -> None:
-        """Remembers the origin, as QuantizedEvaluator writes it into a blessing."""
+    def __init__(self, origin: str, push_uri: str = "") -> None:
+        """Remembers what is meant.
+
+        Args:
+          origin: As QuantizedEvaluator writes it into a blessing.
+          push_uri: Where models of that origin are pushed; "" for nowhere.
+        """
         self._origin = origin
+        self._push_uri = push_uri
 
     def resolve_artifacts(self, store: Any, input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
         """Returns at most one model and its blessing.
@@ -34,7 +45,12 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
           input_dict: Models under "model", blessings under "model_blessing", perhaps those of the validator under
             "infra_blessing".
         """
-        models = {model.id: model for model in input_dict["model"]}
+        withdrawn = PushDestination(self._push_uri).withdrawn_models() if self._push_uri else set()
+        models = {
+            model.id: model
+            for model in input_dict["model"]
+            if model.get_string_custom_property("sha256") not in withdrawn
+        }
         validated = _validated(input_dict["infra_blessing"]) if "infra_blessing" in input_dict else None
         for blessing in sorted(input_dict["model_blessing"], key=lambda blessing: -blessing.id):
             model = models.get(blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY))

@@ -82,6 +82,19 @@ class PushDestination:
         """Returns all moves of the pointer, the newest last."""
         return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
 
+    def withdrawn_models(self) -> set[str]:
+        """Returns the hashes of integer models, before they were compiled, whose versions were rolled back from."""
+        found = set()
+        for version in history.withdrawn(self.history()):
+            try:
+                manifest = self.manifest(version)
+            except ValueError as error:  # nothing is held against a damaged version that nobody uses
+                _LOGGER.warning("%s", error)
+                continue
+            if manifest is not None:
+                found.add(str(manifest.facts.get("parent_sha256")))
+        return found
+
     def problems(self, version: str) -> list[str]:
         """Reads a version and returns what is wrong with it, one sentence each; empty if nothing is."""
         try:

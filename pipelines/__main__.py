@@ -236,11 +236,11 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
-@main.command()
-@_config_options
+@main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--keep", type=click.IntRange(min=1), required=True, help="Of so many last runs everything is kept.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
-def gc(config_name: str, keep: int, dry_run: bool, gates: tuple[str, ...], **changes: Any) -> None:
+@click.argument("arguments", metavar="CONFIG [OPTIONS OF run]", nargs=-1, required=True, type=click.UNPROCESSED)
+def gc(arguments: tuple[str, ...], keep: int, dry_run: bool) -> None:
     """Removes artifacts of CONFIG that no pushed model was made from and none of its last runs refers to.
 
     A model is pushed as long as its version is in the push directory. What is removed is marked as deleted in ML
@@ -248,7 +248,7 @@ def gc(config_name: str, keep: int, dry_run: bool, gates: tuple[str, ...], **cha
     """
     from pipelines.exclusive import exclusive_root
 
-    config = _load(config_name, gates, changes)
+    config = _config_of_run(arguments)
     with exclusive_root(config):
         from pipelines.retention import Retention
 
@@ -268,7 +268,7 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     """Returns the config that `run` would run with these arguments."""
     given = run.make_context("run", list(arguments)).params
     if given["span"] is not None or given["report"] is not None:
-        raise ValueError("--span and --report are the scheduler's to give; leave them out")
+        raise ValueError("--span and --report are of one run; leave them out")
     unchanged = ("config_name", "gates", "runner", "span", "report")
     return _load(
         given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}

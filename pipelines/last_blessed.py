@@ -30,7 +30,7 @@ def last_blessed(
       config: The config.
       plan: The target.
       on_service: Whether it is compiled for a service. For these TFX compiles no strategies but its own, and what its
-        strategy looks for is narrowed by `narrow_queries`; it does not look at infra blessings.
+        strategy looks for is narrowed by `narrow_queries`; it looks neither at infra blessings nor at rollbacks.
       validated: Whether the pipeline has an EdgeInfraValidator, which must have blessed the model too.
     """
     channels = {
@@ -40,7 +40,8 @@ def last_blessed(
     if on_service:
         strategy: dict[str, Any] = {"strategy_class": latest_blessed_model_strategy.LatestBlessedModelStrategy}
     else:
-        strategy = {"strategy_class": LastBlessedModelStrategy, "config": {"origin": str(origin_of(config, plan))}}
+        settings = {"origin": str(origin_of(config, plan)), "push_uri": plan.push_uri}
+        strategy = {"strategy_class": LastBlessedModelStrategy, "config": settings}
         if validated:
             channels["infra_blessing"] = types.Channel(type=standard_artifacts.InfraBlessing)
     return resolver.Resolver(**strategy, **channels).with_id(f"{_ID}{plan.suffix}")

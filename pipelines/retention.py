@@ -2,8 +2,8 @@
 
 Needed are the inputs and outputs of the last runs, and each pushed model with all that it was made from and what
 judged it: its ancestry by the events of ML Metadata, to which a warm start adds the model that it began with. A model
-is pushed as long as its version is in the push directory; the newest one that was pushed counts always, as the next run
-is held against it.
+is pushed as long as its version is in the push directory; the newest one that was pushed there counts always, as the
+next run is held against it.
 
 An artifact is marked first, then removed, then marked as deleted: TFX's cache and its Resolvers take none that is
 marked, so a collection that is killed leaves nothing that is half there and in use, and the next one ends its work.
@@ -12,6 +12,7 @@ marked, so a collection that is killed leaves nothing that is half there and in 
 import collections
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.io import fileio
 
+from components.push_destination import LATEST_FILE
 from pipelines.config import PipelineConfig
 from pipelines.metadata import OUTPUT_EVENTS
 from pipelines.metadata_opening import is_there, open_store
@@ -77,7 +79,11 @@ class Retention:
             side[event.execution_id].add(event.artifact_id)
 
     def garbage(self, keep: int) -> Garbage:
-        """Returns what neither a pushed model nor any of the last `keep` runs needs."""
+        """Returns what neither a pushed model nor any of the last `keep` runs needs.
+
+        Raises:
+          ValueError: If a directory where models were pushed cannot be seen.
+        """
         needed = self._of_last_runs(keep) | self._ancestry(self._pushed())
         root = Path(self._config.pipeline_root).absolute()
         found = [
@@ -118,18 +124,16 @@ class Retention:
         return {artifact for execution in last for artifact in self._inputs[execution] | self._outputs[execution]}
 
     def _pushed(self) -> set[int]:
-        pushed = [
-            artifact
-            for artifact in self._artifacts.values()
-            if artifact.type == "PushedModel" and artifact.custom_properties["pushed"].int_value == 1
-        ]
-        newest = max((artifact.id for artifact in pushed), default=0)
-        there = (
-            artifact.id
-            for artifact in pushed
-            if artifact.id == newest or fileio.isdir(artifact.custom_properties["pushed_destination"].string_value)
-        )
-        return set(there)
+        by_directory: dict[str, dict[int, str]] = collections.defaultdict(dict)
+        for artifact in self._artifacts.values():
+            if artifact.type == "PushedModel" and artifact.custom_properties["pushed"].int_value == 1:
+                directory, version = os.path.split(artifact.custom_properties["pushed_destination"].string_value)
+                by_directory[directory][artifact.id] = version
+        needed = set()
+        for directory, versions in by_directory.items():
+            there = _versions(directory)
+            needed |= {id_ for id_, version in versions.items() if version in there} | {max(versions)}
+        return needed
 
     def _ancestry(self, artifacts: set[int]) -> set[int]:
         """The artifacts, and all that executions which had them among their outputs had as inputs and outputs."""
@@ -145,6 +149,16 @@ class Retention:
             for execution in makers[artifact]:
                 left |= (self._inputs[execution] | self._outputs[execution]) - needed
         return needed
+
+
+def _versions(directory: str) -> set[str]:
+    """The versions in a directory where models were pushed, which a disk that is not mounted must not seem to lack."""
+    if not fileio.exists(os.path.join(directory, LATEST_FILE)):
+        raise ValueError(
+            f"{directory}: models were pushed there, and now there is no file {LATEST_FILE!r}; make it reachable, or an"
+            " empty file of that name if all that was pushed there is gone for good; nothing was removed"
+        )
+    return {name.rstrip("/") for name in fileio.listdir(directory)}
 
 
 def _is_below(directory: Path, root: Path) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELD_STATUS = 3
 STOPPED_STATUS = 128 + signal.SIGTERM
 _RECORD_LIMIT_S = 120
+_COLLECT_LIMIT_S = 3600
 _DIRECTORY, _FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,7 +42,12 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
     @click.option("--poll-s", default=10.0, show_default=True, help="How often --watch looks for spans, in seconds.")
     @click.option("--alert-url", envvar="TFX_QAT_ALERT_URL", default="", help="Webhook that is told each decision.")
     @click.option("--resume", is_flag=True, help="End a hold first: what was refused so far counts no more.")
-    @click.option("--retry", type=int, multiple=True, help="A quarantined span to run again.")
+    @click.option(
+        "--retry",
+        type=int,
+        multiple=True,
+        help="A quarantined span to run again; an older one is left to later windows.",
+    )
     @click.option("--status", "only_status", is_flag=True, help="Show what became of each span, and run nothing.")
     @click.option("--systemd", type=_DIRECTORY, help="Write a service and its timer there, and run nothing.")
     @click.option("--cron", type=_FILE, help="Write that crontab, and run nothing.")
@@ -76,17 +82,24 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
             _write_cron(config.name, arguments, scheduler.ledger.directory, cron, every_minutes)
         if only_status or systemd or cron:
             return
+        from components.retraining.directory_lock import HeldError
+
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         signal.signal(signal.SIGTERM, _stop)
-        with scheduler.ledger.lock():
-            scheduler.recover()
-            for span in retry:
-                scheduler.retry(span)
-            if resume:
-                scheduler.release()
-            _work(scheduler, poll_s if is_watching else None)
-            if scheduler.held():
-                sys.exit(HELD_STATUS)
+        for span in retry:
+            scheduler.retry(span)
+        if resume:
+            scheduler.release()
+        try:
+            with scheduler.ledger.lock():
+                scheduler.recover()
+                _work(scheduler, poll_s if is_watching else None)
+                if scheduler.held():
+                    sys.exit(HELD_STATUS)
+        except HeldError:
+            if not (retry or resume):
+                raise
+            click.echo("the scheduler that is at work goes on with that")
 
     return schedule
 
@@ -152,9 +165,21 @@ def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: st
     def alert(entry: Entry, held: str) -> None:
         alerts.post(alert_url, alerts.message(config.name, entry, held))
 
-    tell: dict[str, Tell] = {"ML Metadata": lambda entry, held: _record(config, entry, held)}
+    def collect(entry: Entry, held: str) -> None:
+        wait_until_free(Path(config.root))
+        subprocess.run(
+            [*python, "gc", *arguments, "--keep", str(config.retraining.keep_runs)],
+            check=True,
+            timeout=_COLLECT_LIMIT_S,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+    tell: dict[str, Tell] = {"the record in ML Metadata": lambda entry, held: _record(config, entry, held)}
     if alert_url:
         tell["the webhook"] = alert
+    if config.retraining.keep_runs:
+        tell["the garbage collection"] = collect
     return Scheduler(source=config.spans, policy=config.retraining, ledger=ledger, run=run, tell=tell)
 
 

@@ -62,6 +62,11 @@ def version_replaced(history: Sequence[Entry], version: str) -> str:
     return before
 
 
+def withdrawn(history: Sequence[Entry]) -> set[str]:
+    """Returns the versions that were rolled back from, and not pushed or rolled back to since."""
+    return {entry.version for entry in history} - set(_standing(history))
+
+
 def version_before(history: Sequence[Entry], latest: str, there: Collection[str]) -> str:
     """Returns the version that a rollback goes to when it is not told.
 
@@ -76,6 +81,13 @@ def version_before(history: Sequence[Entry], latest: str, there: Collection[str]
     Returns:
       Its name; empty if there is none.
     """
+    kept = _standing(history)
+    before = kept[: kept.index(latest)] if latest in kept else kept
+    return next((version for version in reversed(before) if version in there), "")
+
+
+def _standing(history: Sequence[Entry]) -> list[str]:
+    """The versions that nobody rolled back from, each once, in the order in which they became the latest."""
     kept: list[str] = []
     for entry in history:
         if entry.action == ROLLBACK and entry.version in kept:
@@ -83,5 +95,4 @@ def version_before(history: Sequence[Entry], latest: str, there: Collection[str]
         else:
             kept = [version for version in kept if version != entry.version]
             kept.append(entry.version)
-    before = kept[: kept.index(latest)] if latest in kept else kept
-    return next((version for version in reversed(before) if version in there), "")
+    return kept

@@ -1,11 +1,11 @@
 """What follows from what a run came to: the rules of the scheduler, without files, clocks and processes."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.evaluation.run_report import summary_line
-from components.retraining.ledger import Entry, State
+from components.retraining.ledger import FINAL, Entry, State
 from components.retraining.policy import RetrainingPolicy
 
 BROKEN_EXAMPLES = "examples"
@@ -75,7 +75,11 @@ def held_by(entries: Iterable[Entry], policy: RetrainingPolicy, released: int) -
       policy: The rules.
       released: Number of the last decision that counts no more.
     """
-    counted = [one for one in entries if one.decision > released and one.state != "skipped" and not one.blameless]
+    counted = [
+        one
+        for one in entries
+        if one.state in FINAL and one.decision > released and one.state != "skipped" and not one.blameless
+    ]
     counted.sort(key=lambda entry: entry.decision)
     last = counted[-policy.hold_after :] if policy.hold_after else []
     if len(last) < policy.hold_after or not last or any(entry.state == "pushed" for entry in last):
@@ -87,11 +91,16 @@ def held_by(entries: Iterable[Entry], policy: RetrainingPolicy, released: int) -
 def superseded(spans: Iterable[int], entries: dict[int, Entry], policy: RetrainingPolicy) -> dict[int, str]:
     """Returns which complete spans without an entry are too old to be run, each with the reason."""
     new = [span for span in spans if span not in entries]
-    newest = max((span for span, entry in entries.items() if entry.state not in ("quarantined", "skipped")), default=-1)
+    newest = newest_begun(entries)
     late = {span: f"it was complete only after span {newest} was begun" for span in new if span < newest}
     if policy.catch_up or not new:
         return late
     return late | {span: f"span {new[-1]} is newer, and catch_up is off" for span in new[:-1] if span not in late}
+
+
+def newest_begun(entries: Mapping[int, Entry]) -> int:
+    """Returns the newest span whose examples a model was made from, or is being made; -1 without one."""
+    return max((span for span, entry in entries.items() if entry.state not in ("quarantined", "skipped")), default=-1)
 
 
 def _verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,10 @@ from pathlib import Path
 _FILE = ".lock"
 
 
+class HeldError(ValueError):
+    """Another process holds the directory."""
+
+
 @contextlib.contextmanager
 def directory_lock(directory: Path, name: str, advice: str, held: str) -> Iterator[None]:
     """Makes a directory and holds it; the operating system lets go of it when the process ends, however it ends.
@@ -19,7 +23,8 @@ def directory_lock(directory: Path, name: str, advice: str, held: str) -> Iterat
       held: What to say where another process holds it.
 
     Raises:
-      ValueError: If it cannot be written, or another process holds it.
+      ValueError: If it cannot be written.
+      HeldError: If another process holds it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -30,7 +35,7 @@ def directory_lock(directory: Path, name: str, advice: str, held: str) -> Iterat
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(held) from error
+            raise HeldError(held) from error
         yield
 
 

@@ -4,6 +4,7 @@
   {span}.json              the entry of a span that was begun
   {span}.{attempt}.report  what a run of it came to, written by the run as its last act
   {span}.{attempt}.log     what that run printed
+  {span}.retry             somebody asks for it to be run again
   released.json            up to which decision a hold was released
   .lock                    held by the scheduler that is at work
 
@@ -13,7 +14,7 @@ States of a span, and who moves it:
                              |  ^
               failed, or the |  | begin, once `not_before_s` has passed
               scheduler died v  |
-                           waiting --give up--> quarantined --release--> waiting
+                           waiting --give up--> quarantined --retry--> waiting, or skipped if it is too old by now
     (no entry) --too old--> skipped
 
 `begin` is written before a run starts, so a scheduler that finds `running` when it starts knows that another one died.
@@ -50,7 +51,8 @@ class Entry:
       failures: How many of its runs failed since it was last released.
       interruptions: How many ended with the scheduler's death, likewise.
       not_before_s: When it may be run again, in seconds since the epoch.
-      decision: Number of the decision that made it final, from 1, in the order in which they were made; 0 before.
+      decision: Number of the decision that made it final, from 1, in the order in which they were made; 0 before. One
+        that is run again keeps it until the next, so that no number is ever that of two decisions.
       blameless: Whether its examples were broken, so that the decision says nothing of models and machines.
       report: What the last run came to, as it reported; {} if it did not.
       untold: Who is still to be told of the final state.
@@ -118,6 +120,21 @@ class Ledger:
         """Returns the number of the last decision that a release of a hold has covered; 0 without one."""
         path = self.directory / "released.json"
         return int(json.loads(path.read_text())["decision"]) if path.is_file() else 0
+
+    def ask_again(self, span: int) -> None:
+        """Asks whoever works on the ledger to run a quarantined span again."""
+        replace_file(self._retry_file(span), "")
+
+    def asked_again(self) -> list[int]:
+        """Returns the spans that are to be run again."""
+        return sorted(int(path.stem) for path in self.directory.glob("*.retry") if path.stem.isdigit())
+
+    def answer(self, span: int) -> None:
+        """Drops the request for a span."""
+        self._retry_file(span).unlink(missing_ok=True)
+
+    def _retry_file(self, span: int) -> Path:
+        return self.directory / f"{span}.retry"
 
     def release(self, decision: int) -> None:
         """Lets decisions up to that one hold nothing any more."""

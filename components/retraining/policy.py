@@ -20,6 +20,8 @@ class RetrainingPolicy:
       champion_floor: Where the pushed model's value of the first metric, the more the better, is less than this on the
         eval split of a later run, and that run's model is refused, the version before it is made the latest; 0 for
         never. The last blessed model must be compared with, by a gate or `also_compared`.
+      keep_runs: After each decision the artifacts are removed that neither a pushed model nor any of so many last runs
+        needs; 0 for never.
     """
 
     catch_up: bool = True
@@ -30,6 +32,7 @@ class RetrainingPolicy:
     run_limit_s: float = 86400.0
     hold_after: int = 0
     champion_floor: float = 0.0
+    keep_runs: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is wrong, all of it."""
@@ -42,10 +45,11 @@ class RetrainingPolicy:
             wrong.append(f"backoff_s={self.backoff_s} (more than 0, at most backoff_limit_s={self.backoff_limit_s})")
         if self.run_limit_s <= 0:
             wrong.append(f"run_limit_s={self.run_limit_s} (more than 0)")
-        if self.hold_after < 0:
-            wrong.append(f"hold_after={self.hold_after} (at least 0)")
-        if self.champion_floor < 0:
-            wrong.append(f"champion_floor={self.champion_floor} (at least 0)")
+        wrong += [
+            f"{name}={getattr(self, name)} (at least 0)"
+            for name in ("hold_after", "champion_floor", "keep_runs")
+            if getattr(self, name) < 0
+        ]
         if wrong:
             raise ValueError(f"retraining: {'; '.join(wrong)}")
 

@@ -34,7 +34,7 @@ class Scheduler:
       ledger: What became of each span.
       run: Runs the pipeline on the span of an entry and returns when that has ended. It raises ValueError if the run
         cannot begin for a reason that is no span's fault, such as a mistake in the config.
-      tell: By a name, whoever is told of each final decision and of why nothing more is run, "" if more is: at least
+      tell: By a name, what follows each final decision, and is told why nothing more is run, "" if more is: at least
         once, and more than once only where the scheduler dies meanwhile. What one raises is logged and changes nothing.
       now_s: The clock, in seconds since the epoch.
     """
@@ -64,7 +64,7 @@ class Scheduler:
         self.ledger.release(max((entry.decision for entry in self.ledger.entries().values()), default=0))
 
     def retry(self, span: int) -> None:
-        """Lets a quarantined span be run again.
+        """Asks for a quarantined span to be run again; `step` of whoever holds the lock sees to it.
 
         Raises:
           ValueError: If it is not quarantined.
@@ -73,8 +73,7 @@ class Scheduler:
         if entry is None or entry.state != "quarantined":
             state = entry.state if entry else "not in the ledger"
             raise ValueError(f"span {span} is {state}; only a quarantined one can be run again")
-        fresh = Entry(span=span, state="waiting", reason=f"released from quarantine ({entry.reason})")
-        self._write(dataclasses.replace(fresh, attempt=entry.attempt))
+        self.ledger.ask_again(span)
 
     def step(self) -> bool:
         """Does the next thing that there is to do now; returns whether there was one.
@@ -85,6 +84,9 @@ class Scheduler:
         entries = self.ledger.entries()
         if untold := [entry for entry in entries.values() if entry.untold]:
             self._tell(min(untold, key=lambda entry: entry.decision))
+            return True
+        if asked := self.ledger.asked_again():
+            self._let_again(asked[0], entries)
             return True
         complete = self.source.complete()
         if old := decisions.superseded(complete, entries, self.policy):
@@ -100,6 +102,17 @@ class Scheduler:
             reason = f"it is not complete any more; before that: {entry.reason}"
             self._write(dataclasses.replace(entry, state="quarantined", reason=reason, blameless=True))
         return True
+
+    def _let_again(self, span: int, entries: Mapping[int, Entry]) -> None:
+        entry = entries.get(span)
+        if entry is not None and entry.state == "quarantined":  # else a scheduler died right after it had let it
+            newest = decisions.newest_begun(entries)
+            fresh = Entry(span=span, state="waiting", reason=f"released from quarantine ({entry.reason})")
+            if span < newest:
+                reason = f"{fresh.reason}, but span {newest} was begun: later windows take it"
+                fresh = dataclasses.replace(fresh, state="skipped", reason=reason)
+            self._write(dataclasses.replace(fresh, attempt=entry.attempt, decision=entry.decision))
+        self.ledger.answer(span)
 
     def _next(self, entries: Mapping[int, Entry], complete: list[int]) -> Entry | None:
         waiting = [entry for entry in entries.values() if entry.state == "waiting"]
@@ -143,7 +156,7 @@ class Scheduler:
                 try:
                     self.tell[name](entry, held)
                 except Exception as error:
-                    _LOGGER.warning("span %d: %s was not told: %s", entry.span, name, error)
+                    _LOGGER.warning("span %d: %s failed: %s", entry.span, name, error)
         self.ledger.write(dataclasses.replace(entry, untold=()))
 
 

@@ -15,7 +15,7 @@ CONFIG = PipelineConfig(
     root="runs/stream",
     spans=SpanSource(pattern="runs/stream/data/span-{SPAN:3}/*.tfrecord", window=4),
     schema_file=str(Path(__file__).with_name("stream.pbtxt")),
-    retraining=RetrainingPolicy(max_failures=2, backoff_s=5.0, hold_after=6),
+    retraining=RetrainingPolicy(max_failures=2, backoff_s=5.0, hold_after=6, keep_runs=4),
     training=TrainingParameters(
         float_epochs=6, qat_epochs=2, batch_size=32, float_learning_rate=2e-3, qat_learning_rate=2e-4
     ),

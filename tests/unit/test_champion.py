@@ -78,3 +78,17 @@ def test_config_raises_when_champion_floor_has_no_champion_to_look_at() -> None:
     with pytest.raises(ValueError, match="add 'last_blessed' to also_compared"):
         dataclasses.replace(config, retraining=floor)
     dataclasses.replace(config, retraining=floor, also_compared=("last_blessed",))
+
+
+def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pushed_again(
+    destination: PushDestination, tmp_path: Path
+) -> None:
+    first, second, _ = (move.version for move in destination.history())
+    assert destination.withdrawn_models() == set()
+    destination.rollback(second)
+    assert destination.withdrawn_models() == {_SHA256["c"]}
+    destination.rollback(first)
+    assert destination.withdrawn_models() == {_SHA256["b"], _SHA256["c"]}
+    _push(destination, tmp_path, "c")
+    assert destination.withdrawn_models() == {_SHA256["b"]}
+    assert PushDestination(str(tmp_path / "nowhere")).withdrawn_models() == set()

@@ -75,6 +75,7 @@ class _Store:
         destination = Path(self.config.push_uri) / name
         if pushed:
             destination.mkdir(parents=True)
+            (destination.parent / "latest").write_text(name)
         facts = {"pushed": int(pushed), "pushed_destination": str(destination) if pushed else ""}
         self.execution(name, "Pusher", model, ["PushedModel"], **facts)
         return model
@@ -127,10 +128,30 @@ def test_gc_keeps_a_model_from_which_a_pushed_one_began_though_its_own_version_i
 
 
 def test_gc_keeps_the_newest_pushed_model_though_its_version_is_gone(store: _Store) -> None:
-    shutil.rmtree(store.config.push_uri)
+    for version in ("a", "c"):
+        shutil.rmtree(Path(store.config.push_uri) / version)
     _collect(store.config, 1)
     assert _of(_ANCESTRY, "c") <= store.there()
     assert "PushedModel/a" not in store.there()
+
+
+def test_gc_removes_nothing_when_the_push_directory_cannot_be_seen(store: _Store) -> None:
+    Path(store.config.push_uri).rename(f"{store.config.push_uri}.unmounted")
+    arguments = ["gc", "digits", "--root", store.config.root, "--keep", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "models were pushed there, and now there is no file 'latest'" in " ".join(result.output.split())
+    assert store.there() == _of(_ALL, *"abcde")
+
+
+def test_gc_keeps_the_newest_model_of_every_push_directory(store: _Store) -> None:
+    config = dataclasses.replace(store.config, push_dir=str(Path(store.config.root) / "elsewhere"))
+    store.config = config
+    store.run("f", True, [])
+    shutil.rmtree(Path(config.push_uri) / "f")
+    shutil.rmtree(Path(config.root) / "pushed" / "c")
+    _collect(config, 1)
+    assert _of(_ANCESTRY, "c", "f") <= store.there()
 
 
 def test_gc_removes_nothing_when_all_runs_are_kept(store: _Store) -> None:

@@ -85,7 +85,7 @@ def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
     [
         (["digits"], "config 'digits' has no spans; give it some"),
         (["stream", "--root", "gs://bucket/stream"], "root 'gs://bucket/stream' is no local directory"),
-        (["stream", "--span", "3"], "--span and --report are the scheduler's to give"),
+        (["stream", "--span", "3"], "--span and --report are of one run"),
         (["stream", "--gate", "nonsense"], "nonsense"),
         (["stream", "--spans", "data/*"], "{SPAN} or {SPAN:5} once"),
         (["--alert-url", "ftp://host/secret", "stream"], "the alert URL: expected http(s)://HOST/PATH"),
@@ -125,6 +125,7 @@ def test_schedule_watches_until_it_is_stopped(tmp_path: Path) -> None:
         second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         assert second.returncode == 2
         assert "another scheduler is at work" in " ".join(second.stderr.split())
+        assert "the scheduler that is at work goes on with that" in _schedule(tmp_path, "--resume")
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 128 + 15

@@ -164,14 +164,52 @@ def test_scheduler_skips_a_span_when_a_newer_one_was_run_already(tmp_path: Path)
 
 
 def test_retry_runs_a_quarantined_span_again(tmp_path: Path) -> None:
+    _handled(tmp_path, "push", "broken")
+    (tmp_path / "data" / "span-2" / "part.tfrecord").write_text("push")
+    one = scheduler(tmp_path)
+    one.retry(2)
+    entries = _until_nothing(one)
+    assert (entries[2].state, entries[2].attempt, entries[2].decision) == ("pushed", 2, 3)
+    assert [told[:3] for told in state(tmp_path)["told"]] == [[1, 1, "pushed"], [2, 2, "quarantined"], [2, 3, "pushed"]]
+    with pytest.raises(ValueError, match="span 2 is pushed; only a quarantined one"):
+        one.retry(2)
+
+
+def test_retry_leaves_a_span_to_later_windows_when_a_newer_one_was_run(tmp_path: Path) -> None:
     _handled(tmp_path, "broken", "push")
-    (tmp_path / "data" / "span-1" / "part.tfrecord").write_text("push")
     one = scheduler(tmp_path)
     one.retry(1)
-    entries = _until_nothing(one)
-    assert (entries[1].state, entries[1].attempt, entries[1].decision) == ("pushed", 2, 3)
-    with pytest.raises(ValueError, match="span 1 is pushed; only a quarantined one"):
-        one.retry(1)
+    entry = _until_nothing(one)[1]
+    assert (entry.state, entry.decision) == ("skipped", 3)
+    assert entry.reason == (
+        "released from quarantine (part.tfrecord is corrupt), but span 2 was begun: later windows take it"
+    )
+    assert state(tmp_path)["begun"] == ["1", "2"]
+
+
+def test_retry_counts_for_a_hold_only_once_it_has_ended(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, hold_after=2, max_failures=1)
+    _handled(tmp_path, "refuse", "crash", policy=policy)
+    one = scheduler(tmp_path, policy)
+    assert one.held()
+    one.release()
+    (tmp_path / "data" / "span-2" / "part.tfrecord").write_text("refuse")
+    one.retry(2)
+    assert not one.held()
+    assert _until_nothing(one)[2].decision == 3
+    assert not one.held()  # one refusal since the release
+    write_span(tmp_path, 3, "refuse")
+    _until_nothing(one)
+    assert one.held() == "nothing was pushed for 2 spans in a row (2, 3; hold_after=2)"
+
+
+def test_run_of_a_span_whose_entry_was_moved_away_reports_anew(tmp_path: Path) -> None:
+    _handled(tmp_path, "push")
+    (tmp_path / "spans" / "1.json").unlink()
+    (tmp_path / "data" / "span-1" / "part.tfrecord").write_text("crash")
+    one = scheduler(tmp_path)
+    assert one.step()
+    assert one.ledger.entries()[1].state == "waiting"
 
 
 def test_scheduler_goes_on_when_who_is_told_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,7 +219,7 @@ def test_scheduler_goes_on_when_who_is_told_raises(tmp_path: Path, caplog: pytes
     write_span(tmp_path, 1, "push")
     one = dataclasses.replace(scheduler(tmp_path), tell={"alert": raises})
     assert _until_nothing(one)[1].untold == ()
-    assert "span 1: alert was not told: no answer" in caplog.text
+    assert "span 1: alert failed: no answer" in caplog.text
 
 
 def test_scheduler_quarantines_a_waiting_span_when_it_is_gone(tmp_path: Path) -> None:
