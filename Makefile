@@ -18,7 +18,7 @@ SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup vela demo test test-databases test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-edge-tpu bench-evaluation bench-lineage fuzz
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-edge-tpu bench-evaluation bench-lineage soak fuzz
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -89,6 +89,9 @@ bench-qat: setup ## Times training steps in floats, with our fake quantization a
 
 bench-conversion: setup ## Times conversions, ours and TensorFlow's, with their memory, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.conversion
+
+soak: setup ## Lets twenty spans arrive, some broken, at a scheduler that is killed, and prints what became of each
+	@$(PYTHON) -m pytest tests/e2e/test_retraining.py -m long -rP -q
 
 bench-lineage: setup ## Times lineage in stores of 280 and 2,800 runs, into build/bench/lineage.json
 	@$(PYTHON) -W ignore -m infra.bench.lineage

@@ -1,5 +1,7 @@
 """Twenty spans of real digits, some broken, under a scheduler that is killed again and again."""
 
+import collections
+import dataclasses
 import json
 import re
 import signal
@@ -10,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from digit_spans import BROKEN, CORRUPT, EMPTY, SHIFTED, UNLABELLED, write_span
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.retraining.ledger import FINAL, Entry, Ledger
+from pipelines.configs import load_config
+from pipelines.metadata import OUTPUT_EVENTS
+from pipelines.metadata_opening import open_store
 
 from conftest_e2e import command
 
@@ -26,6 +32,12 @@ _KILLS = {
     17: "done  QuantizeTrainer",
 }
 _LIMIT_S = 3 * 3600
+_WRONG = {
+    CORRUPT: "cut in the middle of a record",
+    UNLABELLED: "no labels",
+    SHIFTED: "ten times as bright",
+    EMPTY: "no examples",
+}
 
 
 def _schedule(base: Path, *options: str) -> list[str]:
@@ -86,6 +98,7 @@ def test_retraining_handles_each_span_once_and_pushes_no_worse_model_when_its_sc
     assert "feature 'label' is missing" in reasons[UNLABELLED]
     assert "image: Unexpectedly high value" in reasons[SHIFTED]
     assert "its TFRecord files are empty" in reasons[EMPTY]
+    print(_table(entries), check_disk(tmp_path), sep="\n\n")
 
 
 def check(base: Path, entries: dict[int, Entry]) -> None:
@@ -103,3 +116,58 @@ def check(base: Path, entries: dict[int, Entry]) -> None:
         assert float(figures[1]) >= float(figures[2])
     moves = [json.loads(file.read_text())["version"] for file in sorted((base / "pushed" / "history").iterdir())]
     assert moves == [Path(entry.report["verdict"]["pushed_to"]).name for entry in pushed]
+
+
+def check_disk(base: Path) -> str:
+    """All that a pushed model was made from is there, and of older runs nothing else; returns that in numbers."""
+    config = dataclasses.replace(load_config("stream"), root=str(base))
+    store = open_store(config.metadata_url)
+    artifacts = {artifact.id: artifact for artifact in store.get_artifacts() if config.pipeline_root in artifact.uri}
+    executions = store.get_executions()
+    made_by, made_of = collections.defaultdict(set), collections.defaultdict(set)
+    for event in store.get_events_by_execution_ids([execution.id for execution in executions]):
+        if event.type in OUTPUT_EVENTS:
+            made_by[event.artifact_id].add(event.execution_id)
+        else:
+            made_of[event.execution_id].add(event.artifact_id)
+    left = [one.id for one in artifacts.values() if one.custom_properties["pushed"].int_value]
+    assert left
+    ancestry: set[int] = set()
+    while left:
+        artifact = left.pop()
+        ancestry.add(artifact)
+        left += [one for execution in made_by[artifact] for one in made_of[execution] if one not in ancestry]
+    for artifact in ancestry & {*artifacts}:
+        assert Path(artifacts[artifact].uri).exists(), artifacts[artifact]
+    # Nothing is made from the verdict of the examples, which a run has from the first to the last.
+    anomalies = sorted((one for one in artifacts.values() if one.type == "ExampleAnomalies"), key=lambda one: one.id)
+    for artifact in anomalies[: -config.retraining.keep_runs - len(BROKEN)]:
+        assert not Path(artifact.uri).exists(), artifact
+    kept = [artifact for artifact in artifacts.values() if artifact.state == mlmd.Artifact.LIVE]
+    size = sum(file.stat().st_size for file in Path(config.pipeline_root).rglob("*") if file.is_file())
+    return (
+        f"{len(executions):,} executions made {len(artifacts):,} artifacts, of which {len(kept):,} are left, in"
+        f" {size / 1e6:.1f} MB"
+    )
+
+
+def _table(entries: dict[int, Entry]) -> str:
+    """What became of each span, in Markdown."""
+    lines = ["| span | | became | runs | accuracy | last blessed model's | reason |", "|---|---|---|---|---|---|---|"]
+    for span, entry in entries.items():
+        figures = re.search(r"accuracy is ([0-9.]+), last_blessed ([0-9.]+)", " ".join(_reasons(entry)))
+        ours, theirs = figures.groups() if figures else (_accuracy(entry), "")
+        why = next((text for text in _reasons(entry) if text.startswith("fails")), entry.reason)
+        why = "" if entry.state == "pushed" else why.replace("|", "/")
+        runs = f"{entry.attempt}, {entry.interruptions} killed" if entry.interruptions else str(entry.attempt)
+        lines.append(f"| {span} | {_WRONG.get(span, '')} | {entry.state} | {runs} | {ours} | {theirs} | {why} |")
+    return "\n".join(lines)
+
+
+def _reasons(entry: Entry) -> list[str]:
+    return list((entry.report.get("verdict") or {}).get("reasons", []))
+
+
+def _accuracy(entry: Entry) -> str:
+    found = re.search(r"accuracy is ([0-9.]+)", " ".join(_reasons(entry)))
+    return found[1] if found else ""
