@@ -2,8 +2,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from tfx.types import standard_artifacts
 
 from components.delivery.manifest import build_manifest
+from components.last_blessed import ORIGIN_KEY, LastBlessedModelStrategy
 from components.push_destination import PushDestination
 from components.retraining.policy import RetrainingPolicy
 from pipelines.champion import Champion, champion_of, roll_back_below
@@ -37,7 +39,7 @@ def test_roll_back_goes_to_the_version_before_when_the_champion_is_below_the_flo
     said = roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri)
     assert said == f"rolled back to {second}: {third} has 0.8000 on this span, below champion_floor=0.9"
     assert destination.latest() == second
-    # The same again, after a kill or on the next span, of which c is still the last blessed model.
+    # The same again, in a run that began before.
     assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri) == ""
     assert destination.latest() == second
     assert roll_back_below(0.9, Champion(sha256=_SHA256["b"], value=0.7), destination.uri).startswith("rolled back to")
@@ -92,3 +94,25 @@ def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pu
     _push(destination, tmp_path, "c")
     assert destination.withdrawn_models() == {_SHA256["b"]}
     assert PushDestination(str(tmp_path / "nowhere")).withdrawn_models() == set()
+
+
+def test_last_blessed_model_is_not_one_that_was_rolled_back_from(destination: PushDestination) -> None:
+    models, blessings = [], []
+    for number, sha256 in enumerate(_SHA256.values(), 1):
+        model, blessing = standard_artifacts.Model(), standard_artifacts.ModelBlessing()
+        model.id, blessing.id = number, 10 + number
+        model.set_string_custom_property("sha256", sha256)
+        blessing.set_string_custom_property(ORIGIN_KEY, "ours")
+        blessing.set_int_custom_property("blessed", 1)
+        blessing.set_int_custom_property("current_model_id", number)
+        models.append(model)
+        blessings.append(blessing)
+
+    def found() -> list[int]:
+        strategy = LastBlessedModelStrategy("ours", destination.uri)
+        given = {"model": models, "model_blessing": blessings}
+        return [model.id for model in strategy.resolve_artifacts(None, given)["model"]]
+
+    assert found() == [3]
+    destination.rollback(destination.history()[1].version)
+    assert found() == [2]
