@@ -61,7 +61,8 @@ class Scheduler:
 
     def release(self) -> None:
         """Ends a hold: the decisions so far count no more."""
-        self.ledger.release(max((entry.decision for entry in self.ledger.entries().values()), default=0))
+        if entries := self.ledger.entries():  # else there is no ledger yet
+            self.ledger.release(max(entry.decision for entry in entries.values()))
 
     def retry(self, span: int) -> None:
         """Asks for a quarantined span to be run again; `step` of whoever holds the lock sees to it.

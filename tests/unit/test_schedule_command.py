@@ -69,7 +69,7 @@ def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
 ) -> None:
     for span in range(1, 9):
         write_span(tmp_path, span, "")
-    _schedule(tmp_path, status=3)
+    _schedule(tmp_path, "--resume", status=3)  # of nothing, as yet
     assert len(commands) == 6  # hold_after of the config
     assert "held: nothing was pushed for 6 spans in a row (1, 2, 3, 4, 5, 6; hold_after=6)" in _schedule(
         tmp_path, "--status"
