@@ -64,8 +64,10 @@ def test_vertex_run_records_the_same_facts_as_a_local_run(
     assert set(local) == set(vertex)
     assert {"scheme", "tfx_qat_version", "tensorflow_version", "sha256", "parent_sha256", "kind"} <= set(local)
     assert {"seed", "task_sha256", "training_examples_sha256", "schema_sha256", "transform_sha256"} <= set(local)
+    ours, theirs = stable(local, component), stable(vertex, component)
     # SQLite's ML Metadata keeps six digits.
-    assert stable(vertex, component) == pytest.approx(stable(local, component), abs=1e-6)
+    is_equal = {name: theirs[name] == pytest.approx(value, abs=1e-6) for name, value in ours.items()}
+    assert not {name: (ours[name], theirs[name]) for name in ours if not is_equal[name]}
     uri = vertex_run.first.output(component, key)["uri"].removeprefix("gs://bucket/")
     facts = json.loads(vertex_run.objects[f"{uri}/facts.json"])
     assert {name: facts[name] for name in vertex} == vertex
