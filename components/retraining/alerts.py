@@ -36,13 +36,18 @@ def _is_webhook(url: str) -> bool:
         return False
 
 
+def decision_id(pipeline: str, entry: Entry) -> str:
+    """Returns what tells a decision from all others, wherever it is told of."""
+    return f"{pipeline}/{entry.span}/{entry.decision}"
+
+
 def message(pipeline: str, entry: Entry, held: str) -> dict[str, Any]:
     """Returns what a webhook is told of a decision.
 
     `id` is the same where the same decision is told twice, after a scheduler died in between.
     """
     return {
-        "id": f"{pipeline}/{entry.span}/{entry.decision}",
+        "id": decision_id(pipeline, entry),
         "pipeline": pipeline,
         "span": entry.span,
         "state": entry.state,
