@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.components import ExampleValidator
 from tfx.components.example_validator import executor as stock
@@ -31,12 +32,16 @@ class Executor(stock.Executor):
 
     def _Validate(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
         anomalies = super()._Validate(inputs, outputs)
-        found = [(name, info.description) for name, info in sorted(anomalies.anomaly_info.items())]
-        if anomalies.HasField("dataset_anomaly_info"):
-            found.append(("all", anomalies.dataset_anomaly_info.description))
-        texts = [f"{name}: {description}" for name, description in found]
-        self._found += [text for text in texts if text not in self._found]
+        self._found += [text for text in texts_of(anomalies) if text not in self._found]
         return anomalies
+
+
+def texts_of(anomalies: anomalies_pb2.Anomalies) -> list[str]:
+    """Returns one sentence for each anomaly."""
+    found = [(name, info.description) for name, info in sorted(anomalies.anomaly_info.items())]
+    if anomalies.HasField("dataset_anomaly_info"):
+        found.append(("all", anomalies.dataset_anomaly_info.description))
+    return [f"{name}: {description}" for name, description in found]
 
 
 class AnomalyGate(ExampleValidator):

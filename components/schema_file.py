@@ -2,6 +2,7 @@
 
 import hashlib
 
+import tensorflow as tf
 from tfx import types
 from tfx.components.schema_gen.import_schema_gen import executor
 from tfx.dsl.components.base import base_component, executor_spec
@@ -31,7 +32,7 @@ class SchemaFile(base_component.BaseComponent):
         try:
             with fileio.open(schema_file, "rb") as file:
                 sha256 = hashlib.sha256(file.read()).hexdigest()
-        except OSError as error:
+        except (OSError, tf.errors.OpError) as error:
             raise ValueError(f"schema_file {schema_file!r} cannot be read: {error}; correct the config") from error
         schema = types.Channel(type=standard_artifacts.Schema)
         super().__init__(SchemaFileSpec(schema_file=schema_file, sha256=sha256, schema=schema))

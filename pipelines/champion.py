@@ -1,14 +1,15 @@
 """Rolls back a pushed model that a later span shows to be too bad, where a run has pushed no better one.
 
 The run has evaluated the last blessed model on its own eval split. Only if that model is what the push directory has as
-the latest, something is rolled back: repeated after a kill, or on the next span, nothing happens a second time.
+the latest, something is rolled back: repeated after a kill, or on the next span, nothing happens a second time. That
+something was rolled back is said again then, as a run that was killed could not say it.
 """
 
 import dataclasses
 import logging
 from collections.abc import Sequence
 
-from components.delivery.history import version_before
+from components.delivery.history import ROLLBACK, version_before
 from components.evaluation.measurements import LAST_BLESSED
 from components.push_destination import PushDestination
 from pipelines.config import PipelineConfig
@@ -63,11 +64,17 @@ def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
 
     Returns:
       What was done, or why nothing was, as a sentence; empty if the floor is kept or another version is the latest.
+
+    Raises:
+      ValueError: If the manifest of the latest version cannot be read.
+      OSError: If the history or the pointer cannot be written; tf.errors.OpError likewise.
     """
+    if champion.value >= floor:
+        return ""
     destination = PushDestination(push_uri)
     latest = destination.latest()
     manifest = destination.manifest(latest) if latest else None
-    if champion.value >= floor or manifest is None or manifest.facts.get("parent_sha256") != champion.sha256:
+    if manifest is None or manifest.facts.get("parent_sha256") != champion.sha256:
         return ""
     why = f"{latest} has {champion.value:.4f} on this span, below champion_floor={floor}"
     moves = destination.history()
@@ -78,3 +85,11 @@ def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
     destination.rollback(version)
     _LOGGER.warning("rolled back to %s: %s", version, why)
     return f"rolled back to {version}: {why}"
+
+
+def rolled_back_before(push_uri: str) -> str:
+    """Returns that the latest version is so by a rollback, as a sentence; empty if it was pushed last."""
+    moves = PushDestination(push_uri).history()
+    if len(moves) < 2 or moves[-1].action != ROLLBACK:
+        return ""
+    return f"{moves[-1].version} is the latest by a rollback from {moves[-2].version}, and nothing was pushed since"

@@ -1,14 +1,21 @@
-"""Decisions about a run as custom properties of its pipeline_run in ML Metadata.
+"""Decisions about spans in ML Metadata: each a context of its own, and custom properties of its pipeline_run.
 
-A program as well, so that the scheduler need not load ML Metadata: METADATA RUN and a JSON object of properties.
+Not each has a run there: a span may have been empty, or too old, or have exhausted the machine.
+
+A program as well, so that the scheduler need not load ML Metadata: METADATA DECISION RUN and a JSON object of facts.
 """
 
 import json
 import sys
 from collections.abc import Mapping
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipelines.metadata_opening import is_there, open_store
 
+DECISION_TYPE = "tfx_qat.retraining_decision"
+"""Type of the context of a decision; its name is that which the webhook is told as the decision's id."""
 _RUN_TYPE = "pipeline_run"
 
 
@@ -31,16 +38,31 @@ def run_since(metadata: str, pipeline: str, begun_s: float) -> str:
     return next((one.name for one in store.get_contexts_by_execution(newest.id) if one.type == _RUN_TYPE), "")
 
 
-def record(metadata: str, run: str, facts: Mapping[str, str | int]) -> None:
-    """Adds custom properties to a run; those of the same names are replaced.
+def record(metadata: str, decision: str, run: str, facts: Mapping[str, str | int]) -> None:
+    """Keeps a decision, in a context of its own and with the run that it is about; told again, it is replaced.
+
+    Args:
+      metadata: Where ML Metadata is; a SQLite file is made if it is not there.
+      decision: Name of the decision, which is no other's.
+      run: Name of the pipeline_run; "" where the decision was made without one.
+      facts: What was decided, and why.
 
     Raises:
       ValueError: If there is no such run.
     """
-    store = open_store(metadata)
+    store = open_store(metadata, create=True)
+    type_id = store.put_context_type(mlmd.ContextType(name=DECISION_TYPE))
+    made = store.get_context_by_type_and_name(DECISION_TYPE, decision)
+    _put(store, made or mlmd.Context(type_id=type_id, name=decision), {**facts, "run": run})
+    if not run:
+        return
     context = store.get_context_by_type_and_name(_RUN_TYPE, run)
     if context is None:
         raise ValueError(f"{metadata}: no {_RUN_TYPE} {run!r}; was the store replaced?")
+    _put(store, context, facts)
+
+
+def _put(store: Any, context: mlmd.Context, facts: Mapping[str, str | int]) -> None:
     for name, value in facts.items():
         if isinstance(value, int):
             context.custom_properties[name].int_value = value
@@ -50,4 +72,4 @@ def record(metadata: str, run: str, facts: Mapping[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-    record(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+    record(*sys.argv[1:4], json.loads(sys.argv[4]))

@@ -17,13 +17,19 @@ from pipelines.config import PipelineConfig
 
 # Of larger data, the first files up to here are checked; what lies beyond fails in its component.
 _CHECKED_BYTES = 256 * 1024**2
+# Somebody else's file, or a directory that is named as one.
+_UNREADABLE = (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
 _BATCH = 1024
 # Of a record, beside its data: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 _FRAME_BYTES = 16
 
 
-def prepare_examples(config: PipelineConfig) -> int:
+def prepare_examples(config: PipelineConfig, checked_bytes: float = _CHECKED_BYTES) -> int:
     """Makes sure that a run has examples that its task can parse.
+
+    Args:
+      config: The config.
+      checked_bytes: Of larger data, and of larger spans, only the first files up to here are looked at.
 
     Returns:
       The number of examples that were checked.
@@ -35,27 +41,29 @@ def prepare_examples(config: PipelineConfig) -> int:
     task = tasks.load_task(config.task)
     if config.spans:
         source = config.spans if config.spans.selected else config.spans.ending_at()
-        return sum(_check_span(source, span, task.RAW_FEATURE_SPEC) for span in source.selected)
+        return sum(_check_span(source, span, task.RAW_FEATURE_SPEC, checked_bytes) for span in source.selected)
     if not config.examples_dir and hasattr(task, "write_examples") and not _exists(config.examples_uri):
         _write_examples(task, config.examples_uri)
-    files = _files(config.examples_uri)
-    checked = sum(_check_file(file, task.RAW_FEATURE_SPEC) for file in files)
+    files = _first_files(_files(config.examples_uri), checked_bytes)
+    checked = sum(_check_file(file, task.RAW_FEATURE_SPEC, checked_bytes) for file in files)
     if not checked:
         raise BrokenExamplesError(f"the TFRecord files in {config.examples_uri} are empty; put tf.Examples there")
     return checked
 
 
-def _check_span(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
+def _check_span(source: SpanSource, span: int, spec: dict[str, Any], checked_bytes: float) -> int:
     try:
-        return _check_files(source, span, spec)
+        return _check_files(source, span, spec, checked_bytes)
     except BrokenExamplesError as error:
         error.span = span
         raise
+    except _UNREADABLE as error:
+        raise BrokenExamplesError(f"span {span} cannot be read: {_first_line(error)}", span) from error
 
 
-def _check_files(source: SpanSource, span: int, spec: dict[str, Any]) -> int:
-    files = _first_files(sorted(tf.io.gfile.glob(source.files_of(span))))
-    checked = sum(_check_file(file, spec) for file in files)
+def _check_files(source: SpanSource, span: int, spec: dict[str, Any], checked_bytes: float) -> int:
+    files = _first_files(sorted(tf.io.gfile.glob(source.files_of(span))), checked_bytes)
+    checked = sum(_check_file(file, spec, checked_bytes) for file in files)
     if not checked:
         what = "its TFRecord files are empty" if files else f"no files {source.files_of(span)}"
         raise BrokenExamplesError(f"span {span}: {what}; put tf.Examples there")
@@ -109,26 +117,26 @@ def _first_line(error: tf.errors.OpError) -> str:
 
 
 def _files(directory: str) -> list[str]:
-    """The files that ImportExampleGen will read; of large data, as many as are checked."""
+    """The files that ImportExampleGen will read."""
     if not (_exists(directory) and tf.io.gfile.isdir(directory)):
         raise ValueError(f"no directory {directory} with examples; put TFRecord files of tf.Examples there")
     paths = [os.path.join(directory, name) for name in sorted(tf.io.gfile.listdir(directory))]
     files = [path for path in paths if not tf.io.gfile.isdir(path)]
     if not files:
         raise ValueError(f"no files in {directory}; put TFRecord files of tf.Examples there")
-    return _first_files(files)
+    return files
 
 
-def _first_files(files: list[str]) -> list[str]:
+def _first_files(files: list[str], checked_bytes: float) -> list[str]:
     """As many as are checked."""
     sizes = itertools.accumulate(tf.io.gfile.stat(file).length for file in files)
-    return [file for file, total in zip(files, sizes, strict=True) if total <= _CHECKED_BYTES] or files[:1]
+    return [file for file, total in zip(files, sizes, strict=True) if total <= checked_bytes] or files[:1]
 
 
-def _check_file(file: str, spec: dict[str, Any]) -> int:
+def _check_file(file: str, spec: dict[str, Any], checked_bytes: float) -> int:
     """Reads records up to the limit and parses them; returns their number."""
     count = 0
-    for batch in _batches(file):
+    for batch in _batches(file, checked_bytes):
         try:
             tf.io.parse_example(batch, spec)
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # the second by TensorFlow's message
@@ -139,7 +147,7 @@ def _check_file(file: str, spec: dict[str, Any]) -> int:
     return count
 
 
-def _batches(file: str) -> Iterator[list[bytes]]:
+def _batches(file: str, checked_bytes: float) -> Iterator[list[bytes]]:
     is_compressed = file.endswith(".gz")
     records = tf.data.TFRecordDataset(file, compression_type="GZIP" if is_compressed else "")
     batch: list[bytes] = []
@@ -153,7 +161,7 @@ def _batches(file: str) -> Iterator[list[bytes]]:
             if len(batch) == _BATCH:
                 yield batch
                 batch = []
-            if size > _CHECKED_BYTES:
+            if size > checked_bytes:
                 break
         else:
             # TensorFlow takes a frame that was begun for the end of the file; Beam does not.

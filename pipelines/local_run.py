@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.summary import RunSummary
 
 FAILED_STATUS = 1
+CANNOT_BEGIN_STATUS = 2
 NOT_BLESSED_STATUS = 3
 
 # Beam adds where it was to the message of an exception that passes through it.
@@ -41,7 +42,7 @@ def run_and_show(
         if it fails without a component or the examples being at fault.
 
     Returns:
-      The exit status: 0 if the model is blessed, 3 if it is not, 1 if a component failed.
+      The exit status: 0 if the model is blessed, 3 if it is not, 1 if a component failed, 2 if none could begin.
 
     Raises:
       ValueError: For a mistake in the config or the data; says which component found it.
@@ -54,8 +55,9 @@ def run_and_show(
             _run(config, runner, console, progress, log_file)
         except Exception as error:
             traceback.print_exc()  # into the log
+            broken = _broken_examples(config, progress, error)
+            error = broken or error
             message = _BEAM_SUFFIX.sub("", str(error)).strip()
-            broken = error if isinstance(error, BrokenExamplesError) else None
             if report_file and (progress.current or broken):
                 from pipelines.run_outcome import failure, write_report
 
@@ -68,7 +70,7 @@ def run_and_show(
             first = message if isinstance(error, CompileError) else message.split("\n")[0]
             what = f"[red]failed[/red] {progress.current or 'to start'}: {type(error).__name__}: {escape(first)}"
             console.print(f"{what}\nThe log: {log_file}", soft_wrap=True)
-            return FAILED_STATUS
+            return FAILED_STATUS if progress.current else CANNOT_BEGIN_STATUS
         finally:
             progress.stop()
         summaries = _show(config, console, metadata, started_s)
@@ -96,18 +98,35 @@ def _run(config: PipelineConfig, runner: str, console: Console, progress: Progre
     load_runner(runner).run(pipeline)
 
 
+def _broken_examples(config: PipelineConfig, progress: Progress, error: Exception) -> BrokenExamplesError | None:
+    if not progress.current:  # what loads nothing may have failed for want of something to load
+        return error if isinstance(error, BrokenExamplesError) else None
+    from pipelines.broken_span import broken_examples
+
+    return broken_examples(config, progress.current, error)
+
+
 def _roll_back(config: PipelineConfig, summaries: "list[RunSummary]") -> dict[str, str]:
-    """Rolls back what is too bad, if the config asks for that; returns what was done, by target."""
+    """Rolls back what is too bad, if the config asks for that; returns what was done or went wrong, by target."""
     if not config.retraining.champion_floor:
         return {}
-    from pipelines.champion import champion_of, roll_back_below
+    from tensorflow import errors
+
+    from pipelines.champion import champion_of, roll_back_below, rolled_back_before
     from pipelines.metadata import MetadataStore
 
     executions = MetadataStore(config.metadata_url).last_run(config.name)
     done = {}
     for plan, summary in zip(config.plans, summaries, strict=True):
-        champion = None if summary.blessed else champion_of(executions, config, plan)
-        if champion and (what := roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)):
+        if summary.blessed:
+            continue
+        champion = champion_of(executions, config, plan)
+        try:
+            what = champion and roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)
+            what = what or rolled_back_before(plan.push_uri)
+        except (ValueError, OSError, errors.OpError) as error:  # the run has come to its verdict, which is to be told
+            what = f"not rolled back: {error}"
+        if what:
             done[plan.target] = what
     return done
 

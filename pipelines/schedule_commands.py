@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from components.retraining.ledger import Entry
@@ -73,6 +74,8 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         held, 2 for a mistake in what was asked.
         """
         config = config_of_run(arguments)
+        if systemd or cron:
+            _refuse_secret(config.name)
         scheduler = _scheduler(config, arguments, alert_url)
         if only_status:
             _show(scheduler)
@@ -104,6 +107,20 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
     return schedule
 
 
+def _refuse_secret(name: str) -> None:
+    """Raises ValueError if the webhook's URL was given by an option, which no file may have: who reads it has it."""
+    if click.get_current_context().get_parameter_source("alert_url") is ParameterSource.COMMANDLINE:
+        raise ValueError(f"--alert-url beside --systemd or --cron: leave it out, and {_environment_advice(name)}")
+
+
+def _environment_advice(name: str) -> str:
+    from components.retraining import timers
+
+    file = timers.environment_file(name)
+    variables = "TFX_QAT_ALERT_URL='...', and what else it needs of the environment"
+    return f"put {variables}, into {file}, readable by its user alone"
+
+
 def _write_systemd(name: str, arguments: Sequence[str], directory: Path, every_minutes: int) -> None:
     from components.retraining import timers
 
@@ -113,7 +130,7 @@ def _write_systemd(name: str, arguments: Sequence[str], directory: Path, every_m
     for file, text in units.items():
         (directory / file).write_text(text)
     checked = timers.verify_systemd([directory / file for file in units])
-    click.echo(f"{directory}: {', '.join(units)}, {checked}")
+    click.echo(f"{directory}: {', '.join(units)}, {checked}; {_environment_advice(name)}")
 
 
 def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path, every_minutes: int) -> None:
@@ -121,7 +138,8 @@ def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path
 
     command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
     file.write_text(timers.crontab(name, command, Path.cwd(), spans_dir.absolute() / ".cron", every_minutes))
-    click.echo(f"{file}: install it with `crontab {file}`, which replaces what is there")
+    how = f"install it with `crontab {file}`, which replaces what is there"
+    click.echo(f"{file}: {how}; {_environment_advice(name)}")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -184,11 +202,21 @@ def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: st
 
 
 def _record(config: "PipelineConfig", entry: "Entry", held: str) -> None:
-    """Writes the decision into ML Metadata, where a run came so far that it is known there."""
-    if run := entry.report.get("run"):
-        facts = {"span": entry.span, "decision": entry.state, "decision_reason": entry.reason, "hold_reason": held}
-        command = [sys.executable, "-m", "pipelines.decision_record", config.metadata_url, run, json.dumps(facts)]
-        subprocess.run(command, check=True, timeout=_RECORD_LIMIT_S, stdin=subprocess.DEVNULL, capture_output=True)
+    """Writes the decision into ML Metadata, and to the run that it is about, where one came so far as to be known."""
+    from components.retraining.alerts import decision_id
+
+    facts = {
+        "pipeline": config.name,
+        "span": entry.span,
+        "attempt": entry.attempt,
+        "decision": entry.state,
+        "decision_reason": entry.reason,
+        "decided_at": entry.at,
+        "hold_reason": held,
+    }
+    program = [sys.executable, "-m", "pipelines.decision_record", config.metadata_url]
+    command = [*program, decision_id(config.name, entry), entry.report.get("run", ""), json.dumps(facts)]
+    subprocess.run(command, check=True, timeout=_RECORD_LIMIT_S, stdin=subprocess.DEVNULL, capture_output=True)
 
 
 def _show(scheduler: "Scheduler") -> None:

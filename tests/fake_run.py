@@ -36,9 +36,9 @@ def main(file: str, directory: str, report_file: str, scheduler: str) -> int:
     if "broken-before-once" in behaviour and attempt == 1:
         earlier = {"fault": "examples", "broken_span": int(span) - 1}
         report |= {"state": "FAILED", "error": "the one before is gone", "verdict": None, **earlier}
-    elif "broken" in behaviour:
+    elif "broken" in behaviour or "broken-somewhere" in behaviour:
         report |= {"state": "FAILED", "error": "part.tfrecord is corrupt", "fault": "examples", "verdict": None}
-        report["broken_span"] = int(span)
+        report["broken_span"] = int(span) if "broken" in behaviour else None
     else:
         pushed_to = f"pushed/{span}" if "push" in behaviour else ""
         report["verdict"] = {"blessed": bool(pushed_to), "pushed_to": pushed_to, "reasons": ["a gate"]}

@@ -42,7 +42,9 @@ def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: f
         reason = f"run {entry.attempt} found that span {broken} of its window is broken; it is run without that"
         return dataclasses.replace(entry, state="waiting", reason=reason)
     if report.get("fault") == BROKEN_EXAMPLES:
-        return dataclasses.replace(entry, state="quarantined", reason=error, report=report, blameless=True)
+        # Where no span can be named, it may be any of the window: that counts, or the next ones would go the same way.
+        is_named = report.get("broken_span") is not None
+        return dataclasses.replace(entry, state="quarantined", reason=error, report=report, blameless=is_named)
     failed = dataclasses.replace(entry, failures=entry.failures + 1, report=report)
     if failed.failures >= policy.max_failures:
         reason = f"{failed.failures} runs failed, the last one so: {error}"

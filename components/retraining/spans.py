@@ -23,7 +23,9 @@ class BrokenExamplesError(ValueError):
       span: The span that they are of, where that is known; else None.
     """
 
-    span: int | None = None
+    def __init__(self, message: str, span: int | None = None) -> None:
+        super().__init__(message)
+        self.span = span
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,8 @@
-"""Files that let systemd or cron look for new spans every few minutes."""
+"""Files that let systemd or cron look for new spans every few minutes.
+
+Neither has the environment of the shell that they were written from. What a look needs of it, secrets above all, is
+read from a file, in lines such as PGPASSWORD='...': in single quotes, which systemd and sh read alike.
+"""
 
 import re
 import shlex
@@ -9,13 +13,18 @@ from pathlib import Path
 # Names of units: https://www.freedesktop.org/software/systemd/man/255/systemd.unit.html
 _NAME = re.compile(r"[a-zA-Z0-9:_.-]+")
 _VERIFY_LIMIT_S = 60
+_ENVIRONMENT_DIR = Path("/etc/tfx-qat")
+
+
+def environment_file(name: str) -> Path:
+    """Returns the file of environment variables of a pipeline; it need not be there."""
+    return _ENVIRONMENT_DIR / f"{name}.env"
 
 
 def systemd_units(name: str, command: Sequence[str], directory: Path, every_minutes: int) -> dict[str, str]:
     """Returns a service and its timer, by the names of their files.
 
-    systemd starts no second instance while one is at work. A hold (status 3) and a stop (143) are no failures. A
-    secret, such as TFX_QAT_ALERT_URL, belongs into the environment file.
+    systemd starts no second instance while one is at work. A hold (status 3) and a stop (143) are no failures.
 
     Args:
       name: Name of the pipeline.
@@ -34,7 +43,7 @@ Description=tfx-qat: retrains {name} when a span of examples is complete
 [Service]
 Type=oneshot
 WorkingDirectory={str(directory).replace("%", "%%")}
-EnvironmentFile=-/etc/tfx-qat/{name}.env
+EnvironmentFile=-{environment_file(name)}
 ExecStart={" ".join(map(_systemd_word, command))}
 TimeoutStartSec=infinity
 SuccessExitStatus=3 143
@@ -95,7 +104,9 @@ def crontab(name: str, command: Sequence[str], directory: Path, lock: Path, ever
     """
     if 60 % every_minutes:
         raise ValueError(f"--every-minutes {every_minutes}: cron counts within the hour; choose a divisor of 60")
+    file = shlex.quote(str(environment_file(name)))
+    environment = f"if [ -e {file} ]; then set -a; . {file}; set +a; fi"
     words = f"mkdir -p {shlex.quote(str(lock.parent))} && exec flock -n {shlex.quote(str(lock))} {shlex.join(command)}"
-    line = f"cd {shlex.quote(str(directory))} && {words}".replace("%", "\\%")  # which is a line break to cron
+    line = f"cd {shlex.quote(str(directory))} && {environment} && {words}".replace("%", "\\%")  # to cron a line break
     minutes = "*" if every_minutes == 1 else f"*/{every_minutes}" if every_minutes < 60 else "0"
     return f"# tfx-qat: retrains {name} when a span of examples is complete\n{minutes} * * * * {line}\n"

@@ -8,7 +8,7 @@ from components.delivery.manifest import build_manifest
 from components.last_blessed import ORIGIN_KEY, LastBlessedModelStrategy
 from components.push_destination import PushDestination
 from components.retraining.policy import RetrainingPolicy
-from pipelines.champion import Champion, champion_of, roll_back_below
+from pipelines.champion import Champion, champion_of, roll_back_below, rolled_back_before
 from pipelines.configs import load_config
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, Value
 
@@ -42,6 +42,9 @@ def test_roll_back_goes_to_the_version_before_when_the_champion_is_below_the_flo
     # The same again, in a run that began before.
     assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri) == ""
     assert destination.latest() == second
+    assert rolled_back_before(destination.uri) == (
+        f"{second} is the latest by a rollback from {third}, and nothing was pushed since"
+    )
     assert roll_back_below(0.9, Champion(sha256=_SHA256["b"], value=0.7), destination.uri).startswith("rolled back to")
     assert destination.latest() == first
     said = roll_back_below(0.9, Champion(sha256=_SHA256["a"], value=0.7), destination.uri)
@@ -56,6 +59,7 @@ def test_roll_back_changes_nothing_when_the_floor_is_kept_or_nothing_was_pushed(
     assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.9), destination.uri) == ""
     assert destination.latest() == latest
     assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.1), str(tmp_path / "other")) == ""
+    assert rolled_back_before(destination.uri) == rolled_back_before(str(tmp_path / "other")) == ""
 
 
 def _execution(component: str, key: str, properties: dict[str, Value]) -> ExecutionRecord:

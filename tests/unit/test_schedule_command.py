@@ -1,6 +1,5 @@
 """`schedule` as a user calls it; in place of a run of the pipeline there is what it would report."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -31,6 +30,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return Outcome(report={"run": "", "state": "SUCCEEDED", "error": "", "fault": "", "verdict": verdict})
 
     monkeypatch.setattr(span_run, "run_span", run_span)
+    monkeypatch.setattr("pipelines.schedule_commands._record", lambda *_: None)  # see test_decision_record.py
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return asked
 
@@ -163,6 +163,34 @@ def test_schedule_writes_a_crontab_whose_command_runs(tmp_path: Path, commands: 
     assert not commands
 
 
+def test_crontab_gives_its_command_the_environment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "_ENVIRONMENT_DIR", tmp_path / "100% of it")
+    program = [sys.executable, "-c", "import os; print(os.environ.get('TFX_QAT_ALERT_URL'))"]
+    line = timers.crontab("digits", program, tmp_path, tmp_path / "lock", 1).splitlines()[1].split(" ", 5)[5]
+    shell = ["/bin/sh", "-c", line.replace("\\%", "%")]
+    without = {name: value for name, value in os.environ.items() if name != "TFX_QAT_ALERT_URL"}
+    first = subprocess.run(shell, check=True, timeout=60, capture_output=True, text=True, env=without)
+    assert first.stdout == "None\n"  # there is no such file
+    timers.environment_file("digits").parent.mkdir()
+    timers.environment_file("digits").write_text("# comment\nTFX_QAT_ALERT_URL='https://host/?a=$b&c=100%'\n")
+    second = subprocess.run(shell, check=True, timeout=60, capture_output=True, text=True, env=without)
+    assert second.stdout == "https://host/?a=$b&c=100%\n"
+
+
+@pytest.mark.parametrize("option", ["--systemd", "--cron"])
+def test_schedule_says_where_the_alert_url_belongs_and_refuses_it_beside_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    advice = "put TFX_QAT_ALERT_URL='...', and what else it needs of the environment, into /etc/tfx-qat/stream.env"
+    (tmp_path / "data").mkdir()
+    refused = _schedule(tmp_path, option, str(tmp_path / "new"), "--alert-url", "https://host/secret", status=2)
+    assert f"leave it out, and {advice}" in " ".join(refused.split())
+    assert "secret" not in refused
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("TFX_QAT_ALERT_URL", "https://host/secret")  # as whoever writes the files may have it
+    assert advice in " ".join(_schedule(tmp_path, option, str(tmp_path / "new")).split())
+
+
 def test_crontab_raises_when_cron_cannot_count_so() -> None:
     with pytest.raises(ValueError, match="--every-minutes 7: cron counts within the hour; choose a divisor of 60"):
         timers.crontab("digits", ["true"], Path("/"), Path("/lock"), 7)
@@ -183,27 +211,3 @@ def test_run_with_window_leaves_out_quarantined_spans(tmp_path: Path) -> None:
     ledger.write(Entry(span=3, state="quarantined", reason="corrupt"))
     newest: Any = config.with_window(None).spans
     assert newest.selected == (1,)
-
-
-def test_decision_is_found_in_ml_metadata(tmp_path: Path) -> None:
-    from ml_metadata.metadata_store import metadata_store
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
-
-    path = str(tmp_path / "metadata.sqlite")
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = path
-    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    store = metadata_store.MetadataStore(connection)
-    run_type = store.put_context_type(mlmd.ContextType(name="pipeline_run"))
-    store.put_contexts([mlmd.Context(type_id=run_type, name="monday")])
-    program = [sys.executable, "-m", "pipelines.decision_record", path]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    for reason in ("first", "second"):  # told twice, it is written once
-        facts = json.dumps({"span": 7, "decision": "refused", "decision_reason": reason})
-        subprocess.run([*program, "monday", facts], check=True, env=environment)
-    (run,) = store.get_contexts_by_type("pipeline_run")
-    assert run.custom_properties["span"].int_value == 7
-    assert run.custom_properties["decision"].string_value == "refused"
-    assert run.custom_properties["decision_reason"].string_value == "second"
-    unknown = subprocess.run([*program, "tuesday", "{}"], check=False, capture_output=True, text=True, env=environment)
-    assert "no pipeline_run 'tuesday'" in unknown.stderr

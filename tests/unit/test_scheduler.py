@@ -144,6 +144,14 @@ def test_scheduler_holds_after_refusals_in_a_row_until_it_is_released(tmp_path: 
     assert _until_nothing(one)[6].state == "pushed"
 
 
+def test_scheduler_holds_when_no_span_of_the_window_can_be_named_as_the_broken_one(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, hold_after=2)
+    entries = _handled(tmp_path, "push", *["broken-somewhere"] * 9, policy=policy)
+    assert [entry.state for entry in entries.values()] == ["pushed", "quarantined", "quarantined"]
+    one = scheduler(tmp_path, policy)
+    assert one.held() == "nothing was pushed for 2 spans in a row (2, 3; hold_after=2)"
+
+
 def test_scheduler_takes_the_newest_alone_when_catch_up_is_off(tmp_path: Path) -> None:
     policy = dataclasses.replace(POLICY, catch_up=False)
     entries = _handled(tmp_path, "push", "push", "push", policy=policy)
