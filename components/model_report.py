@@ -21,9 +21,10 @@ from components.quantization.qat.progress import HISTORY_FILE
 from components.report import derived
 from components.report.facts import FACTS_FILE, FILES, Facts
 from components.report.page import render
+from components.retraining.spans import SPAN_FINGERPRINTS, SPANS
 
 # What an ExampleGen records of what it read.
-_EXAMPLE_FACTS = ("span", "version", "input_fingerprint")
+_EXAMPLE_FACTS = ("span", "version", "input_fingerprint", SPANS, SPAN_FINGERPRINTS)
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -1,25 +1,62 @@
 """ExampleGen for examples in spans: one span as TFX does it, or a window of several.
 
 TFX's file-based ExampleGen takes one span a run. A window is made by an executor that reads the files of the earlier
-spans, too; they are named in `custom_config`, with their sizes and times, so that TFX's cache notices other ones.
+spans, too; they are named in `custom_config`, with their sizes and times, so that TFX's cache notices other ones. It
+notes all spans and their fingerprints on the Examples, where TFX notes those of the newest alone.
 """
 
+import dataclasses
+import json
 import os
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 from google.protobuf import any_pb2, struct_pb2
+from tfx import types
+from tfx.components.example_gen import utils
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.components.example_gen.import_example_gen import executor as import_executor
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2, range_config_pb2
-from tfx.types import standard_component_specs
+from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from components.retraining.spans import SpanSource
+from components.retraining.spans import SPAN_FINGERPRINTS, SPANS, SpanSource
 
-_EARLIER, _FINGERPRINTS = "earlier", "fingerprints"
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Earlier:
+    """The spans of a window before the newest, the oldest first, as `custom_config` has them.
+
+    Attributes:
+      spans: Their numbers.
+      globs: Of their files, below the base.
+      fingerprints: Of their files, as TFX makes them.
+    """
+
+    spans: tuple[int, ...]
+    globs: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+
+    def packed(self) -> example_gen_pb2.CustomConfig:
+        config = struct_pb2.Struct()
+        for field in dataclasses.fields(self):
+            config[field.name] = list(getattr(self, field.name))
+        packed = any_pb2.Any()
+        packed.Pack(config)
+        return example_gen_pb2.CustomConfig(custom_config=packed)
+
+    @classmethod
+    def of(cls, exec_properties: dict[str, Any]) -> "_Earlier":
+        custom, config = example_gen_pb2.CustomConfig(), struct_pb2.Struct()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
+        custom.custom_config.Unpack(config)
+        return cls(
+            spans=tuple(int(span) for span in config["spans"]),  # a Struct has no integers
+            globs=tuple(map(str, config["globs"])),
+            fingerprints=tuple(map(str, config["fingerprints"])),
+        )
 
 
 class _ReadWindow(beam.PTransform):
@@ -28,7 +65,7 @@ class _ReadWindow(beam.PTransform):
     def __init__(self, exec_properties: dict[str, Any], split_pattern: str) -> None:
         super().__init__()
         base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        self._globs = [os.path.join(base, below) for below in (*_earlier(exec_properties), split_pattern)]
+        self._globs = [os.path.join(base, below) for below in (*_Earlier.of(exec_properties).globs, split_pattern)]
 
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """Reads all files of all spans."""
@@ -42,6 +79,21 @@ class Executor(import_executor.Executor):
     def GetInputSourceToExamplePTransform(self) -> type[beam.PTransform]:
         """Returns the transform, as yet without execution properties and pattern."""
         return _ReadWindow
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the examples, and notes which spans they are of."""
+        super().Do(input_dict, output_dict, exec_properties)
+        earlier = _Earlier.of(exec_properties)
+        spans = [*earlier.spans, exec_properties[utils.SPAN_PROPERTY_NAME]]
+        fingerprints = [*earlier.fingerprints, exec_properties[utils.FINGERPRINT_PROPERTY_NAME]]
+        examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        examples.set_string_custom_property(SPANS, json.dumps(spans))
+        examples.set_string_custom_property(SPAN_FINGERPRINTS, json.dumps(fingerprints))
 
 
 def span_example_gen(
@@ -69,7 +121,11 @@ def span_example_gen(
         raise ValueError(f"spans: a window of {source.window} needs a run on this machine; on a service leave it at 1")
     if earlier := source.selected[:-1]:
         executor = Executor
-        options["custom_config"] = _custom_config(source, earlier)
+        options["custom_config"] = _Earlier(
+            spans=earlier,
+            globs=tuple(map(source.below_base_of, earlier)),
+            fingerprints=tuple(io_utils.generate_fingerprint(str(span), source.files_of(span)) for span in earlier),
+        ).packed()
     local = "://" not in source.base
     component = FileBasedExampleGen(
         input_base=os.path.abspath(source.base) if local else source.base,
@@ -79,19 +135,3 @@ def span_example_gen(
         **options,
     )
     return component.with_id(component_id)
-
-
-def _custom_config(source: SpanSource, earlier: tuple[int, ...]) -> example_gen_pb2.CustomConfig:
-    config = struct_pb2.Struct()
-    config[_EARLIER] = [source.below_base_of(span) for span in earlier]
-    config[_FINGERPRINTS] = [io_utils.generate_fingerprint(str(span), source.files_of(span)) for span in earlier]
-    packed = any_pb2.Any()
-    packed.Pack(config)
-    return example_gen_pb2.CustomConfig(custom_config=packed)
-
-
-def _earlier(exec_properties: dict[str, Any]) -> list[str]:
-    custom, config = example_gen_pb2.CustomConfig(), struct_pb2.Struct()
-    proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
-    custom.custom_config.Unpack(config)
-    return [str(glob) for glob in config[_EARLIER]]

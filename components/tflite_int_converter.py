@@ -22,6 +22,7 @@ from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_m
 from components.quantization.conversion.coverage import coverage, coverage_json
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.retraining.spans import SPAN_FINGERPRINTS, SPANS
 
 
 class Executor(base_executor.BaseExecutor):
@@ -101,7 +102,7 @@ def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> Quantiza
 def _settings(
     input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
 ) -> dict[str, model_artifact.Fact]:
-    """What lineage shows of a conversion besides its scheme: the settings, and the span that the examples are."""
+    """What lineage shows of a conversion besides its scheme: the settings, and the spans that the examples are of."""
     settings: dict[str, model_artifact.Fact] = {
         "calibration": exec_properties["calibration"],
         "representative_examples": exec_properties["representative_examples"],
@@ -110,6 +111,9 @@ def _settings(
     for examples in input_dict.get("raw_examples") or []:
         settings["examples_span"] = examples.span
         settings["examples_fingerprint"] = examples.get_string_custom_property("input_fingerprint")
+        for name in (SPANS, SPAN_FINGERPRINTS):  # of a window; `span` is its newest
+            if examples.has_custom_property(name):
+                settings[f"examples_{name}"] = examples.get_string_custom_property(name)
     return settings
 
 

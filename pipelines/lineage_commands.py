@@ -78,25 +78,50 @@ def diff(before: str, after: str, metadata: str | None, as_json: bool) -> None:
 
 @lineage.command("list")
 @_options
-def list_(metadata: str | None, as_json: bool) -> None:
+@click.option("--span", type=click.IntRange(min=0), help="Only models that were trained on this span.")
+def list_(metadata: str | None, as_json: bool, span: int | None) -> None:
     """Shows which models were pushed when, the oldest first."""
-    from pipelines.lineage.pushes import pushes_json, pushes_lines, pushes_of
+    from pipelines.lineage.pushes import in_time, pushes_json, pushes_lines, pushes_of
 
-    pushed = [one for graph in _graphs(metadata) for one in pushes_of(graph)]
-    click.echo(pushes_json(pushed) if as_json else "\n".join(pushes_lines(pushed)))
+    pushed = in_time(one for graph in _graphs(metadata) for one in pushes_of(graph))
+    if span is not None:
+        pushed = [one for one in pushed if span in one.spans]
+    nothing = "nothing was pushed" if span is None else f"nothing that was trained on span {span} was pushed"
+    click.echo(pushes_json(pushed) if as_json else "\n".join(pushes_lines(pushed) or [nothing]))
 
 
 def _graphs(metadata: str | None) -> "list[Graph]":
-    from pipelines.configs import config_names, load_config
     from pipelines.lineage.graph import Graph
     from pipelines.metadata import MetadataStore
-    from pipelines.metadata_opening import is_there
 
-    urls = [metadata] if metadata else [load_config(name).metadata_url for name in config_names()]
-    urls = [url for url in dict.fromkeys(urls) if metadata or is_there(url)]
+    if metadata:
+        return [Graph(MetadataStore(metadata))]
+    urls, graphs, errors = _configured(), [], []
     if not urls:
         raise ValueError("no pipeline has run here; run one, or pass --metadata with where ML Metadata is")
-    return [Graph(MetadataStore(url)) for url in urls]
+    for url in urls:
+        try:
+            graphs.append(Graph(MetadataStore(url)))
+        except ValueError as error:
+            errors.append(error)
+    if not graphs:
+        raise errors[0]
+    for error in errors:
+        click.echo(f"warning: {error}; what it knows is left out", err=True)
+    return graphs
+
+
+def _configured() -> list[str]:
+    """The stores of all configs, each once: names of one file or database may differ, and users."""
+    from pipelines.configs import config_names, load_config
+    from pipelines.metadata_connection import parse_connection
+    from pipelines.metadata_opening import is_there
+
+    by_place: dict[str, str] = {}
+    for url in (load_config(name).metadata_url for name in config_names()):
+        if is_there(url):
+            by_place.setdefault(parse_connection(url).place, url)
+    return list(by_place.values())
 
 
 def _traced(metadata: str | None, *models: str) -> "list[Lineage]":

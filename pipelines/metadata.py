@@ -86,7 +86,12 @@ class MetadataStore:
         Raises:
           ValueError: If it cannot be opened; says why.
         """
-        self._store = open_store(url, create)
+        self._url, self._store = url, open_store(url, create)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a password."""
+        return self._url
 
     @property
     def client(self) -> metadata_store.MetadataStore:

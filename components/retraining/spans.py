@@ -7,12 +7,15 @@ a manifest would have to be invented for every writer.
 
 import dataclasses
 import fnmatch
+import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 SUCCESS_FILE = "_SUCCESS"
+SPANS, SPAN_FINGERPRINTS = "spans", "span_fingerprints"
+"""Custom properties of the Examples of a window: its spans and their fingerprints as JSON lists, the oldest first."""
 _SPAN = re.compile(r"\{SPAN(?::(?P<width>[1-9][0-9]?))?\}")
 
 
@@ -26,6 +29,22 @@ class BrokenExamplesError(ValueError):
     def __init__(self, message: str, span: int | None = None) -> None:
         super().__init__(message)
         self.span = span
+
+
+def spans_of(facts: Mapping[str, object], prefix: str = "") -> tuple[int, ...]:
+    """Returns all spans that examples are of, the oldest first; () if nobody recorded any.
+
+    Args:
+      facts: Properties of Examples, or of a model that was made of them.
+      prefix: What the names of the properties begin with.
+
+    >>> spans_of({"span": 5, "spans": "[1, 2, 5]"}), spans_of({"examples_span": 5}, "examples_")
+    ((1, 2, 5), (5,))
+    """
+    if listed := facts.get(prefix + SPANS):
+        return tuple(json.loads(str(listed)))
+    newest = facts.get(f"{prefix}span")
+    return (newest,) if isinstance(newest, int) else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

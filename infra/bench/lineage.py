@@ -23,9 +23,8 @@ _COMPILER = "EdgeTPUCompiler-edge-tpu"
 
 
 @click.command()
-@click.option(
-    "--runs", default=280, show_default=True, help="How many runs the small store has; the large has 10 times."
-)
+@click.option("--runs", default=280, show_default=True, help="How many runs the small store has.")
+@click.option("--times", "factor", default=10, show_default=True, help="How many times as many the large has; 1: none.")
 @click.option("--repeats", default=5, show_default=True, help="How often each command; medians are reported.")
 @click.option(
     "--stores",
@@ -34,11 +33,11 @@ _COMPILER = "EdgeTPUCompiler-edge-tpu"
     type=click.Path(path_type=Path, file_okay=False),
     help="Where stores are kept for the next time: the large one takes minutes.",
 )
-def main(runs: int, repeats: int, stores: Path) -> None:
-    """Times whole processes, imports included, in a store and in one of ten times as many runs."""
+def main(runs: int, factor: int, repeats: int, stores: Path) -> None:
+    """Times whole processes, imports included, in a store and in one of several times as many runs."""
     stores.mkdir(parents=True, exist_ok=True)
     found = []
-    for count in (runs, 10 * runs):
+    for count in dict.fromkeys((runs, factor * runs)):
         store = stores / f"{count}.sqlite"
         if not store.exists():
             started = time.monotonic()

@@ -59,7 +59,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def changes_json(before: Lineage, after: Lineage, changes: Sequence[Change]) -> str:
     """Returns the changes as indented JSON: "format", "before", "after", the models, and "changes"."""
-    models = [{"id": one.id, "sha256": one.sha256, "run": one.run} for one in (before, after)]
+    models = [{"id": one.id, "store": one.store, "sha256": one.sha256, "run": one.run} for one in (before, after)]
     return json.dumps(
         {
             "format": FORMAT,
@@ -74,7 +74,7 @@ def changes_json(before: Lineage, after: Lineage, changes: Sequence[Change]) -> 
 def changes_lines(before: Lineage, after: Lineage, changes: Sequence[Change]) -> list[str]:
     """Returns the changes for people: a line for each, below the name of its group."""
     lines = [
-        f"{sign} {one.kind} Model #{one.id}, {one.sha256[:SHORT]}, run {one.run}"
+        f"{sign} {one.kind} Model #{one.id}, {one.sha256[:SHORT]}, run {one.run}, in {one.store}"
         for sign, one in (("-", before), ("+", after))
     ]
     if not changes:

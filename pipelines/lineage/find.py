@@ -24,11 +24,11 @@ def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecor
     Of several artifacts of the same bytes it is the one that was pushed last, else the newest.
 
     Args:
-      graphs: The stores to look in, in this order.
+      graphs: The stores to look in.
       what: A file, a sha256 or at least the first six digits of one, or the id of an artifact.
 
     Raises:
-      ValueError: If none of them knows it; of a file then says which known model it is most like.
+      ValueError: If none of them knows it, or several do; of a file then says which known model it is most like.
     """
     path = Path(what)
     if path.exists():
@@ -36,8 +36,9 @@ def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecor
     if what.isdecimal():
         for graph in graphs:
             graph.read_artifacts([int(what)])
-            if (found := graph.artifacts.get(int(what))) is not None:
-                return graph, _as_model(graph, found)
+        if knowing := [graph for graph in graphs if int(what) in graph.artifacts]:
+            graph = _only(knowing, f"artifact {what}")
+            return graph, _as_model(graph, graph.artifacts[int(what)])
     require_file_or_number(what)
     if not _PREFIX.fullmatch(what.lower()):
         raise ValueError(f"no artifact {what} is in this ML Metadata; pass --metadata for another store")
@@ -65,26 +66,29 @@ def _by_file(graphs: Sequence[Graph], path: Path) -> tuple[Graph, ArtifactRecord
     run_id = said.identity.run_id if said else ""
     # What a file says of itself may be wrong. It is where to look first, so as not to read all models.
     for read in (lambda graph: graph.of_run(run_id), lambda graph: graph.of_type(MODEL)):
-        for graph in graphs:
-            if found := [model for model in _models(read(graph)) if model.properties.get("sha256") == sha256]:
-                return graph, _foremost(graph, found)
+        found = [
+            (graph, one) for graph in graphs for one in _models(read(graph)) if one.properties.get("sha256") == sha256
+        ]
+        if found:
+            return _foremost_in_one(found, f"{path}, sha256 {sha256[:SHORT]},")
     unknown = f"{path}: no model with sha256 {sha256[:SHORT]} is in this ML Metadata"
-    near = _nearest(graphs, said) if said else None
-    if said is None or near is None:
+    nearest = _nearest(graphs, said) if said else None
+    if said is None or nearest is None:
         raise ValueError(f"{unknown}; was it changed, or made by another pipeline? Pass --metadata for another store")
+    graph, near = nearest
     known = str(near.properties["sha256"])[:SHORT]
     raise ValueError(
-        f"{unknown}; the nearest known model is #{near.id}, sha256 {known}, which has the same UUID {said.model_uuid},"
-        f" but the bytes differ: {_difference(path, serving_file(near.uri))}; use that one"
+        f"{unknown}; the nearest known model is #{near.id} in {graph.url}, sha256 {known}, which has the same UUID"
+        f" {said.model_uuid}, but the bytes differ: {_difference(path, serving_file(near.uri))}; use that one"
     )
 
 
-def _nearest(graphs: Sequence[Graph], said: FileMetadata) -> ArtifactRecord | None:
+def _nearest(graphs: Sequence[Graph], said: FileMetadata) -> tuple[Graph, ArtifactRecord] | None:
     """The newest model that is the same by the UUID in the file, one of the run that the file names before others."""
-    all_models = [model for graph in graphs for model in _models(graph.artifacts.values())]
-    same = [model for model in all_models if model.properties.get("content_sha256") == said.content_sha256]
-    of_run = {model.id for graph in graphs for model in graph.of_run(said.identity.run_id)}
-    return max(same, key=lambda model: (model.id in of_run, model.id), default=None)
+    all_models = [(graph, model) for graph in graphs for model in _models(graph.artifacts.values())]
+    same = [one for one in all_models if one[1].properties.get("content_sha256") == said.content_sha256]
+    of_run = {(graph, model.id) for graph in graphs for model in graph.of_run(said.identity.run_id)}
+    return max(same, key=lambda one: ((one[0], one[1].id) in of_run, one[1].id), default=None)
 
 
 def _difference(path: Path, known: Path) -> str:
@@ -113,8 +117,21 @@ def _by_prefix(graphs: Sequence[Graph], prefix: str) -> tuple[Graph, ArtifactRec
         raise ValueError(
             f"{prefix} begins the sha256 of {len(hashes)} models; give more of it: {', '.join(hashes[:4])}"
         )
-    graph = found[0][0]
-    return graph, _foremost(graph, [model for other, model in found if other is graph])
+    return _foremost_in_one(found, f"sha256 {hashes[0][:SHORT]}")
+
+
+def _foremost_in_one(found: Sequence[tuple[Graph, ArtifactRecord]], what: str) -> tuple[Graph, ArtifactRecord]:
+    graph = _only([graph for graph, _ in found], what)
+    return graph, _foremost(graph, [model for _, model in found])
+
+
+def _only(knowing: Iterable[Graph], what: str) -> Graph:
+    """The store that knows something; raises ValueError if several do: ids, and what became of a model, are of one."""
+    graph, *others = dict.fromkeys(knowing)
+    if others:
+        urls = ", ".join(one.url for one in (graph, *others))
+        raise ValueError(f"{what} is in more than one ML Metadata; choose one by --metadata: {urls}")
+    return graph
 
 
 def _as_model(graph: Graph, artifact: ArtifactRecord) -> ArtifactRecord:

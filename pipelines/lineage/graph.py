@@ -8,6 +8,9 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipelines.metadata import OUTPUT_EVENTS, ArtifactRecord, MetadataStore, Value, artifact_record, properties_of
 
+# What a Resolver found is recorded as its output, though it neither made the artifact nor took it from the cache.
+_FOUND = mlmd.Event.INTERNAL_OUTPUT
+
 # https://www.sqlite.org/limits.html#max_variable_number (32,766 since 3.32), and messages of gRPC have limits too.
 _IDS_AT_ONCE = 5_000
 
@@ -52,11 +55,13 @@ class Graph:
     """What was read of a store so far. Nothing is read twice.
 
     Attributes:
+      url: Where the store is.
       artifacts: By their ids.
       executions: By theirs.
     """
 
     def __init__(self, store: MetadataStore) -> None:
+        self.url = store.url
         self._client = store.client
         self.artifacts: dict[int, ArtifactRecord] = {}
         self.executions: dict[int, Execution] = {}
@@ -69,7 +74,7 @@ class Graph:
         return self._keep(self._client.get_artifacts_by_type(name))
 
     def of_run(self, run_id: str) -> list[ArtifactRecord]:
-        """Reads and returns all artifacts of a run, the oldest first; none if there is no such run."""
+        """Reads and returns all artifacts that a run gave or took, the oldest first; none if there is no such run."""
         context = self._client.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
         return self._keep(self._client.get_artifacts_by_context(context.id)) if context else []
 
@@ -82,7 +87,7 @@ class Graph:
         """Returns who made and took artifacts, in the order in which that happened."""
         for some in _batches(set(ids) - set(self._of_artifact)):
             self._of_artifact |= {one: [] for one in some}
-            for edge in map(_edge, self._client.get_events_by_artifact_ids(some)):
+            for edge in _edges(self._client.get_events_by_artifact_ids(some)):
                 self._of_artifact[edge.artifact].append(edge)
         edges = [edge for one in ids for edge in self._of_artifact[one]]
         return sorted(edges, key=lambda edge: edge.execution)
@@ -91,7 +96,7 @@ class Graph:
         """Returns what executions took and gave; the artifacts are read, too."""
         for some in _batches(set(ids) - set(self._of_execution)):
             self._of_execution |= {one: [] for one in some}
-            for edge in map(_edge, self._client.get_events_by_execution_ids(some)):
+            for edge in _edges(self._client.get_events_by_execution_ids(some)):
                 self._of_execution[edge.execution].append(edge)
         edges = [edge for one in ids for edge in self._of_execution[one]]
         self.read_artifacts(edge.artifact for edge in edges)
@@ -102,6 +107,11 @@ class Graph:
         for some in _batches(set(ids) - set(self.executions)):
             for execution in self._client.get_executions_by_id(some):
                 self.executions[execution.id] = _execution(execution)
+
+    def given_by_run(self, artifacts: Collection[int], run: Run) -> set[int]:
+        """Returns those artifacts that a run made or took from the cache; `runs` must have read the run."""
+        edges = self.edges_of_artifacts(artifacts)
+        return {edge.artifact for edge in edges if edge.is_output and self._runs.get(edge.execution) == run}
 
     def makers(self, artifacts: Collection[int]) -> dict[int, int]:
         """Returns the execution that made each artifact; later ones took it from the cache."""
@@ -179,13 +189,15 @@ def _batches(ids: Iterable[int]) -> Iterator[list[int]]:
         yield ordered[start : start + _IDS_AT_ONCE]
 
 
-def _edge(event: Any) -> Edge:
-    return Edge(
-        execution=event.execution_id,
-        artifact=event.artifact_id,
-        key=next((step.key for step in event.path.steps if step.key), ""),
-        is_output=event.type in OUTPUT_EVENTS,
-    )
+def _edges(events: Iterable[Any]) -> Iterator[Edge]:
+    for event in events:
+        if event.type != _FOUND:
+            yield Edge(
+                execution=event.execution_id,
+                artifact=event.artifact_id,
+                key=next((step.key for step in event.path.steps if step.key), ""),
+                is_output=event.type in OUTPUT_EVENTS,
+            )
 
 
 def _execution(execution: Any) -> Execution:

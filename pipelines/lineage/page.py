@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.lineage.changes import flat
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import Lineage, Node
-from pipelines.lineage.tree import judgement_line, override_line, push_lines, shown
+from pipelines.lineage.tree import fingerprint_lines, judgement_line, override_line, push_lines, shown, spans_text
 
 # Contrasts are above 7:1 for text and 4.5:1 for the marks, in both schemes: https://www.w3.org/TR/WCAG22/#contrast-minimum
 _STYLE = """
@@ -58,7 +58,8 @@ def _header(lineage: Lineage, name: str) -> str:
     what = f"{lineage.kind} model for {lineage.target or 'no target'}, pipeline {lineage.pipeline}, run {lineage.run}"
     return (
         f"<header><h1>{escape(name)}</h1><p>{escape(what)}: {verdict}; {state}</p>"
-        f"<p><code>sha256 {escape(lineage.sha256)}</code></p></header>\n"
+        f"<p><code>sha256 {escape(lineage.sha256)}</code></p>"
+        f"<p>in ML Metadata at <code>{escape(lineage.store)}</code></p></header>\n"
     )
 
 
@@ -99,10 +100,10 @@ def _chain(lineage: Lineage) -> str:
 
 def _data(lineage: Lineage) -> str:
     rows = [
-        (f"#{one.id}", one.component, "" if one.span is None else one.span, ", ".join(one.splits), one.fingerprint)
+        (f"#{one.id}", one.component, spans_text(one.spans), ", ".join(one.splits), "; ".join(fingerprint_lines(one)))
         for one in lineage.data
     ]
-    return _table("Examples", ("Artifact", "Made by", "Span", "Splits", "Fingerprint"), rows)
+    return _table("Examples", ("Artifact", "Made by", "Spans", "Splits", "Fingerprint"), rows)
 
 
 def _siblings(lineage: Lineage) -> str:

@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from components.retraining.spans import spans_of
 from pipelines.lineage.find import PUSHED, SHORT, is_push
 from pipelines.lineage.graph import Graph
 from pipelines.lineage.story import FORMAT
 from pipelines.lineage.trace import target_of, utc
+from pipelines.lineage.tree import spans_text
 from pipelines.metadata import ArtifactRecord
 
 
@@ -18,13 +20,15 @@ class Pushed:
 
     Attributes:
       id: Of the PushedModel.
+      store: The ML Metadata that the id is of.
       at: When, in UTC.
       version: Name of the version.
       sha256: Of the pushed file.
       size_bytes: Of it; 0 if nobody recorded it.
       target: Its target; "" for none.
       pipeline: Name of the pipeline, as the converter recorded it; "" for none.
-      span: Of the examples; None if nobody recorded it.
+      span: Of the examples, of a window the newest; None if nobody recorded it.
+      spans: All spans of the examples, the oldest first; () if nobody recorded any.
       overrides: How many gates were overridden for it.
       metrics: What the evaluation said of the integer model, by the metric's name.
       replaced_version: What was latest before; "" for the first.
@@ -32,6 +36,7 @@ class Pushed:
     """
 
     id: int
+    store: str
     at: str
     version: str
     sha256: str
@@ -39,6 +44,7 @@ class Pushed:
     target: str
     pipeline: str
     span: int | None
+    spans: tuple[int, ...]
     overrides: int
     metrics: dict[str, float]
     replaced_version: str
@@ -54,7 +60,12 @@ def pushes_of(graph: Graph) -> list[Pushed]:
     blessings = [one for inputs in taken.values() for one in inputs.get("model_blessing", ())]
     judges = graph.makers(blessings)
     graph.edges_of_executions(list(judges.values()))
-    return sorted((_pushed(graph, one, makers[one.id], judges) for one in pushed), key=lambda one: (one.at, one.id))
+    return in_time(_pushed(graph, one, makers[one.id], judges) for one in pushed)
+
+
+def in_time(pushes: Iterable[Pushed]) -> list[Pushed]:
+    """Returns pushes, of one store or several, the oldest first."""
+    return sorted(pushes, key=lambda one: (one.at, one.store, one.id))
 
 
 def pushes_json(pushes: Sequence[Pushed]) -> str:
@@ -63,15 +74,14 @@ def pushes_json(pushes: Sequence[Pushed]) -> str:
 
 
 def pushes_lines(pushes: Sequence[Pushed]) -> list[str]:
-    """Returns a table of pushes for people."""
+    """Returns a table of pushes for people; [] of none."""
     if not pushes:
-        return ["nothing was pushed"]
-    rows = [
-        ("pushed at", "version", "sha256", "target", "span", "bytes", "of the integer model", "overridden", "replaced")
-    ]
+        return []
+    head = ("pushed at", "version", "sha256", "target", "spans", "bytes", "of the integer model", "overridden")
+    several = len({one.store for one in pushes}) > 1
+    rows = [(*head, "replaced", *(["in ML Metadata at"] if several else []))]
     for one in pushes:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items())
-        span = "" if one.span is None else str(one.span)
         overridden = f"{one.overrides} gates" if one.overrides else ""
         rows.append(
             (
@@ -79,11 +89,12 @@ def pushes_lines(pushes: Sequence[Pushed]) -> list[str]:
                 one.version,
                 one.sha256[:SHORT],
                 one.target,
-                span,
+                spans_text(one.spans),
                 f"{one.size_bytes:,}",
                 metrics,
                 overridden,
                 one.replaced_version,
+                *([one.store] if several else []),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -99,6 +110,7 @@ def _pushed(graph: Graph, pushed: ArtifactRecord, maker: int, judges: dict[int, 
     size, span = model.get("size_bytes", 0), model.get("examples_span")
     return Pushed(
         id=pushed.id,
+        store=graph.url,
         at=str(facts.get("pushed_at", "")) or utc(graph.executions[maker].started_s),
         version=str(facts.get("pushed_version", "")),
         sha256=str(facts.get("sha256", "") or model.get("sha256", "")),
@@ -106,6 +118,7 @@ def _pushed(graph: Graph, pushed: ArtifactRecord, maker: int, judges: dict[int, 
         target=target_of(graph.artifacts[inputs["model"][0]]),
         pipeline=str(model.get("pipeline", "")),
         span=span if isinstance(span, int) else None,
+        spans=spans_of(model, "examples_"),
         overrides=sum(len(json.loads(one)) for one in overrides if one),
         metrics=_metrics(graph, [judges[one] for one in blessings]),
         replaced_version=str(facts.get("replaced_version", "")),

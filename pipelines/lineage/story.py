@@ -46,8 +46,10 @@ class Data:
 
     Attributes:
       id: Of the artifact.
-      span: Number of the span; None of examples that have none, as transformed ones.
-      fingerprint: What ExampleGen noted of the input files; "" if nothing.
+      span: Number of the span, of a window the newest; None of examples that have none, as transformed ones.
+      fingerprint: What ExampleGen noted of the input files of that span; "" if nothing.
+      spans: All spans, the oldest first; () of examples that have none.
+      span_fingerprints: Of a window, the fingerprint of each of them; () of a single span.
       splits: Names of the splits.
       uri: Where they are.
       component: Class of the component that made them.
@@ -56,6 +58,8 @@ class Data:
     id: int
     span: int | None
     fingerprint: str
+    spans: tuple[int, ...]
+    span_fingerprints: tuple[str, ...]
     splits: tuple[str, ...]
     uri: str
     component: str
@@ -170,6 +174,7 @@ class Lineage:
     Attributes:
       format: Version of what `to_json` writes; it changes when a name or meaning does.
       id: Of the Model artifact.
+      store: The ML Metadata that the ids are of.
       sha256: Of its file.
       kind: As of a `Link`.
       target: Its target; "" for none.
@@ -185,12 +190,13 @@ class Lineage:
       metrics: By "evaluation.NAME", and "KIND.eval_NAME" of the training.
       judgements: Of gates and smoke tests, the oldest first.
       pushes: The oldest first.
-      siblings: Other models of the same run, those of other targets among them.
+      siblings: Other models that the same run made or took from the cache, those of other targets among them.
       earlier_models: Ids of models whose weights the training began with; their own ancestors are not shown.
       nodes: The model and all its ancestors, the nearest first.
     """
 
     id: int
+    store: str
     sha256: str
     kind: str
     target: str

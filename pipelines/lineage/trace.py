@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.retraining.spans import SPAN_FINGERPRINTS, spans_of
 from pipelines.lineage.chain import chain_of, problems_of
 from pipelines.lineage.find import MODEL, PUSHED, is_push
 from pipelines.lineage.graph import Graph
@@ -23,6 +24,8 @@ _ORIGIN = (
     "evaluation_examples_sha256",
     "examples_span",
     "examples_fingerprint",
+    "examples_spans",
+    "examples_span_fingerprints",
     "schema_sha256",
     "transform_sha256",
     "base_model_sha256",
@@ -56,8 +59,8 @@ class _Trace:
         self._makers = graph.makers(self._ancestors)
         self._runs = graph.runs(self._makers.values())
         self._pipeline, self._run = self._runs.get(self._makers.get(model.id, 0), ("", ""))
-        self._of_run = graph.of_run(self._run)
-        same = [one.id for one in self._of_run if one.type == MODEL and self._is_same(one)]
+        self._of_run = self._models_of_run()
+        same = [one.id for one in self._of_run if self._is_same(one)]
         self._same = sorted({model.id, *same})
         self._all_pushes = [one for one in graph.of_type(PUSHED) if is_push(one)]
 
@@ -70,6 +73,7 @@ class _Trace:
         facts = self._model.properties
         return Lineage(
             id=self._model.id,
+            store=self._graph.url,
             sha256=str(facts.get("sha256", "")),
             kind=str(facts.get("kind", "")),
             target=target_of(self._model),
@@ -93,6 +97,12 @@ class _Trace:
             earlier_models=tuple(dict.fromkeys(itertools.chain(*(self._earlier(one) for one in self._ancestors)))),
             nodes=tuple(map(self._node, self._ancestors)),
         )
+
+    def _models_of_run(self) -> list[ArtifactRecord]:
+        """The models that the run gave; ML Metadata counts those that it only took to the run, too."""
+        models = [one for one in self._graph.of_run(self._run) if one.type == MODEL]
+        given = self._graph.given_by_run([one.id for one in models], (self._pipeline, self._run))
+        return [one for one in models if one.id in given]
 
     def _is_same(self, other: ArtifactRecord) -> bool:
         sha256 = self._model.properties.get("sha256")
@@ -175,6 +185,8 @@ class _Trace:
                 id=one.id,
                 span=int(one.properties["span"]) if one.properties.get("span", "") != "" else None,
                 fingerprint=str(one.properties.get("input_fingerprint", "")),
+                spans=spans_of(one.properties),
+                span_fingerprints=tuple(_json(one, SPAN_FINGERPRINTS) or ()),
                 splits=tuple(_json(one, "split_names") or ()),
                 uri=one.uri,
                 component=self._component(one.id),
@@ -219,7 +231,7 @@ class _Trace:
                 uri=one.uri,
             )
             for one in self._of_run
-            if one.type == MODEL and one.id not in self._ancestors
+            if one.id not in self._ancestors
         )
 
     def _earlier(self, artifact: int) -> list[int]:

@@ -1,14 +1,14 @@
 """Lineage as a tree for a terminal."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.tree import Tree
 
 from pipelines.lineage.find import SHORT
-from pipelines.lineage.story import Judgement, Lineage, Link, Node, Push
+from pipelines.lineage.story import Data, Judgement, Lineage, Link, Node, Push
 
 
 def tree_of(lineage: Lineage) -> Tree:
@@ -19,6 +19,7 @@ def tree_of(lineage: Lineage) -> Tree:
     tree.add(
         escape(f"{lineage.kind} Model #{lineage.id}{target} of pipeline {lineage.pipeline}, run {lineage.run}{reused}")
     )
+    tree.add(escape(f"in ML Metadata at {lineage.store}"))
     judged = tree.add("[bold]judged by[/bold]" if lineage.judgements else "[bold]judged by nobody[/bold]")
     for judgement in lineage.judgements:
         _add_judgement(judged, judgement)
@@ -67,6 +68,18 @@ def push_lines(push: Push, sha256: str) -> list[str]:
     return [*lines, replaced or "replaced nothing", by]
 
 
+def spans_text(spans: Sequence[int]) -> str:
+    """Returns spans as people want them: "1, 2, 5"."""
+    return ", ".join(map(str, spans))
+
+
+def fingerprint_lines(data: Data) -> list[str]:
+    """Returns the fingerprint of the files, of a window one for each span."""
+    if data.span_fingerprints:
+        return [f"span {span}: {one}" for span, one in zip(data.spans, data.span_fingerprints, strict=True)]
+    return [data.fingerprint] if data.fingerprint else []
+
+
 def override_line(override: Mapping[str, str]) -> str:
     """Returns whom one may ask about an override."""
     by = override.get("by") or "somebody"
@@ -99,11 +112,9 @@ def _link_line(link: Link) -> str:
 def _add_data(tree: Tree, lineage: Lineage) -> None:
     branch = tree.add("[bold]data and code[/bold]")
     for data in lineage.data:
-        span = "" if data.span is None else f", span {data.span}"
-        fingerprint = f", {data.fingerprint}" if data.fingerprint else ""
-        _add_lines(
-            branch, [f"Examples #{data.id} of {data.component}{span}, splits {', '.join(data.splits)}{fingerprint}"]
-        )
+        spans = f", span{'s' * (len(data.spans) > 1)} {spans_text(data.spans)}" if data.spans else ""
+        what = f"Examples #{data.id} of {data.component}{spans}, splits {', '.join(data.splits)}"
+        _add_lines(branch.add(escape(what)), fingerprint_lines(data))
     _add_lines(branch, (f"{name}: {shown(value)}" for name, value in lineage.origin.items()))
 
 

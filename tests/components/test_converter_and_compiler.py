@@ -38,11 +38,13 @@ def _convert(
     directory: Path,
     *,
     float_model: Any = None,
+    raw_examples: Any = None,
     **arguments: Any,
 ) -> types.Artifact:
     component = TFLiteIntConverter(
         model=_MODEL,
         float_model=_MODEL if float_model else None,
+        raw_examples=channel("examples") if raw_examples else None,
         examples=channel("transformed_examples"),
         transform_graph=channel("transform_graph"),
         schema=channel("schema"),
@@ -52,6 +54,7 @@ def _convert(
     inputs = {
         "model": source,
         **({"float_model": float_model} if float_model else {}),
+        **({"raw_examples": raw_examples} if raw_examples else {}),
         "examples": standard["transformed_examples"],
         "transform_graph": standard["transform_graph"],
         "schema": standard["schema"],
@@ -82,6 +85,20 @@ def test_converter_publishes_an_integer_only_model(
     assert {name: facts[name] for name in origin} == origin
     assert (facts["calibration"], facts["representative_examples"], facts["representative_seed"]) == ("min_max", 50, 1)
     assert artifact.get_int_custom_property("integer_only") == 1
+
+
+def test_converter_notes_all_spans_when_the_examples_are_of_a_window(
+    channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path
+) -> None:
+    examples = standard_artifacts.Examples()
+    examples.uri, examples.split_names = standard["examples"][0].uri, standard["examples"][0].split_names
+    examples.span = 5
+    window = {"spans": "[1, 2, 5]", "span_fingerprints": '["a", "b", "c"]'}
+    for name, value in {**window, "input_fingerprint": "c"}.items():
+        examples.set_string_custom_property(name, value)
+    artifact = _convert(channel, standard, trained["float_model"], tmp_path, raw_examples=[examples])
+    assert artifact.get_int_custom_property("examples_span") == 5
+    assert {name: artifact.get_string_custom_property(f"examples_{name}") for name in window} == window
 
 
 def test_converter_takes_the_scheme_that_the_model_was_trained_with_when_it_is_given_none(

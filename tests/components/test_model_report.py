@@ -40,6 +40,7 @@ def artifacts(tmp_path: Path) -> dict[str, types.Artifact]:
     (tmp_path / "tflite_model" / "Format-Serving" / "tflite").write_bytes(b"no model")
     found["examples"].span = 7
     found["examples"].set_string_custom_property("input_fingerprint", "split:train,num_files:1")
+    found["examples"].set_string_custom_property("spans", "[5, 7]")
     return found
 
 
@@ -55,6 +56,7 @@ def test_report_holds_the_documents_of_the_artifacts(artifacts: dict[str, types.
         "span": 7,
         "version": 0,
         "input_fingerprint": "split:train,num_files:1",
+        "spans": "[5, 7]",
     }
     # The file is no model: what is read from it is missing, and the page is there and says so.
     assert "weights" not in held

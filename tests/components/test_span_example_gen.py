@@ -1,6 +1,7 @@
 """The data components on spans, as a pipeline has them, run by LocalDagRunner."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def _examples(config: PipelineConfig) -> tuple[list[int], int, bool]:
     return sorted(labels), int(artifact.properties["span"]), execution.cached
 
 
+def _spans_and_fingerprints(config: PipelineConfig) -> list[tuple[list[int], list[str]]]:
+    """What the Examples of the last run say of the spans that they are of."""
+    (execution,) = MetadataStore(config.metadata_url).last_run(config.name)
+    noted = [artifact.properties for artifact in execution.outputs["examples"]]
+    return [(json.loads(str(one["spans"])), json.loads(str(one["span_fingerprints"]))) for one in noted]
+
+
 @pytest.mark.slow
 def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Path) -> None:
     for span, count in ((1, 2), (2, 3), (3, 4), (4, 5)):
@@ -79,6 +87,10 @@ def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Pat
         assert _examples(selected) == ([2] * 3 + [3] * 4, 3, cached)
     _run(dataclasses.replace(config, spans=config.spans.ending_at(4, left_out=[3])), 1)
     assert _examples(config) == ([2] * 3 + [4] * 5, 4, False)
+    ((spans, fingerprints),) = _spans_and_fingerprints(config)
+    assert spans == [2, 4]
+    sizes = [(tmp_path / "data" / f"span-{span:02d}" / "part.tfrecord").stat().st_size for span in spans]
+    assert [one.split(",")[1:3] for one in fingerprints] == [["num_files:1", f"total_bytes:{size}"] for size in sizes]
     for file in (tmp_path / "data" / "span-02").iterdir():
         file.unlink()
     (tmp_path / "data" / "span-02").rmdir()
