@@ -49,7 +49,7 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         models = {
             model.id: model
             for model in input_dict["model"]
-            if model.get_string_custom_property("sha256") not in withdrawn
+            if model.get_string_custom_property("content_sha256") not in withdrawn
         }
         validated = _validated(input_dict["infra_blessing"]) if "infra_blessing" in input_dict else None
         for blessing in sorted(input_dict["model_blessing"], key=lambda blessing: -blessing.id):

@@ -83,7 +83,10 @@ class PushDestination:
         return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
 
     def withdrawn_models(self) -> set[str]:
-        """Returns the hashes of integer models, before they were compiled, whose versions were rolled back from."""
+        """Returns the `content_sha256` of the models whose versions were rolled back from.
+
+        That is the same in each run that makes a model, and before and after it is compiled.
+        """
         found = set()
         for version in history.withdrawn(self.history()):
             try:
@@ -92,7 +95,7 @@ class PushDestination:
                 _LOGGER.warning("%s", error)
                 continue
             if manifest is not None:
-                found.add(str(manifest.facts.get("parent_sha256")))
+                found.add(str(manifest.facts.get("content_sha256")))
         return found
 
     def problems(self, version: str) -> list[str]:
@@ -104,6 +107,28 @@ class PushDestination:
         if manifest is None:
             return [f"{self.path(version)}: got no {MANIFEST_FILE}, expected a complete version"]
         return self._differences(manifest)
+
+    def not_as_pushed(self, version: str) -> list[str]:
+        """Returns what is wrong with a version and the pointer to it, one sentence each; empty if nothing is.
+
+        More than `problems`: a file that is too many, or a pointer that a killed push left behind, does no harm to who
+        reads the version.
+        """
+        found, manifest = self.problems(version), None
+        with contextlib.suppress(ValueError):
+            manifest = self.manifest(version)
+        if manifest is not None:
+            expected = {*manifest.files, MANIFEST_FILE, REPORT_FILE}
+            there = (
+                os.path.relpath(os.path.join(directory, name), self.path(version))
+                for directory, _, names in fileio.walk(self.path(version))
+                for name in names
+            )
+            found += [f"{path}: got a file that was not pushed" for path in sorted(set(there) - expected)]
+        latest, moves = self.latest(), self.history()
+        if version == latest and moves and moves[-1].version != latest:
+            found.append(f"latest: got {latest}, expected {moves[-1].version}, which became it later; roll back to one")
+        return found
 
     def push(self, directory: Path, manifest: Manifest, report: str = "") -> str:
         """Makes a model the latest version, unless it is that already; copies it unless it is there.
@@ -194,11 +219,14 @@ class PushDestination:
             raise OSError(f"{directory} does not read back as written: {'; '.join(problems)}")
 
     def _move_pointer(self, stage: str, action: str, version: str, manifest: Manifest) -> None:
-        """Adds to the history, unless its newest entry says the same, and moves the pointer to the newest entry."""
+        """Adds to the history, unless its newest entry says the same, and moves the pointer to the newest entry.
+
+        A push that was killed and is repeated may have its entry already, and others may have come after it.
+        """
         moves = self.history()
-        if not moves or moves[-1].version != version:
+        run_id = manifest.run_id if action == history.PUSH else ""
+        if (not moves or moves[-1].version != version) and not self._has_entry(version, run_id):
             entry = history.following(moves, action, version, manifest.model_sha256[:12])
-            run_id = manifest.run_id if action == history.PUSH else ""
             record = {"action": action, "at": utc_now(), "run_id": run_id, "version": version}
             _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
         moved_to = None
@@ -206,6 +234,12 @@ class PushDestination:
             _write(stage, os.path.join(self.uri, LATEST_FILE), f"{newest.version}\n")
             moved_to = newest
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
+
+    def _has_entry(self, version: str, run_id: str) -> bool:
+        """Whether a run has already made a version the latest."""
+        names = [move.name for move in self.history() if move.action == history.PUSH and move.version == version]
+        records = (json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, name))) for name in reversed(names))
+        return bool(run_id) and any(record["run_id"] == run_id for record in records)
 
     def _remove_abandoned(self) -> None:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 from tfx import types
@@ -45,6 +46,7 @@ class Executor(stock.Executor):
         models = input_dict.get(standard_component_specs.MODEL_KEY)
         context = self._context
         with model_artifact.local_directory(uri) as directory:
+            _require_blessed_file(directory / model_artifact.TFLITE_FILE, input_dict)
             manifest = build_manifest(
                 directory,
                 facts=model_artifact.read_facts(artifact_utils.get_single_instance(models)) if models else {},
@@ -68,6 +70,29 @@ class Executor(stock.Executor):
             ("replaced_sha256", _sha256_of_version(destination, replaced)),
         ):
             pushed.set_string_custom_property(name, value)
+
+
+def _require_blessed_file(path: Path, input_dict: dict[str, list[types.Artifact]]) -> None:
+    """Raises ValueError if a TFLite file is not the one that its artifact and its blessings tell of.
+
+    Artifacts that no component of ours made have no hashes, and nothing is compared.
+    """
+    if not path.is_file():
+        return
+    found = sha256_of(path)
+    keys = {
+        standard_component_specs.MODEL_KEY: ("sha256",),
+        standard_component_specs.MODEL_BLESSING_KEY: ("compiled_model_sha256", "model_sha256"),
+        standard_component_specs.INFRA_BLESSING_KEY: ("compiled_model_sha256", "model_sha256"),
+    }
+    for key, names in keys.items():
+        for artifact in input_dict.get(key) or []:
+            known = [value for name in names if (value := artifact.get_string_custom_property(name))]
+            if known and found not in known:
+                raise ValueError(
+                    f"{key}: it is of a file with sha256 {known[0]}, and {path.name} has {found}; the file was changed"
+                    " since, or another model's blessing is connected: nothing was pushed"
+                )
 
 
 def _sha256_of_version(destination: PushDestination, version: str) -> str:

@@ -24,11 +24,11 @@ class Champion:
     """The last blessed model as a run found it.
 
     Attributes:
-      sha256: Of its integer file, before it was compiled.
+      content_sha256: Of its integer file without what names the run; a compiled file has that of what it was made of.
       value: Its value of the config's first metric on the run's eval split.
     """
 
-    sha256: str
+    content_sha256: str
     value: float
 
 
@@ -49,9 +49,9 @@ def champion_of(executions: Sequence[ExecutionRecord], config: PipelineConfig, p
     model = outputs.get((f"last_blessed{plan.suffix}", "model"), {})
     evaluation = outputs.get((f"QuantizedEvaluator{plan.suffix}", "evaluation"), {})
     value = evaluation.get("_".join(filter(None, (LAST_BLESSED, *config.evaluation.headline))))
-    if "sha256" not in model or not isinstance(value, float):
+    if "content_sha256" not in model or not isinstance(value, float):
         return None
-    return Champion(sha256=str(model["sha256"]), value=value)
+    return Champion(content_sha256=str(model["content_sha256"]), value=value)
 
 
 def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
@@ -74,7 +74,7 @@ def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
     destination = PushDestination(push_uri)
     latest = destination.latest()
     manifest = destination.manifest(latest) if latest else None
-    if manifest is None or manifest.facts.get("parent_sha256") != champion.sha256:
+    if manifest is None or manifest.facts.get("content_sha256") != champion.content_sha256:
         return ""
     why = f"{latest} has {champion.value:.4f} on this span, below champion_floor={floor}"
     moves = destination.history()

@@ -152,6 +152,11 @@ class PipelineConfig:
             wrong.append(f"also_compared={self.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
         if wrong:
             raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
+        if self.retraining.champion_floor and "at_least" not in self.evaluation.headline_metric.kinds:
+            raise ValueError(
+                f"config {self.name!r}: champion_floor, but less is better of the first metric,"
+                f" {self.evaluation.headline[1]}; put one first of which more is better"
+            )
         for plan in self.plans:
             self.evaluation.require(plan.gates)
             if self.retraining.champion_floor and LAST_BLESSED not in self.compared_models(plan):
@@ -293,7 +298,7 @@ class PipelineConfig:
         return dataclasses.replace(self, targets=kept)
 
     def with_overrides(self, names: tuple[str, ...], because: str, until: str, by: str = "") -> "PipelineConfig":
-        """Returns a copy in which some gates need not be kept for a while.
+        """Returns a copy in which some gates, and those that need not already, need not be kept for a while.
 
         Args:
           names: The gates, as they are written.
@@ -315,7 +320,8 @@ class PipelineConfig:
             there = {str(gate) for gate in gates.bounds}
             # One that is nowhere a gate is an error of all gates; one of other targets is none of these.
             mine = tuple(one for one in overrides if one.gate in there or one.gate not in known)
-            changed = dataclasses.replace(gates, overrides=mine)
+            others = tuple(one for one in gates.overrides if one.gate not in {new.gate for new in overrides})
+            changed = dataclasses.replace(gates, overrides=(*others, *mine))
             changed.require_current(today())
             return changed
 

@@ -51,7 +51,7 @@ def rollback(where: str, version: str, only_list: bool) -> None:
 @click.argument("where", metavar="CONFIG|DIRECTORY")
 @click.option("--version", default="", help="The version; default: the latest.")
 def verify(where: str, version: str) -> None:
-    """Compares the files of a pushed version with its manifest.
+    """Compares the files of a pushed version with its manifest, and the pointer with the history.
 
     Exit status: 0 if they are as they were pushed, 1 if not.
     """
@@ -59,7 +59,7 @@ def verify(where: str, version: str) -> None:
     version = version or destination.latest()
     if not version:
         raise ValueError(f"{os.path.join(destination.uri, 'latest')} names no version; roll back to one")
-    problems = destination.problems(version)
+    problems = destination.not_as_pushed(version)
     for problem in problems:
         click.echo(problem)
     if not problems:

@@ -54,6 +54,11 @@ class Task:
         return [figure for name, metric in self.metrics_of(output).items() for figure in metric.figures(name)]
 
     @property
+    def headline_metric(self) -> TaskMetric:
+        """The first metric."""
+        return TaskMetric.of(next(iter(self.metrics.values())))
+
+    @property
     def headline(self) -> tuple[str, str]:
         """Output and name of the first metric, that which a run shows; of several outputs that it is of, the first."""
         given, metric = next(iter(self.metrics.items()))

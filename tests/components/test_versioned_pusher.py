@@ -1,5 +1,6 @@
 """The stock Pusher with our executor: blessings, versions, what is recorded, and the commands on what was pushed."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import channel_utils, standard_artifacts
 
 from components import model_artifact
+from components.delivery.manifest import build_manifest
 from components.push_destination import PushDestination
 from components.quantization.contract.file_metadata import ModelIdentity, with_metadata
 from components.versioned_pusher import Executor
@@ -30,7 +32,8 @@ def _model(directory: Path, content: bytes) -> types.Artifact:
     artifact.uri = str(directory)
     with model_artifact.staged_output(artifact) as staged:
         (model_artifact.serving_directory(staged) / "tflite").write_bytes(content)
-        model_artifact.record_facts(artifact, staged, {"scheme": "full_int8", "sha256": "parent"})
+        facts: dict[str, str | int | float] = {"scheme": "full_int8", "sha256": hashlib.sha256(content).hexdigest()}
+        model_artifact.record_facts(artifact, staged, facts)
     return artifact
 
 
@@ -43,7 +46,7 @@ def _blessing(kind: type, blessed: int) -> types.Artifact:
 def _push(root: Path, content: bytes, **inputs: types.Artifact) -> types.Artifact:
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(root / "archive")
-    given = {"model": _model(root / "model", content), **inputs}
+    given = {"model": inputs.pop("model", None) or _model(root / "model", content), **inputs}
     destination = pusher_pb2.PushDestination(filesystem=Filesystem(base_directory=str(root / "pushed")))
     properties = {"push_destination": json_format.MessageToJson(destination), "custom_config": "null"}
     Executor().Do({key: [artifact] for key, artifact in given.items()}, {"pushed_model": [pushed]}, properties)
@@ -68,7 +71,7 @@ def test_pusher_records_what_the_stock_one_does_when_it_pushes(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "pushed" / version).iterdir()} == {"tflite", "manifest.json"}
     manifest = destination.manifest(version)
     assert manifest is not None
-    assert dict(manifest.facts) == {"scheme": "full_int8", "sha256": "parent"}
+    assert dict(manifest.facts) == {"scheme": "full_int8", "sha256": hashlib.sha256(b"model").hexdigest()}
     assert (tmp_path / "pushed" / "latest").read_bytes() == f"{version}\n".encode()
 
 
@@ -76,7 +79,7 @@ def test_pusher_records_hashes_and_what_a_version_replaced(tmp_path: Path) -> No
     text = [_push(tmp_path, content).get_string_custom_property for content in (b"first", b"second", b"second")]
     first, second = (hashlib.sha256(content).hexdigest() for content in (b"first", b"second"))
     assert [one("sha256") for one in text] == [first, second, second]
-    assert [one("parent_sha256") for one in text] == ["parent"] * 3
+    assert [one("parent_sha256") for one in text] == [first, second, second]
     assert [one("replaced_sha256") for one in text] == ["", first, first]
     assert [one("replaced_version") for one in text] == ["", *[text[0]("pushed_version")] * 2]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text[0]("pushed_at"))
@@ -240,6 +243,53 @@ def test_verify_ends_with_1_when_a_file_was_changed(tmp_path: Path) -> None:
     result = _run("verify", tmp_path / "pushed", "--version", version)
     assert result.exit_code == 1
     assert "tflite: got 5 bytes" in result.output
+
+
+def test_verify_says_what_lies_beside_the_files_and_that_the_pointer_was_left_behind(tmp_path: Path) -> None:
+    first, second = (_properties(_push(tmp_path, content))[2] for content in (b"first", b"second"))
+    (tmp_path / "pushed" / second / "notes.txt").touch()
+    assert "notes.txt: got a file that was not pushed" in _run("verify", tmp_path / "pushed").output
+    assert _run("verify", tmp_path / "pushed", "--version", first).exit_code == 0
+    # As a push leaves it that read the history before another one added to it, and was killed when it had written.
+    (tmp_path / "pushed" / "latest").write_text(f"{first}\n")
+    result = _run("verify", tmp_path / "pushed")
+    assert result.exit_code == 1
+    assert f"latest: got {first}, expected {second}, which became it later" in result.output
+
+
+def test_push_that_is_repeated_after_another_one_leaves_that_one_the_latest(tmp_path: Path) -> None:
+    destination = PushDestination(str(tmp_path / "pushed"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tflite").write_text(name)
+    one, two = (build_manifest(tmp_path / name, facts={}, run_id=name, pushed_at="now") for name in ("one", "two"))
+    destination.push(tmp_path / "one", one)
+    latest = destination.push(tmp_path / "two", two)
+    assert destination.push(tmp_path / "one", one) == one.version
+    assert (destination.latest(), len(destination.history())) == (latest, 2)
+    again = dataclasses.replace(one, run_id="a later run that made the same model")
+    assert destination.push(tmp_path / "one", again) == destination.latest() == one.version
+
+
+@pytest.mark.parametrize("key", ["model", "model_blessing", "infra_blessing"])
+def test_pusher_refuses_a_file_that_is_not_the_one_which_was_blessed(tmp_path: Path, key: str) -> None:
+    kinds = {"model_blessing": standard_artifacts.ModelBlessing, "infra_blessing": standard_artifacts.InfraBlessing}
+    given = {name: _blessing(kind, 1) for name, kind in kinds.items()}
+    hashes = [hashlib.sha256(content).hexdigest() for content in (b"integer", b"model")]
+    for blessing in given.values():
+        for name, value in zip(("model_sha256", "compiled_model_sha256"), hashes, strict=True):
+            blessing.set_string_custom_property(name, value)
+    _push(tmp_path, b"model", **given)
+    if key != "model":
+        given[key].set_string_custom_property("compiled_model_sha256", "0" * 64)
+        with pytest.raises(ValueError, match=f"{key}: it is of a file with sha256 0000"):
+            _push(tmp_path / "other", b"model", **given)
+    else:
+        model = _model(tmp_path / "changed", b"model")
+        (tmp_path / "changed" / "Format-Serving" / "tflite").write_bytes(b"modem")
+        with pytest.raises(ValueError, match=f"model: it is of a file with sha256 {hashes[1]}"):
+            _push(tmp_path / "other", b"", **given, model=model)
+    assert not (tmp_path / "other" / "pushed").exists()
 
 
 @pytest.mark.parametrize("command", ["rollback", "verify"])

@@ -5,14 +5,26 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.delivery.manifest import build_manifest
+from components.evaluation.gates import Gates
 from components.last_blessed import ORIGIN_KEY, LastBlessedModelStrategy
 from components.push_destination import PushDestination
+from components.quantization.contract.file_metadata import ModelIdentity, content_sha256, with_metadata
+from components.quantization.conversion import flatbuffer
 from components.retraining.policy import RetrainingPolicy
 from pipelines.champion import Champion, champion_of, roll_back_below, rolled_back_before
 from pipelines.configs import load_config
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, Value
 
-_SHA256 = {name: name * 64 for name in "abc"}
+from contract_cases import image_model
+
+
+def _model(name: str) -> bytes:
+    model = flatbuffer.read_object(image_model())
+    model.description = name.encode()
+    return flatbuffer.write_object(model)
+
+
+_SHA256 = {name: content_sha256(_model(name)) for name in "abc"}
 
 
 @pytest.fixture
@@ -24,41 +36,54 @@ def destination(tmp_path: Path) -> PushDestination:
     return destination
 
 
-def _push(destination: PushDestination, tmp_path: Path, name: str) -> str:
+def _push(destination: PushDestination, tmp_path: Path, name: str, run: str = "") -> str:
+    """Pushes a model as a run makes it: the same in each run but for what names the run, and all hashes of that."""
     directory = tmp_path / name
     directory.mkdir(exist_ok=True)
-    (directory / "tflite").write_text(name)
-    facts = {"parent_sha256": _SHA256[name]}
-    return destination.push(directory, build_manifest(directory, facts=facts, run_id=name, pushed_at="now"))
+    (directory / "tflite").write_bytes(with_metadata(_model(name), ModelIdentity(run_id=run or name)))
+    facts = {"content_sha256": _SHA256[name], "parent_sha256": f"of run {run or name}"}
+    return destination.push(directory, build_manifest(directory, facts=facts, run_id=run or name, pushed_at="now"))
 
 
 def test_roll_back_goes_to_the_version_before_when_the_champion_is_below_the_floor(
     destination: PushDestination,
 ) -> None:
     first, second, third = (move.version for move in destination.history())
-    said = roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri)
+    said = roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.8), destination.uri)
     assert said == f"rolled back to {second}: {third} has 0.8000 on this span, below champion_floor=0.9"
     assert destination.latest() == second
     # The same again, in a run that began before.
-    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.8), destination.uri) == ""
+    assert roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.8), destination.uri) == ""
     assert destination.latest() == second
     assert rolled_back_before(destination.uri) == (
         f"{second} is the latest by a rollback from {third}, and nothing was pushed since"
     )
-    assert roll_back_below(0.9, Champion(sha256=_SHA256["b"], value=0.7), destination.uri).startswith("rolled back to")
+    assert roll_back_below(0.9, Champion(content_sha256=_SHA256["b"], value=0.7), destination.uri).startswith(
+        "rolled back to"
+    )
     assert destination.latest() == first
-    said = roll_back_below(0.9, Champion(sha256=_SHA256["a"], value=0.7), destination.uri)
+    said = roll_back_below(0.9, Champion(content_sha256=_SHA256["a"], value=0.7), destination.uri)
     assert said.startswith("not rolled back, as nothing was pushed before: ")
     assert destination.latest() == first
+
+
+def test_roll_back_and_withdrawal_know_a_model_that_another_run_made_again(
+    destination: PushDestination, tmp_path: Path
+) -> None:
+    _, second, third = (move.version for move in destination.history())
+    assert _push(destination, tmp_path, "c", run="a later one") == third
+    assert roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.8), destination.uri)
+    assert destination.latest() == second
+    assert destination.withdrawn_models() == {_SHA256["c"]}
 
 
 def test_roll_back_changes_nothing_when_the_floor_is_kept_or_nothing_was_pushed(
     destination: PushDestination, tmp_path: Path
 ) -> None:
     latest = destination.latest()
-    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.9), destination.uri) == ""
+    assert roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.9), destination.uri) == ""
     assert destination.latest() == latest
-    assert roll_back_below(0.9, Champion(sha256=_SHA256["c"], value=0.1), str(tmp_path / "other")) == ""
+    assert roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.1), str(tmp_path / "other")) == ""
     assert rolled_back_before(destination.uri) == rolled_back_before(str(tmp_path / "other")) == ""
 
 
@@ -71,9 +96,9 @@ def _execution(component: str, key: str, properties: dict[str, Value]) -> Execut
 def test_champion_of_is_the_model_of_the_resolver_with_its_value_on_this_span() -> None:
     config = load_config("stream")
     (plan,) = config.plans
-    resolver = _execution("last_blessed", "model", {"sha256": "f00"})
+    resolver = _execution("last_blessed", "model", {"content_sha256": "f00"})
     evaluator = _execution("QuantizedEvaluator", "evaluation", {"last_blessed_accuracy": 0.75, "integer_accuracy": 0.5})
-    assert champion_of([resolver, evaluator], config, plan) == Champion(sha256="f00", value=0.75)
+    assert champion_of([resolver, evaluator], config, plan) == Champion(content_sha256="f00", value=0.75)
     assert champion_of([evaluator], config, plan) is None
     assert champion_of([resolver], config, plan) is None
 
@@ -86,6 +111,14 @@ def test_config_raises_when_champion_floor_has_no_champion_to_look_at() -> None:
     dataclasses.replace(config, retraining=floor, also_compared=("last_blessed",))
 
 
+def test_config_raises_when_champion_floor_is_of_a_metric_of_which_less_is_better() -> None:
+    config = dataclasses.replace(
+        load_config("digits"), metrics={"error": "MeanAbsoluteError"}, gates=Gates.of("error <= 1")
+    )
+    with pytest.raises(ValueError, match="champion_floor, but less is better of the first metric, error"):
+        dataclasses.replace(config, retraining=RetrainingPolicy(champion_floor=0.9), also_compared=("last_blessed",))
+
+
 def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pushed_again(
     destination: PushDestination, tmp_path: Path
 ) -> None:
@@ -95,7 +128,7 @@ def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pu
     assert destination.withdrawn_models() == {_SHA256["c"]}
     destination.rollback(first)
     assert destination.withdrawn_models() == {_SHA256["b"], _SHA256["c"]}
-    _push(destination, tmp_path, "c")
+    _push(destination, tmp_path, "c", run="a later one")
     assert destination.withdrawn_models() == {_SHA256["b"]}
     assert PushDestination(str(tmp_path / "nowhere")).withdrawn_models() == set()
 
@@ -105,7 +138,7 @@ def test_last_blessed_model_is_not_one_that_was_rolled_back_from(destination: Pu
     for number, sha256 in enumerate(_SHA256.values(), 1):
         model, blessing = standard_artifacts.Model(), standard_artifacts.ModelBlessing()
         model.id, blessing.id = number, 10 + number
-        model.set_string_custom_property("sha256", sha256)
+        model.set_string_custom_property("content_sha256", sha256)
         blessing.set_string_custom_property(ORIGIN_KEY, "ours")
         blessing.set_int_custom_property("blessed", 1)
         blessing.set_int_custom_property("current_model_id", number)
