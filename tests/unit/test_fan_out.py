@@ -147,6 +147,8 @@ def test_gates_overrides_and_choice_of_a_target_reach_each_plan(config: Pipeline
     gated = config.with_gates(("model_bytes <= 90000",))
     assert all("model_bytes <= 90000" in map(str, plan.gates.bounds) for plan in gated.plans)
     passed = config.with_overrides(("macs_on_target >= 0.9",), "a new compiler", "2999-12-31")
+    again = passed.with_overrides((str(passed.gates.bounds[0]),), "another reason", "2999-12-31")
+    assert "macs_on_target >= 0.9" in {one.gate for plan in again.plans for one in plan.gates.overrides}
     assert [len(plan.gates.overrides) for plan in passed.plans] == [1, 0]
     with pytest.raises(ValueError, match="override of 'f1 >= 1', which is no gate"):
         config.with_overrides(("f1 >= 1",), "why", "2999-12-31")
