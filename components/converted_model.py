@@ -13,6 +13,7 @@ from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.attribution import saved_models
 from components.quantization.attribution.report import Attribution
+from components.quantization.calibration_set import PROPERTY, sets_json
 from components.quantization.contract import VECTORS_FILE
 from components.quantization.contract.build import Knowledge
 from components.quantization.contract.device_files import deploy
@@ -87,6 +88,7 @@ class ConvertedModel:
                 **{name: known[name] for name in ORIGIN_FACTS if name in known},
                 **{f"parent_{name}": value for name, value in known.items() if name.startswith("eval_")},
                 **self.settings,
+                **({PROPERTY: sets_json(sets)} if (sets := self.made.report.calibration_sets) else {}),
                 **toolchain.version_facts(),
             }
             model_artifact.record_facts(output, directory, facts)

@@ -1,6 +1,7 @@
 """TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from components.converted_model import ConvertedModel
 from components.quantization import toolchain
 from components.quantization.attribution.report import Attribution
 from components.quantization.attribution.saved_models import SavedModels, attribute_saved
+from components.quantization.calibration_set import PROPERTY, CalibrationSet, sets_from_json
 from components.quantization.contract.device_files import labels_by_output
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion import interface, io_dtypes
@@ -56,8 +58,10 @@ class Executor(base_executor.BaseExecutor):
         if made.report.calibrated:
             compared = coverage(batches, inputs.split_batches(), tuple(names))
             covered = coverage_json(compared, exec_properties["split"], exec_properties["seed"])
+        sets = _calibration_sets(source, inputs if made.report.calibrated else None)
+        report = dataclasses.replace(made.report, calibration_sets=sets)
         model = ConvertedModel(
-            made=made,
+            made=dataclasses.replace(made, report=report),
             scheme=scheme,
             profile=exec_properties["profile"],
             knowledge=inputs.knowledge(tuple(names), labels),
@@ -85,6 +89,14 @@ def _attribution(
             parent = stack.enter_context(model_artifact.local_saved_model(float_model))
         models = SavedModels(converted=saved_model, float_parent=parent)
         return attribute_saved(models, tflite, batches, exec_properties["label_key"])
+
+
+def _calibration_sets(
+    source: types.Artifact, sampled: converter_inputs.ConverterInputs | None
+) -> tuple[CalibrationSet, ...]:
+    """Those of the training and that of this conversion, which is None if it calibrated nothing."""
+    of_training = sets_from_json(source.get_string_custom_property(PROPERTY))
+    return of_training if sampled is None else (*of_training, sampled.calibration_set())
 
 
 def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> QuantizationScheme:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.quantization.calibration_set import PROPERTY, sets_from_json
 from pipelines.lineage.chain import chain_of, problems_of
 from pipelines.lineage.find import MODEL, PUSHED, is_push
 from pipelines.lineage.graph import Graph
@@ -79,6 +80,7 @@ class _Trace:
             chain=chain,
             problems=problems_of(chain),
             data=self._data(),
+            calibration_sets=sets_from_json(str(facts.get(PROPERTY, ""))),
             origin={name: facts[name] for name in _ORIGIN if facts.get(name, "") != ""},
             settings=self._settings(judges),
             versions={

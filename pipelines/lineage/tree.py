@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
+from components.quantization.calibration_set import CalibrationSet
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import Judgement, Lineage, Link, Node, Push
 
@@ -67,6 +68,16 @@ def push_lines(push: Push, sha256: str) -> list[str]:
     return [*lines, replaced or "replaced nothing", by]
 
 
+def calibration_line(one: CalibrationSet) -> str:
+    """Returns which examples ranges are from."""
+    where = f"split {one.split} of Examples #{one.artifact}"
+    span = "" if one.span is None else f", span {one.span}"
+    return (
+        f"calibrated by {one.by} with {one.examples} examples of {where}{span}, seed {one.seed}, sha256 {one.sha256}"
+        f" ({one.chosen})"
+    )
+
+
 def override_line(override: Mapping[str, str]) -> str:
     """Returns whom one may ask about an override."""
     by = override.get("by") or "somebody"
@@ -104,6 +115,7 @@ def _add_data(tree: Tree, lineage: Lineage) -> None:
         _add_lines(
             branch, [f"Examples #{data.id} of {data.component}{span}, splits {', '.join(data.splits)}{fingerprint}"]
         )
+    _add_lines(branch, map(calibration_line, lineage.calibration_sets))
     _add_lines(branch, (f"{name}: {shown(value)}" for name, value in lineage.origin.items()))
 
 
