@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 from tfx import types
 
-from components import model_artifact
+from components import drift_statistics, model_artifact
 from components.quantization import toolchain
 from components.quantization.attribution import saved_models
 from components.quantization.attribution.report import Attribution
@@ -45,6 +45,7 @@ class ConvertedModel:
       coverage: How the sample that ranges were calibrated with stands for its split, as JSON; "" if training gave all.
       pipeline: Name of the pipeline; "" for none.
       settings: What it was converted with, and the examples that the model was made of.
+      statistics: Of these examples, as files of components/drift_statistics.py; empty if nobody gave any.
     """
 
     made: Conversion
@@ -56,6 +57,7 @@ class ConvertedModel:
     coverage: str
     pipeline: str
     settings: Mapping[str, model_artifact.Fact]
+    statistics: Mapping[str, bytes]
 
     def publish(self, source: types.Artifact, output: types.Artifact, run_id: str) -> None:
         """Writes the artifact.
@@ -98,6 +100,10 @@ class ConvertedModel:
         (directory / AUDIT_FILE).write_text(audit.to_json())
         if self.coverage:
             (directory / COVERAGE_FILE).write_text(self.coverage)
+        if self.statistics:
+            (directory / drift_statistics.DIRECTORY).mkdir()
+        for name, content in self.statistics.items():
+            (directory / drift_statistics.DIRECTORY / name).write_bytes(content)
         if self.attribution is not None:
             saved_models.write_files(self.attribution, directory)
 

@@ -13,7 +13,7 @@ from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components import example_files
+from components import drift_statistics, example_files
 from components.calibration_origin import with_origin
 from components.quantization import records
 from components.quantization.calibration_set import BY_CONTENT, CalibrationSet
@@ -57,6 +57,19 @@ class ConverterInputs:
         )
         raw = self._artifacts.get("raw_examples") or []
         return with_origin(found, "TFLiteIntConverter", split, self._artifacts["examples"], raw)
+
+    @property
+    def sampled_by(self) -> tuple[str, int]:
+        """The split of that sample, and the seed that chose it."""
+        return self._properties["split"], self._properties["seed"]
+
+    @property
+    def statistics(self) -> drift_statistics.Statistics | None:
+        """What StatisticsGen has of the raw examples of that split; None if it is not connected."""
+        if not self._artifacts.get("statistics"):
+            return None
+        statistics = artifact_utils.get_single_instance(self._artifacts["statistics"])
+        return drift_statistics.of_split(statistics, self._properties["split"])
 
     def attribution_batches(self) -> list[Batch]:
         """Returns the sample of the golden split on which is measured where accuracy went, labels included."""

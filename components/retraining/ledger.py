@@ -51,7 +51,7 @@ class Entry:
       interruptions: How many ended with the scheduler's death, likewise.
       not_before_s: When it may be run again, in seconds since the epoch.
       decision: Number of the decision that made it final, from 1, in the order in which they were made; 0 before.
-      blameless: Whether its examples were broken, so that the decision says nothing of models and machines.
+      blameless: Whether its examples were broken, so that the decision says nothing of models, machines and the world.
       report: What the last run came to, as it reported; {} if it did not.
       untold: Who is still to be told of the final state.
     """

@@ -6,7 +6,11 @@ from components.report.layout import Section, Table, row, table
 
 def section(root: Node) -> Section:
     """Returns the calibration sets and the drift of each feature."""
-    tables = (_sets(root["conversion"]["calibration_sets"]), _drift(root["drift"]))
+    tables = (
+        _sets(root["conversion"]["calibration_sets"]),
+        _distances("Drift from the examples of the last blessed model", root["drift"]),
+        _distances("How far the calibration sample is from its split", root["representative"]),
+    )
     missing = []
     if not tables[0].rows:
         missing.append("No examples are recorded that calibrated it: training gave all ranges, or nobody noted them.")
@@ -26,10 +30,9 @@ def _sets(sets: Node) -> Table:
     return table("Examples that calibrated ranges", names, rows)
 
 
-def _drift(drift: Node) -> Table:
+def _distances(caption: str, found: Node) -> Table:
     rows = [
         row(one["feature"].cell(), one["against"].cell(), one["measure"].cell(), one["distance"].cell(".4f"))
-        for one in drift["distances"]
+        for one in found["distances"]
     ]
-    head = ("feature", "compared with the baseline's", "measure", "distance, 0 to 1")
-    return table("Drift from the examples of the last blessed model", head, rows)
+    return table(caption, ("feature", "compared with", "measure", "distance, 0 to 1"), rows)
