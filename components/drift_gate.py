@@ -7,6 +7,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from components.evaluation.gate import DRIFT
+from components.evaluation.verdict import PASSING
 from components.retraining.spans import DriftError
 from components.span_drift import read_drift, read_verdicts
 
@@ -26,10 +27,7 @@ class Executor(base_executor.BaseExecutor):
         if any(verdict["blessed"] for verdict in verdicts):
             return
         refusing = dict.fromkeys(
-            reason["text"]
-            for verdict in verdicts
-            for reason in verdict["reasons"]
-            if reason["text"].startswith("fails")
+            reason["text"] for verdict in verdicts for reason in verdict["reasons"] if reason["code"] not in PASSING
         )
         error = DriftError(f"the examples have drifted: {'; '.join(refusing)}")
         greatest = read_drift(artifact).facts().get(DRIFT)

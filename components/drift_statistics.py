@@ -35,7 +35,7 @@ Statistics = statistics_pb2.DatasetFeatureStatisticsList
 
 def of_split(statistics: types.Artifact, split: str) -> Statistics:
     """Returns what StatisticsGen has of a split."""
-    return stats_artifact_utils.load_statistics(statistics, split).proto_list()
+    return stats_artifact_utils.load_statistics(statistics, split).proto()
 
 
 def of_columns(columns: Mapping[str, npt.NDArray[Any]]) -> Statistics:
