@@ -9,10 +9,11 @@ from typing import Any
 import numpy.typing as npt
 from tfx import types
 
-from components import model_artifact
+from components import drift_statistics, model_artifact
 from components.quantization import toolchain
 from components.quantization.attribution import saved_models
 from components.quantization.attribution.report import Attribution
+from components.quantization.calibration_set import PROPERTY, sets_json
 from components.quantization.contract import VECTORS_FILE
 from components.quantization.contract.build import Knowledge
 from components.quantization.contract.device_files import deploy
@@ -44,6 +45,7 @@ class ConvertedModel:
       coverage: How the sample that ranges were calibrated with stands for its split, as JSON; "" if training gave all.
       pipeline: Name of the pipeline; "" for none.
       settings: What it was converted with, and the examples that the model was made of.
+      statistics: Of these examples, as files of components/drift_statistics.py; empty if nobody gave any.
     """
 
     made: Conversion
@@ -55,6 +57,7 @@ class ConvertedModel:
     coverage: str
     pipeline: str
     settings: Mapping[str, model_artifact.Fact]
+    statistics: Mapping[str, bytes]
 
     def publish(self, source: types.Artifact, output: types.Artifact, run_id: str) -> None:
         """Writes the artifact.
@@ -87,6 +90,7 @@ class ConvertedModel:
                 **{name: known[name] for name in ORIGIN_FACTS if name in known},
                 **{f"parent_{name}": value for name, value in known.items() if name.startswith("eval_")},
                 **self.settings,
+                **({PROPERTY: sets_json(sets)} if (sets := self.made.report.calibration_sets) else {}),
                 **toolchain.version_facts(),
             }
             model_artifact.record_facts(output, directory, facts)
@@ -96,6 +100,10 @@ class ConvertedModel:
         (directory / AUDIT_FILE).write_text(audit.to_json())
         if self.coverage:
             (directory / COVERAGE_FILE).write_text(self.coverage)
+        if self.statistics:
+            (directory / drift_statistics.DIRECTORY).mkdir()
+        for name, content in self.statistics.items():
+            (directory / drift_statistics.DIRECTORY / name).write_bytes(content)
         if self.attribution is not None:
             saved_models.write_files(self.attribution, directory)
 

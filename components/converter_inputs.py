@@ -1,5 +1,6 @@
 """What TFLiteIntConverter reads: examples to calibrate, score and verify with, and how raw features become inputs."""
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,10 @@ from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components import example_files
+from components import drift_statistics, example_files
+from components.calibration_origin import with_origin
+from components.quantization import records
+from components.quantization.calibration_set import BY_CONTENT, CalibrationSet
 from components.quantization.contract.build import Knowledge
 from components.quantization.contract.device_files import GOLDEN_EXAMPLES
 from components.quantization.contract.preprocessing import Preprocessing, ancestors
@@ -34,10 +38,38 @@ class ConverterInputs:
         self._artifacts = input_dict
         self._properties = exec_properties
 
+    @functools.cached_property
+    def _representative(self) -> list[bytes]:
+        return self._sample("examples", self._properties["split"], self._properties["representative_examples"])
+
     def representative_batches(self) -> list[Batch]:
         """Returns the sample that ranges are calibrated with: dense features by name, in batches."""
-        properties = self._properties
-        return self._batches(properties["split"], properties["representative_examples"])
+        return self._in_batches(self._representative)
+
+    def calibration_set(self) -> CalibrationSet:
+        """Returns which examples that sample is."""
+        split, seed = self._properties["split"], self._properties["seed"]
+        found = CalibrationSet(
+            examples=len(self._representative),
+            chosen=BY_CONTENT,
+            seed=seed,
+            sha256=records.fingerprint(self._representative),
+        )
+        raw = self._artifacts.get("raw_examples") or []
+        return with_origin(found, "TFLiteIntConverter", split, self._artifacts["examples"], raw)
+
+    @property
+    def sampled_by(self) -> tuple[str, int]:
+        """The split of that sample, and the seed that chose it."""
+        return self._properties["split"], self._properties["seed"]
+
+    @property
+    def statistics(self) -> drift_statistics.Statistics | None:
+        """What StatisticsGen has of the raw examples of that split; None if it is not connected."""
+        if not self._artifacts.get("statistics"):
+            return None
+        statistics = artifact_utils.get_single_instance(self._artifacts["statistics"])
+        return drift_statistics.of_split(statistics, self._properties["split"])
 
     def attribution_batches(self) -> list[Batch]:
         """Returns the sample of the golden split on which is measured where accuracy went, labels included."""
@@ -46,11 +78,11 @@ class ConverterInputs:
 
     def split_batches(self) -> Iterator[Batch]:
         """Yields the split that ranges are calibrated with, its first ten thousand examples, in batches."""
-        records = itertools.islice(
+        examples = itertools.islice(
             example_files.read_split(self._artifacts["examples"], self._properties["split"]), _COMPARED_EXAMPLES
         )
         spec = self._feature_spec()
-        while some := list(itertools.islice(records, _BATCH)):
+        while some := list(itertools.islice(examples, _BATCH)):
             yield _parsed(some, spec)
 
     def score(self) -> Callable[[bytes], float]:
@@ -74,9 +106,9 @@ class ConverterInputs:
         """
         if not (self._artifacts.get("raw_examples") and self._artifacts.get("transform_graph")):
             return Knowledge(labels=labels)
-        records = self._sample("raw_examples", self._properties["golden_split"], GOLDEN_EXAMPLES)
+        sample = self._sample("raw_examples", self._properties["golden_split"], GOLDEN_EXAMPLES)
         output = tft.TFTransformOutput(artifact_utils.get_single_uri(self._artifacts["transform_graph"]))
-        parsed: dict[str, Any] = tf.io.parse_example(records, output.raw_feature_spec())
+        parsed: dict[str, Any] = tf.io.parse_example(sample, output.raw_feature_spec())
         preprocessing = _of_inputs(output.transform_features_layer(), parsed, inputs)
         raw = {name: _plain(parsed[name]) for name in preprocessing.features}
         return Knowledge(preprocessing=preprocessing, raw_examples=raw, labels=labels)
@@ -85,8 +117,11 @@ class ConverterInputs:
         return example_files.sample_split(self._artifacts[key], split, count, self._properties["seed"])
 
     def _batches(self, split: str, count: int) -> list[Batch]:
-        records, spec = self._sample("examples", split, count), self._feature_spec()
-        return [_parsed(records[at : at + _BATCH], spec) for at in range(0, len(records), _BATCH)]
+        return self._in_batches(self._sample("examples", split, count))
+
+    def _in_batches(self, sample: list[bytes]) -> list[Batch]:
+        spec = self._feature_spec()
+        return [_parsed(sample[at : at + _BATCH], spec) for at in range(0, len(sample), _BATCH)]
 
     def _feature_spec(self) -> dict[str, Any]:
         """How the examples are parsed: as the transform graph writes them, or as the schema says."""
@@ -102,9 +137,9 @@ class ConverterInputs:
         return spec
 
 
-def _parsed(records: list[bytes], spec: Mapping[str, Any]) -> Batch:
+def _parsed(examples: list[bytes], spec: Mapping[str, Any]) -> Batch:
     """The dense features of serialized examples."""
-    batch = tf.io.parse_example(records, spec)
+    batch = tf.io.parse_example(examples, spec)
     return {name: value.numpy() for name, value in batch.items() if isinstance(value, tf.Tensor)}
 
 

@@ -170,6 +170,11 @@ def keep_failed(artifact: types.Artifact, directory: Path, log: str) -> str:
 def record_facts(artifact: types.Artifact, directory: Path, facts: Mapping[str, Fact]) -> None:
     """Writes facts beside the model, in its staged directory, and into the artifact's custom properties."""
     (directory / FACTS_FILE).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    set_facts(artifact, facts)
+
+
+def set_facts(artifact: types.Artifact, facts: Mapping[str, Fact]) -> None:
+    """Writes facts into the artifact's custom properties."""
     for name, value in facts.items():
         if isinstance(value, str):
             artifact.set_string_custom_property(name, value)

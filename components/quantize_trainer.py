@@ -19,6 +19,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import io_utils
 
 from components import example_files, model_artifact, trained_models
+from components.calibration_origin import with_origin
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import of_all_examples
@@ -91,7 +92,13 @@ class Executor(base_executor.BaseExecutor):
             shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
             trained_models.write_reports(trained, staged["model_run"])
             origin = training_origin(input_dict, exec_properties, *splits)
-            trained_models.export_models(trained, parameters, origin, transform, serving_features, staged, outputs)
+            calibrated = trained.calibration_set
+            if calibrated is not None:
+                split = exec_properties["train_split"]
+                calibrated = with_origin(calibrated, "QuantizeTrainer", split, input_dict["examples"])
+            trained_models.export_models(
+                trained, parameters, origin, transform, serving_features, staged, outputs, calibrated
+            )
         if checkpoints is not None:
             remove_checkpoints(checkpoints)
             with contextlib.suppress(OSError):

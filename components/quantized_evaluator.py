@@ -20,6 +20,7 @@ from components.blessing import publish_verdict
 from components.compiled_file import check_compiled_from, compiled_facts
 from components.eval_config import eval_config
 from components.evaluation.baseline import Origin, foreign, incompatibilities
+from components.evaluation.drift import of_drift
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import (
@@ -39,6 +40,7 @@ from components.model_probes import CANDIDATE, probed, write_refused
 from components.model_report import report_files
 from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
+from components.span_drift import read_drift
 from components.target_gates.candidate_facts import candidate_facts
 from components.targets import Options, load_target, options_json
 
@@ -56,6 +58,7 @@ _REPORTED = {
     "compiled_model": "compiled_model",
     "infra_blessing": "infra_blessing",
     "model_run": "model_run",
+    "drift": "drift",
 }
 _BLESSING_FILES = (blessing_constants.BLESSED_FILE_NAME, blessing_constants.NOT_BLESSED_FILE_NAME)
 _PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
@@ -108,6 +111,8 @@ class Executor(evaluator_executor.Executor):
             target, options = exec_properties["target"], exec_properties["compiler_options"]
             facts = candidate_facts(serving, target, gates.metrics, report, options)
         facts |= compiled_facts(input_dict.get("compiled_model"))
+        if input_dict.get("drift"):
+            facts |= read_drift(artifact_utils.get_single_instance(input_dict["drift"])).facts()
         with model_artifact.partial_output(evaluation) as uri:
             with self._make_beam_pipeline() as pipeline:
                 batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
@@ -217,6 +222,7 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "compiled_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
+        "drift": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies, optional=True),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -252,6 +258,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         compiled_model: types.BaseChannel | None = None,
         infra_blessing: types.BaseChannel | None = None,
         model_run: types.BaseChannel | None = None,
+        drift: types.BaseChannel | None = None,
         target: str = "edge_tpu",
         compiler_options: Options | None = None,
         split: str = "eval",
@@ -278,6 +285,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
             the report beside it.
           infra_blessing: What EdgeInfraValidator found, for the page alone.
           model_run: QuantizeTrainer's, for the page alone: the curves of the training and the rungs of its ladder.
+          drift: What SpanDrift measured, for gates on drift and the page.
           target: Name of the target, whose rules say what it takes where there is no such report.
           compiler_options: Options of the target's compiler, by which these rules go; None for its defaults.
           split: The split to evaluate on.
@@ -285,11 +293,13 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
             or metric, the options are none of the target's, nothing can be made of a metric with its options, or gates
-            want a compiled model and none is connected.
+            want a compiled model or drift and none is connected.
         """
         written = load_target(target).require_options(options_json(compiler_options))
         if gates.require_compiled and compiled_model is None:
             raise ValueError("gates with require_compiled, but no compiled_model; connect TargetCompiler's output")
+        if of_drift(gates) and drift is None:
+            raise ValueError("gates on drift, but no drift; connect SpanDrift's output")
         further = {FAKE_QUANT: fake_quant_model, LAST_BLESSED: last_blessed_model}
         task = Task(
             label_key=label_key,
@@ -309,6 +319,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 compiled_model=compiled_model,
                 infra_blessing=infra_blessing,
                 model_run=model_run,
+                drift=drift,
                 eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
                 gates=gates.to_json(),
                 split=split,

@@ -1,6 +1,7 @@
 """TFLiteIntConverter: a trained model -> a TFLite model proved to be integer-only."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,15 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 
 from components import converter_inputs, model_artifact
 from components.converted_model import ConvertedModel
+from components.described_inputs import DescribedInputs
 from components.quantization import toolchain
 from components.quantization.attribution.report import Attribution
 from components.quantization.attribution.saved_models import SavedModels, attribute_saved
+from components.quantization.calibration_set import PROPERTY, CalibrationSet, sets_from_json
 from components.quantization.contract.device_files import labels_by_output
 from components.quantization.conversion import convert as conversion
 from components.quantization.conversion import interface, io_dtypes
 from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_method
-from components.quantization.conversion.coverage import coverage, coverage_json
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.retraining.spans import SPAN_FINGERPRINTS, SPANS
@@ -53,20 +55,20 @@ class Executor(base_executor.BaseExecutor):
             found = _attribution(saved_model, input_dict, exec_properties, made.tflite)
         names, outputs = interface.signature_of(made.tflite)
         labels = labels_by_output(json.loads(exec_properties["labels"]), tuple(outputs))
-        covered = ""
-        if made.report.calibrated:
-            compared = coverage(batches, inputs.split_batches(), tuple(names))
-            covered = coverage_json(compared, exec_properties["split"], exec_properties["seed"])
+        described = DescribedInputs(inputs, tuple(names), bool(made.report.calibrated))
+        sets = _calibration_sets(source, inputs if made.report.calibrated else None)
+        report = dataclasses.replace(made.report, calibration_sets=sets)
         model = ConvertedModel(
-            made=made,
+            made=dataclasses.replace(made, report=report),
             scheme=scheme,
             profile=exec_properties["profile"],
             knowledge=inputs.knowledge(tuple(names), labels),
             features=batches[0],
             attribution=found,
-            coverage=covered,
+            coverage=described.coverage,
             pipeline=exec_properties["pipeline"],
             settings=_settings(input_dict, exec_properties),
+            statistics=described.statistics,
         )
         run_id = (self._context and self._context.pipeline_run_id) or ""
         model.publish(source, artifact_utils.get_single_instance(output_dict["tflite_model"]), run_id)
@@ -86,6 +88,14 @@ def _attribution(
             parent = stack.enter_context(model_artifact.local_saved_model(float_model))
         models = SavedModels(converted=saved_model, float_parent=parent)
         return attribute_saved(models, tflite, batches, exec_properties["label_key"])
+
+
+def _calibration_sets(
+    source: types.Artifact, sampled: converter_inputs.ConverterInputs | None
+) -> tuple[CalibrationSet, ...]:
+    """Those of the training and that of this conversion, which is None if it calibrated nothing."""
+    of_training = sets_from_json(source.get_string_custom_property(PROPERTY))
+    return of_training if sampled is None else (*of_training, sampled.calibration_set())
 
 
 def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> QuantizationScheme:
@@ -142,6 +152,7 @@ class TFLiteIntConverterSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
+        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics, optional=True),
         "raw_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {"tflite_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
@@ -159,6 +170,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
       conversion.json, audit.json          how the conversion went, and what the proof looked at and found
       attribution.json, .svg, .txt         where accuracy went: by step, layer, output and kernel; see `float_model`
       representative.json                  the sample that ranges were calibrated with, against its split; where it was
+      statistics/                          of its examples and inputs, see components/drift_statistics.py; where given
     """
 
     SPEC_CLASS = TFLiteIntConverterSpec
@@ -173,6 +185,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
         transform_graph: types.BaseChannel | None = None,
         schema: types.BaseChannel | None = None,
         raw_examples: types.BaseChannel | None = None,
+        statistics: types.BaseChannel | None = None,
         scheme: str | QuantizationScheme | None = "full_int8",
         profile: str = "edge_tpu",
         io_dtype: io_dtypes.IoDtype = "",
@@ -198,6 +211,8 @@ class TFLiteIntConverter(base_component.BaseComponent):
           schema: Says how to parse the examples where there is no transform graph.
           raw_examples: Examples before Transform. With them the device's contract goes from raw features to integers,
             and is verified with some of them; without, it begins at the model's inputs.
+          statistics: StatisticsGen's of the raw examples. With them the model keeps statistics of its training examples
+            and of its inputs, with which SpanDrift compares those of later runs.
           scheme: A quantization scheme or its name; None for the one that QuantizeTrainer trained the model with, which
             strategy "auto" chooses.
           profile: Name of the target whose needs the converter respects.
@@ -252,6 +267,7 @@ class TFLiteIntConverter(base_component.BaseComponent):
                 transform_graph=transform_graph,
                 schema=schema,
                 raw_examples=raw_examples,
+                statistics=statistics,
                 scheme="" if scheme is None else scheme.to_json(),
                 profile=profile,
                 io_dtype=io_dtypes.as_text(io_dtype),

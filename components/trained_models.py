@@ -7,7 +7,8 @@ import tensorflow_transform as tft
 from tfx import types
 
 from components import model_artifact
-from components.quantization import toolchain
+from components.quantization import calibration_set, toolchain
+from components.quantization.calibration_set import CalibrationSet
 from components.quantization.file_hash import sha256
 from components.quantization.qat import export
 from components.quantization.qat.ladder import receipts_json
@@ -24,6 +25,7 @@ def export_models(
     serving_features: frozenset[str],
     staged: dict[str, Path],
     outputs: dict[str, types.Artifact],
+    calibrated: CalibrationSet | None = None,
 ) -> None:
     """Writes both models and their facts.
 
@@ -35,6 +37,7 @@ def export_models(
       serving_features: Names of the raw features that are there at serving time.
       staged: Directories of the outputs by key.
       outputs: The outputs "float_model" and "model".
+      calibrated: Which examples the quantized model's ranges are from; None if they were trained.
     """
     settings: dict[str, model_artifact.Fact] = {
         "scheme": trained.scheme.to_json(),
@@ -51,6 +54,7 @@ def export_models(
         "mac_coverage": trained.plan.mac_coverage,
         "calibrated_layers": len(trained.plan.calibrated),
         **({"receipts": receipts_json(trained.receipts)} if trained.receipts else {}),
+        **({calibration_set.PROPERTY: calibration_set.sets_json([calibrated])} if calibrated else {}),
     }
     for key, kind, model, metrics, further in (
         ("float_model", FLOAT, trained.float_model, trained.float_metrics, _warm_start_facts(trained)),

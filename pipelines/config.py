@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from components.evaluation.drift import of_drift
 from components.evaluation.gates import Gates, Override, parse_day, today
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED
 from components.evaluation.smoke_settings import SmokeSettings
@@ -210,10 +211,15 @@ class PipelineConfig:
         """Returns the names of the models that the integer model of a target is compared with."""
         return plan.gates.models | frozenset(self.also_compared)
 
+    @property
+    def measures_drift(self) -> bool:
+        """Whether examples are compared with those of the first target's last blessed model: of spans always."""
+        return self.spans is not None or any(of_drift(plan.gates) for plan in self.plans)
+
     def needs_last_blessed(self, plan: ResolvedPlan) -> bool:
         """Returns whether the pipeline looks for the last blessed model of a target."""
-        warm_start = self.warm_start and plan.target == self.plans[0].target
-        return warm_start or LAST_BLESSED in self.compared_models(plan)
+        is_baseline = (self.warm_start or self.measures_drift) and plan.target == self.plans[0].target
+        return is_baseline or LAST_BLESSED in self.compared_models(plan)
 
     @property
     def examples_uri(self) -> str:

@@ -15,13 +15,16 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 
 from components.anomaly_gate import AnomalyGate
+from components.drift_gate import DriftGate
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
+from components.evaluation.drift import CALIBRATION, INPUTS, of_drift
 from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.schema_file import SchemaFile
+from components.span_drift import SpanDrift
 from components.span_example_gen import span_example_gen
 from components.target_compiler import TargetCompiler
 from components.target_gates.planned_target import PlannedTarget
@@ -68,13 +71,16 @@ def pipeline_components(config: PipelineConfig, on_service: bool = False) -> lis
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
     evaluation = config.evaluation
-    named = {*evaluation.labels.values(), *(key for keys in config.slices for key in keys), config.weight_key} - {""}
-    unknown = sorted(named - set(spec))
-    if unknown:
-        raise ValueError(
-            f"config {config.name!r}: label_key, weight_key or slices name {', '.join(unknown)}, no feature of the"
-            f" task; there are {', '.join(spec)}"
-        )
+    named = {*evaluation.labels.values(), *(key for keys in config.slices for key in keys), config.weight_key}
+    drifting = {gate.output for plan in config.plans for gate in of_drift(plan.gates)}
+    # What the model's inputs are called is known when there is a model.
+    raw = {name for name in drifting if not name.startswith((INPUTS, CALIBRATION))}
+    for what, names in (("label_key, weight_key or slices", named), ("gates on drift", raw)):
+        if unknown := sorted(names - {"", *spec}):
+            raise ValueError(
+                f"config {config.name!r}: {what} name {', '.join(unknown)}, no feature of the task; there are"
+                f" {', '.join(spec)}"
+            )
 
 
 def data_components(config: PipelineConfig) -> list[base_node.BaseNode]:
@@ -129,6 +135,7 @@ def model_components(
         plan.target: last_blessed(config, plan, on_service) for plan in config.plans if config.needs_last_blessed(plan)
     }
     earlier = {target: resolver.outputs["model"] for target, resolver in resolvers.items()}
+    measured = drift_components(config, data, earlier[config.plans[0].target]) if config.measures_drift else []
     first, *others = (
         PlannedTarget(
             target=plan.target,
@@ -154,12 +161,38 @@ def model_components(
         also_for=others,
         warm_start_model=earlier.get(first.target) if config.warm_start else None,
     )
+    drift = measured[0].outputs["drift"] if measured else None
     behind = [
         component
         for plan in config.plans
-        for component in target_components(config, plan, data, trainer, earlier.get(plan.target)).all
+        for component in target_components(config, plan, data, trainer, earlier.get(plan.target), drift).all
     ]
-    return [*resolvers.values(), trainer, *behind]
+    return [*resolvers.values(), *measured, trainer, *behind]
+
+
+def drift_components(
+    config: PipelineConfig, data: list[base_node.BaseNode], baseline: types.BaseChannel
+) -> list[base_node.BaseNode]:
+    """Returns SpanDrift, and before Transform DriftGate if every target has gates on drift.
+
+    Args:
+      config: The config.
+      data: What `data_components` returned; its Transform is made to wait.
+      baseline: The last blessed model of the first target.
+    """
+    example_gen, statistics_gen, *_, transform = data
+    gates = {plan.target: plan.gates for plan in config.plans}
+    measured = SpanDrift(
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        baseline_model=baseline,
+        gates=gates,
+    )
+    if not all(map(of_drift, gates.values())):
+        return [measured]
+    gate = DriftGate(drift=measured.outputs["drift"])
+    transform.add_upstream_node(gate)
+    return [measured, gate]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +217,7 @@ def target_components(
     data: list[base_node.BaseNode],
     trainer: QuantizeTrainer,
     earlier_model: types.BaseChannel | None,
+    drift: types.BaseChannel | None,
 ) -> TargetComponents:
     """Returns the components that make and judge the model of one target.
 
@@ -193,8 +227,9 @@ def target_components(
       data: What `data_components` returned.
       trainer: The trainer, of all targets.
       earlier_model: The target's last blessed model; None if nobody asked for it.
+      drift: What SpanDrift measured; None if it is not there.
     """
-    example_gen, _, schema_gen, _, transform = data
+    example_gen, statistics_gen, schema_gen, _, transform = data
     compared = config.compared_models(plan)
     converter = TFLiteIntConverter(
         examples=transform.outputs["transformed_examples"],
@@ -203,6 +238,7 @@ def target_components(
         float_model=trainer.outputs["float_model"],
         schema=schema_gen.outputs["schema"],
         raw_examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
         labels=tasks.labels(config.task),
         scheme=None if config.training.strategy == "auto" else config.scheme,
         profile=plan.target,
@@ -236,6 +272,7 @@ def target_components(
         compiler_options=plan.compiler_options,
         infra_blessing=validator.outputs["blessing"],
         model_run=trainer.outputs["model_run"],
+        drift=drift,
         fake_quant_model=trainer.outputs["model"] if FAKE_QUANT in compared else None,
         last_blessed_model=earlier_model if LAST_BLESSED in compared else None,
     )

@@ -5,8 +5,9 @@
   "spans": the window, the newest last,
   "state": "SUCCEEDED" or "FAILED",
   "error": "" or why it failed,
-  "fault": "", "examples" or "component",
+  "fault": "", "examples", "drift" or "component",
   "broken_span": with "examples", the span that they are of, null if that is not known,
+  "drift": how far the feature that has drifted most has, 0 to 1; null if that is not known,
   "verdict": {"blessed": ..., "pushed_to": ..., "reasons": [...]}, null if it failed; with several targets "verdicts"
 }
 """
@@ -17,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.retraining.decisions import BROKEN_EXAMPLES
+from components.retraining.decisions import BROKEN_EXAMPLES, DRIFTED_EXAMPLES
 from components.retraining.ledger import replace_file
-from components.retraining.spans import BrokenExamplesError
+from components.retraining.spans import BrokenExamplesError, DriftError
 from pipelines import decision_record
 from pipelines.config import PipelineConfig
 from pipelines.summary import RunSummary
@@ -47,13 +48,18 @@ def success(
         for summary in summaries
     }
     verdict = {"verdicts": verdicts} if config.targets else {"verdict": verdicts[summaries[0].target]}
-    return {**_head(config, begun_s), "state": "SUCCEEDED", "error": "", "fault": "", **verdict}
+    head = {**_head(config, begun_s), "state": "SUCCEEDED", "error": "", "fault": "", "drift": summaries[0].drift}
+    return {**head, **verdict}
 
 
 def failure(config: PipelineConfig, error: str, broken: BrokenExamplesError | None, begun_s: float) -> Json:
     """Returns the report of a run that failed with that error; `broken` if its examples were at fault."""
-    fault = {"fault": BROKEN_EXAMPLES, "broken_span": broken.span} if broken else {"fault": "component"}
-    return {**_head(config, begun_s), "state": "FAILED", "error": error, "verdict": None, **fault}
+    fault: Json = {"fault": "component"}
+    if isinstance(broken, DriftError):
+        fault = {"fault": DRIFTED_EXAMPLES, "drift": broken.drift}
+    elif broken:
+        fault = {"fault": BROKEN_EXAMPLES, "broken_span": broken.span}
+    return {**_head(config, begun_s), "state": "FAILED", "error": error, "drift": None, "verdict": None, **fault}
 
 
 def _head(config: PipelineConfig, begun_s: float) -> Json:

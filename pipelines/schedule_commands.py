@@ -221,7 +221,9 @@ def _record(config: "PipelineConfig", entry: "Entry", held: str) -> None:
 
 def _show(scheduler: "Scheduler") -> None:
     for entry in scheduler.ledger.entries().values():
-        click.echo(f"{entry.span:>8}  {entry.at}  {entry.state:<11}  {entry.attempt} run(s)  {entry.reason}")
+        drift = entry.report.get("drift")
+        shown = "" if drift is None else f"drift {drift:.4f}  "
+        click.echo(f"{entry.span:>8}  {entry.at}  {entry.state:<11}  {entry.attempt} run(s)  {shown}{entry.reason}")
     if held := scheduler.held():
         click.echo(f"held: {held}{os.linesep}--resume goes on")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
+from components.evaluation.gate import DRIFT
 from components.evaluation.verdict import without_held
 from components.model_artifact import TFLITE_FILE
 from components.quantization.agreement import AGREEMENT
@@ -43,6 +44,8 @@ class RunSummary:
       reasons: The gates with their figures, then what the smoke test found.
       pushed_to: The pushed file; empty if none was pushed.
       metric: Name of the metric that the accuracies are.
+      drift: How far the feature that has drifted most from the last blessed model's examples has, 0 to 1; None if that
+        was not measured.
       components: Number of components that ran or were cached.
       cached: Names of the components whose results came from the cache.
     """
@@ -67,6 +70,7 @@ class RunSummary:
     reasons: tuple[str, ...]
     pushed_to: str
     metric: str
+    drift: float | None
     components: int
     cached: tuple[str, ...]
 
@@ -122,6 +126,7 @@ def summarize(reader: MetadataStore, config: PipelineConfig, target: str = "") -
         reasons=(*of_gates, *without_held(of_smoke_test)),
         pushed_to=os.path.join(destination, TFLITE_FILE) if pushed.properties.get("pushed") == 1 else "",
         metric=f"{metric} of {output}" if output else metric,
+        drift=_drift(outputs["evaluation"]),
         components=len(executions),
         cached=tuple(execution.component for execution in executions if execution.cached),
     )
@@ -136,6 +141,11 @@ def _name(execution: ExecutionRecord, key: str) -> str:
 def _number(artifact: ArtifactRecord, name: str) -> float:
     value = artifact.properties.get(name, float("nan"))
     return value if isinstance(value, int | float) else float("nan")
+
+
+def _drift(evaluation: ArtifactRecord) -> float | None:
+    value = evaluation.properties.get(DRIFT)
+    return value if isinstance(value, float) else None
 
 
 def _rungs(model: ArtifactRecord, metric: str) -> tuple[str, ...]:
@@ -162,7 +172,9 @@ def summary_rows(summary: RunSummary, lineage: str) -> list[tuple[str, str]]:
     """Returns the table that ends a run, as rows of a name and a value; `lineage` is the command that shows it."""
     verdict = "yes" if summary.blessed else "no"
     warm_start = [("warm start", summary.warm_start)] if summary.warm_start else []
+    drift = [("drift of the examples", f"{summary.drift:.4f}")] if summary.drift is not None else []
     return [
+        *drift,
         *warm_start,
         *zip(["ladder", *[""] * len(summary.rungs)], summary.rungs, strict=False),
         (f"float {summary.metric}", f"{summary.float_accuracy:.4f}"),

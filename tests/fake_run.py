@@ -39,6 +39,9 @@ def main(file: str, directory: str, report_file: str, scheduler: str) -> int:
     elif "broken" in behaviour or "broken-somewhere" in behaviour:
         report |= {"state": "FAILED", "error": "part.tfrecord is corrupt", "fault": "examples", "verdict": None}
         report["broken_span"] = int(span) if "broken" in behaviour else None
+    elif "drifted" in behaviour:
+        drifted = {"fault": "drift", "drift": 0.75}
+        report |= {"state": "FAILED", "error": "the examples have drifted: fails: a gate", "verdict": None, **drifted}
     else:
         pushed_to = f"pushed/{span}" if "push" in behaviour else ""
         report["verdict"] = {"blessed": bool(pushed_to), "pushed_to": pushed_to, "reasons": ["a gate"]}

@@ -126,10 +126,32 @@ _DOCUMENTS: dict[str, Any] = {
         "seconds": {"convert": 1.25},
         "cached": False,
         "rewrites": [{"name": "split", "op": "CONV_2D", "tensor": "x", "ops": []}],
+        "calibration_sets": [
+            {
+                "by": "TFLiteIntConverter",
+                "examples": 300,
+                "split": "train",
+                "artifact": 7,
+                "span": None,
+                "seed": 1,
+                "chosen": "uniform",
+                "sha256": "ab" * 32,
+                "input_fingerprint": "",
+            }
+        ],
+    },
+    "drift": {
+        "format": 1,
+        "no_baseline": "",
+        "unmeasured": "",
+        "distances": [
+            {"feature": "image", "against": "training examples", "measure": "L-infinity", "distance": 0.0625}
+        ],
     },
     "representative": {
         "sample_examples": 300,
         "split_examples": 1444,
+        "distances": [{"feature": "image", "against": "training examples", "measure": "m", "distance": 0.03125}],
         "inputs": {
             "image": {
                 "sample": {"min": 0.0, "max": 0.75, "percentiles": {}},

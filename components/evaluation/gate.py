@@ -22,6 +22,8 @@ FIRST_CPU_OP = "first_cpu_op"
 TARGET_BASIS = "target_basis"
 """Fact that says what the two before it are by: the target's compiler, or its rules."""
 MODEL_BYTES = "model_bytes"
+DRIFT = "drift"
+"""Fact: how far the examples have drifted from those of the last blessed model; "of" a feature, or the greatest."""
 COMPILED = "compiled"
 """Fact of a model that `Gates.require_compiled` asks for: 1 if the target's own compiler made the file, else 0."""
 NO_OP = "none"
@@ -32,6 +34,7 @@ FACTS: dict[str, tuple[Kind, ...]] = {
     MODEL_BYTES: ("at_most",),
     "arena_bytes": ("at_most",),
     CLIPPED_INPUTS: ("at_most",),
+    DRIFT: ("at_most",),
     LATENCY: ("at_most",),
     MACS_ON_TARGET: ("at_least",),
     FIRST_CPU_OP: ("one_of",),
@@ -84,7 +87,7 @@ class Gate:
       kind: "at_least" and "at_most" bound the integer model's value; "drop_at_most" and "rise_at_most" bound how far it
         lies below or above another model's; "one_of" wants one of some names.
       bound: The bound, in the metric's unit.
-      output: Name of the model's output; "" for a model's only one.
+      output: Name of the model's output; "" for a model's only one. Of drift, name of the feature; "" for all.
       slice: The examples: features and their values, `ANY_VALUE` for every value; () for all examples.
       against: The other model, where the gate needs one.
       confidence: With it, 0 to 1, not the difference itself but the worse bound of its confidence interval must keep
@@ -205,6 +208,8 @@ class Gate:
             wrong.append("the bound is no number")
         if self.metric == ACCURACY and self.is_relative and self.bound >= 1:
             wrong.append("every model keeps it: accuracies are shares, of which one percent is 0.01")
+        if self.metric == DRIFT and not 0 < self.bound < 1:
+            wrong.append("distances are from 0 to 1, expected a bound between them")
         return wrong
 
     def _wrong_place(self) -> list[str]:
@@ -214,7 +219,7 @@ class Gate:
             wrong.append(f"vs {self.against!r}, expected one of {', '.join(others)}")
         elif self.against != FLOAT and not self.compares:
             wrong.append("'vs' without 'drop' or 'rise': it compares nothing")
-        if self.metric in FACTS and (self.output or self.slice):
+        if self.metric in FACTS and (self.slice or (self.output and self.metric != DRIFT)):
             wrong.append("it is of the whole file, without an output or a slice")
         if len({feature for feature, _ in self.slice}) < len(self.slice):
             wrong.append("a feature twice in one slice")

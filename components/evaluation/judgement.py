@@ -3,13 +3,15 @@
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from components.evaluation.degenerate import NOT_NUMBERS
+from components.evaluation.drift import drift_reasons
 from components.evaluation.gate import (
     ANY_VALUE,
     COMPILED,
     COUNTED,
+    DRIFT,
     FACTS,
     FIRST_CPU_OP,
     LATENCY,
@@ -45,14 +47,28 @@ def judge(gates: Gates, measured: Measurements, day: datetime.date) -> Verdict:
     ('fails: accuracy >= 0.97 (accuracy is 0.9600)',)
     """
     _require_numbers(gates, measured)
-    reasons = [_overridden(reason, gates, gate, day) for gate in gates.bounds for reason in _reasons(gate, measured)]
+    of_model = [gate for gate in gates.bounds if gate.metric != DRIFT]
+    reasons = [_overridden(reason, gates, gate, day) for gate in of_model for reason in _reasons(gate, measured)]
     reasons += _degenerate(measured)
     reasons += _unclear(measured)
     if not any(reason.gate and reason.code != "no_baseline" for reason in reasons):
         reasons.append(_nothing_gated(gates))
-    if gates.require_compiled:  # says nothing of how good the model is
+    # What follows says nothing of how good the model is.
+    if gates.require_compiled:
         reasons.append(_of_compilation(measured))
+    reasons += judge_drift(gates, measured.facts, day).reasons
     return Verdict(reasons=tuple(reasons))
+
+
+def judge_drift(gates: Gates, facts: Mapping[str, float | str], day: datetime.date) -> Verdict:
+    """Holds the gates on drift alone; that is known before anything is trained.
+
+    Args:
+      gates: The gates.
+      facts: As `Drift.facts` returns them.
+      day: The day, by UTC, on which overrides must count.
+    """
+    return Verdict(reasons=tuple(_overridden(one, gates, gate, day) for gate, one in drift_reasons(gates, facts)))
 
 
 def _require_numbers(gates: Gates, measured: Measurements) -> None:

@@ -28,6 +28,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "contract": ("tflite_model", "Format-Serving/io_contract.json"),
     "compiled_model": ("compiled_model", "facts.json"),
     "compile_report": ("compiled_model", "compile_report.json"),
+    "drift": ("drift", "drift.json"),
     "receipts": ("model_run", "receipts.json"),
 }
 """Documents by name: the artifact that holds one, and its file there."""

@@ -8,7 +8,8 @@ from components.evaluation.run_report import summary_line
 from components.retraining.ledger import FINAL, Entry, State
 from components.retraining.policy import RetrainingPolicy
 
-BROKEN_EXAMPLES = "examples"
+BROKEN_EXAMPLES, DRIFTED_EXAMPLES = "examples", "drift"
+"""What a report says is at fault, where it is no component."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,8 @@ def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: f
         # Where no span can be named, it may be any of the window: that counts, or the next ones would go the same way.
         is_named = report.get("broken_span") is not None
         return dataclasses.replace(entry, state="quarantined", reason=error, report=report, blameless=is_named)
+    if report.get("fault") == DRIFTED_EXAMPLES:  # no better another time; a world that has changed for good is to hold
+        return dataclasses.replace(entry, state="quarantined", reason=error, report=report)
     failed = dataclasses.replace(entry, failures=entry.failures + 1, report=report)
     if failed.failures >= policy.max_failures:
         reason = f"{failed.failures} runs failed, the last one so: {error}"

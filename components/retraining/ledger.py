@@ -53,7 +53,8 @@ class Entry:
       not_before_s: When it may be run again, in seconds since the epoch.
       decision: Number of the decision that made it final, from 1, in the order in which they were made; 0 before. One
         that is run again keeps it until the next, so that no number is ever that of two decisions.
-      blameless: Whether its own examples were broken, so that the decision says nothing of models and machines.
+      blameless: Whether its own examples were broken, so that the decision says nothing of models, machines and the
+        world.
       report: What the last run came to, as it reported; {} if it did not.
       untold: Who is still to be told of the final state.
     """

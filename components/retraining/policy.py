@@ -15,8 +15,8 @@ class RetrainingPolicy:
       backoff_s: Seconds to wait after a span's first failed run; twice as long after each further one.
       backoff_limit_s: The longest such wait, in seconds.
       run_limit_s: A run that takes longer, in seconds, is killed and has failed.
-      hold_after: After so many spans in a row whose model was refused or whose runs failed, nothing more is run until
-        someone resumes; 0 for never. Spans whose own examples were broken do not count.
+      hold_after: After so many spans in a row whose model was refused, whose runs failed or whose examples had drifted,
+        nothing more is run until someone resumes; 0 for never. Spans whose own examples were broken do not count.
       champion_floor: Where the pushed model's value of the first metric, the more the better, is less than this on the
         eval split of a later run, and that run's model is refused, the version before it is made the latest; 0 for
         never. The last blessed model must be compared with, by a gate or `also_compared`.

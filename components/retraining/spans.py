@@ -47,6 +47,16 @@ def spans_of(facts: Mapping[str, object], prefix: str = "") -> tuple[int, ...]:
     return (newest,) if isinstance(newest, int) else ()
 
 
+class DriftError(BrokenExamplesError):
+    """The examples are whole and farther from those of the last blessed model than gates allow.
+
+    Attributes:
+      drift: The greatest distance of a feature, 0 to 1; None if it is not known.
+    """
+
+    drift: float | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SpanSource:
     """Where the spans of a pipeline's examples are, and how many a run takes.

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.quantization.calibration_set import CalibrationSet
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import FORMAT, Lineage
 from pipelines.lineage.tree import shown
@@ -106,12 +107,20 @@ def _groups(lineage: Lineage) -> dict[str, Mapping[str, Any]]:
     }
     return {
         "model": model,
-        "data and code": lineage.origin,
+        "data and code": {
+            **lineage.origin,
+            **{f"calibration by {one.by}": _without_id(one) for one in lineage.calibration_sets},
+        },
         "settings": lineage.settings,
         "versions": lineage.versions,
         "metrics": lineage.metrics,
         "verdicts": verdicts,
     }
+
+
+def _without_id(one: CalibrationSet) -> dict[str, Any]:
+    """A set by its content: the number of its artifact is another in each run."""
+    return {name: value for name, value in dataclasses.asdict(one).items() if name != "artifact"}
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,15 @@ from typing import Any
 from pipelines.lineage.changes import flat
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import Lineage, Node
-from pipelines.lineage.tree import fingerprint_lines, judgement_line, override_line, push_lines, shown, spans_text
+from pipelines.lineage.tree import (
+    calibration_line,
+    fingerprint_lines,
+    judgement_line,
+    override_line,
+    push_lines,
+    shown,
+    spans_text,
+)
 
 # Contrasts are above 7:1 for text and 4.5:1 for the marks, in both schemes: https://www.w3.org/TR/WCAG22/#contrast-minimum
 _STYLE = """
@@ -72,7 +80,7 @@ def _sections(lineage: Lineage) -> list[tuple[str, str]]:
         ),
         ("Chain of hashes", _chain(lineage)),
         ("Metrics", _values("What was measured", lineage.metrics)),
-        ("Data and code", _data(lineage) + _values("What it was made of", lineage.origin)),
+        ("Data and code", _data(lineage) + _calibration(lineage) + _values("What it was made of", lineage.origin)),
         ("Settings", _values("What it was made with", flat(lineage.settings))),
         ("Versions", _values("What it was made by", lineage.versions)),
         ("From the same run", _siblings(lineage)),
@@ -104,6 +112,11 @@ def _data(lineage: Lineage) -> str:
         for one in lineage.data
     ]
     return _table("Examples", ("Artifact", "Made by", "Spans", "Splits", "Fingerprint"), rows)
+
+
+def _calibration(lineage: Lineage) -> str:
+    sets = lineage.calibration_sets
+    return "<p>No examples are recorded that calibrated it.</p>" if not sets else _list(map(calibration_line, sets))
 
 
 def _siblings(lineage: Lineage) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from components.quantization.calibration_set import CalibrationSet
 from components.quantization.dataclass_schema import schema_of
 from pipelines.metadata import Value
 
@@ -184,6 +185,7 @@ class Lineage:
       chain: From the newest push, or the model itself, back to the float model.
       problems: Where hashes or files say that the chain is broken, one sentence each.
       data: The examples.
+      calibration_sets: Which examples ranges are from; empty if all ranges were trained, or nobody noted them.
       origin: Hashes of data, schema, transform and code, and the seed.
       settings: Scheme, training, conversion and target, by group.
       versions: What it was made with, by distribution.
@@ -206,6 +208,7 @@ class Lineage:
     chain: tuple[Link, ...]
     problems: tuple[str, ...]
     data: tuple[Data, ...]
+    calibration_sets: tuple[CalibrationSet, ...]
     origin: Mapping[str, Value]
     settings: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]

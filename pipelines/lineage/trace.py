@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.quantization.calibration_set import PROPERTY, sets_from_json
 from components.retraining.spans import SPAN_FINGERPRINTS, spans_of
 from pipelines.lineage.chain import chain_of, problems_of
 from pipelines.lineage.find import MODEL, PUSHED, is_push
@@ -83,6 +84,7 @@ class _Trace:
             chain=chain,
             problems=problems_of(chain),
             data=self._data(),
+            calibration_sets=sets_from_json(str(facts.get(PROPERTY, ""))),
             origin={name: facts[name] for name in _ORIGIN if facts.get(name, "") != ""},
             settings=self._settings(judges),
             versions={

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
+from components.quantization.calibration_set import CalibrationSet
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import Data, Judgement, Lineage, Link, Node, Push
 
@@ -80,6 +81,16 @@ def fingerprint_lines(data: Data) -> list[str]:
     return [data.fingerprint] if data.fingerprint else []
 
 
+def calibration_line(one: CalibrationSet) -> str:
+    """Returns which examples ranges are from."""
+    where = f"split {one.split} of Examples #{one.artifact}"
+    span = "" if one.span is None else f", span {one.span}"
+    return (
+        f"calibrated by {one.by} with {one.examples} examples of {where}{span}, seed {one.seed}, sha256 {one.sha256}"
+        f" ({one.chosen})"
+    )
+
+
 def override_line(override: Mapping[str, str]) -> str:
     """Returns whom one may ask about an override."""
     by = override.get("by") or "somebody"
@@ -115,6 +126,7 @@ def _add_data(tree: Tree, lineage: Lineage) -> None:
         spans = f", span{'s' * (len(data.spans) > 1)} {spans_text(data.spans)}" if data.spans else ""
         what = f"Examples #{data.id} of {data.component}{spans}, splits {', '.join(data.splits)}"
         _add_lines(branch.add(escape(what)), fingerprint_lines(data))
+    _add_lines(branch, map(calibration_line, lineage.calibration_sets))
     _add_lines(branch, (f"{name}: {shown(value)}" for name, value in lineage.origin.items()))
 
 

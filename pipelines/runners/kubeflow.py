@@ -35,8 +35,8 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
         )
     if any(map(config.needs_last_blessed, config.plans)):
         raise ValueError(
-            "Kubeflow finds no last blessed model: its backend refuses jobs with a Resolver; leave out warm_start, and"
-            " what is held against last_blessed"
+            "Kubeflow finds no last blessed model: its backend refuses jobs with a Resolver; leave out warm_start,"
+            " gates on drift, and what is held against last_blessed"
         )
     return build_job(config, "kubeflow", SCHEMES)
 

@@ -1,5 +1,6 @@
 """What TFLiteIntConverter writes beside the model: where accuracy went, its audit, its sample, its cache."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -206,4 +207,21 @@ def test_a_calibrated_model_says_how_its_sample_stands_for_the_split(convert: Co
         assert found["inputs"]["image"][name]["percentiles"]["99"] == pytest.approx(expected)
     beyond = np.mean(values["split"] > values["sample"].max())
     assert found["inputs"]["image"]["split_beyond_sample"] == pytest.approx(beyond)
-    assert not _file(convert(name="trained", attribution_examples=0), "representative.json").exists()
+    (calibrated,) = _json(artifact, "conversion.json")["calibration_sets"]
+    assert (calibrated["by"], calibrated["split"], calibrated["examples"], calibrated["seed"]) == (
+        "TFLiteIntConverter",
+        "train",
+        5,
+        3,
+    )
+    hashes = [hashlib.sha256(_ordered(record)).digest() for record in sample]
+    assert calibrated["sha256"] == f"{sum(int.from_bytes(one, 'big') for one in hashes) % 2**256:064x}"
+    assert json.loads(artifact.get_string_custom_property("calibration_sets")) == [calibrated]
+    trained = convert(name="trained", attribution_examples=0)
+    assert not _file(trained, "representative.json").exists()
+    assert _json(trained, "conversion.json")["calibration_sets"] == []
+    assert not trained.has_custom_property("calibration_sets")
+
+
+def _ordered(record: bytes) -> bytes:
+    return tf.train.Example.FromString(record).SerializeToString(deterministic=True)

@@ -11,6 +11,7 @@ from tfx.types import standard_artifacts
 from components.evaluation.gates import Gates
 from components.example_files import read_split
 from components.quantization import toolchain
+from components.quantization.calibration_set import sets_from_json
 from components.quantization.file_hash import sha256
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.records import fingerprint
@@ -150,6 +151,17 @@ def test_executor_climbs_the_ladder_from_the_weights_of_an_earlier_model_and_kee
     assert model.get_string_custom_property("kind") == "ptq"
     receipts = json.loads(model.get_string_custom_property("receipts"))
     assert [(receipt["rung"], receipt["accepted"]) for receipt in receipts] == [("float", False), ("ptq", True)]
+    (calibrated,) = sets_from_json(model.get_string_custom_property("calibration_sets"))
+    train_split = list(read_split(standard["transformed_examples"], "train"))
+    assert (calibrated.by, calibrated.split, calibrated.examples, calibrated.seed) == (
+        "QuantizeTrainer",
+        "train",
+        300,
+        1,
+    )
+    assert calibrated.artifact == standard["transformed_examples"][0].id
+    assert len(train_split) > 300
+    assert not parent.has_custom_property("calibration_sets")
     assert receipts[0]["metrics"]["accuracy"] == parent.get_float_custom_property("eval_accuracy")
     assert receipts[1]["reasons"][0].startswith("holds: accuracy drop <= 0.05")
     assert parent.get_int_custom_property("warm_start_layers") == 6

@@ -12,11 +12,13 @@ from tfx.types import standard_artifacts
 from components.evaluation.gates import Gates
 from components.evaluation.smoke_process import Limits
 from components.evaluation.smoke_settings import Smoke, SmokeSettings
+from components.retraining.spans import SpanSource
 from components.targets.edge_tpu import CompilerOptions
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.pipeline import create_pipeline, pipeline_components
 from pipelines.runners import kubeflow, vertex
+from pipelines.target_plan import TargetPlan
 
 
 @pytest.fixture
@@ -106,6 +108,50 @@ def test_vertex_looks_for_blessings_of_the_same_pipeline_task_and_target(config:
     origin = 'metadata.origin.string_value="digits/pipelines.tasks.digits/edge_tpu"'
     assert sorted(origin in query for query in resolvers) == [False, True]
     assert all(origin in query or "current_model_id" in query for query in resolvers)
+
+
+def _drifting(config: PipelineConfig, *gates: str) -> PipelineConfig:
+    return dataclasses.replace(config, gates=Gates.of("accuracy >= 0.9", *gates))
+
+
+def test_drift_is_gated_before_transform_and_again_by_the_evaluator(config: PipelineConfig) -> None:
+    components = {one.id: one for one in pipeline_components(_drifting(config, "drift of image <= 0.1"))}
+    assert components["SpanDrift"].inputs["baseline_model"].producer_component_id == "last_blessed"
+    assert components["DriftGate"] in components["Transform"].upstream_nodes
+    assert json.loads(components["SpanDrift"].exec_properties["gates"]) == {
+        "edge_tpu": Gates.of("drift of image <= 0.1").to_json()
+    }
+    assert components["QuantizedEvaluator"].inputs["drift"].producer_component_id == "SpanDrift"
+    assert not {"SpanDrift", "DriftGate", "last_blessed"} & {one.id for one in pipeline_components(config)}
+
+
+def test_drift_of_spans_is_measured_without_a_gate_and_stops_nothing(config: PipelineConfig) -> None:
+    spans = SpanSource(pattern="data/span-{SPAN}/*.tfrecord")
+    ids = [one.id for one in pipeline_components(dataclasses.replace(config, spans=spans))]
+    assert ("SpanDrift" in ids, "DriftGate" in ids) == (True, False)
+
+
+def test_run_is_not_stopped_for_drift_while_a_target_has_no_gate_on_it(config: PipelineConfig) -> None:
+    gated = TargetPlan(target="edge_tpu", gates=Gates.of("accuracy >= 0.9", "drift <= 0.1"))
+    several = dataclasses.replace(config, targets=(gated, TargetPlan(target="cpu")))
+    ids = [one.id for one in pipeline_components(several)]
+    assert ("SpanDrift" in ids, "DriftGate" in ids) == (True, False)
+
+
+def test_gate_on_drift_of_what_is_no_feature_is_refused_when_the_pipeline_is_built(config: PipelineConfig) -> None:
+    with pytest.raises(ValueError, match="gates on drift name colour, no feature of the task; there are image, label"):
+        pipeline_components(_drifting(config, "drift of colour <= 0.1"))
+    pipeline_components(_drifting(config, "drift of inputs/image/mean <= 0.1"))
+
+
+def test_vertex_gates_drift_against_the_last_blessed_model(config: PipelineConfig) -> None:
+    deployment = dataclasses.replace(config.deployment, image="image:1")
+    drifting = dataclasses.replace(_drifting(config, "drift <= 0.1"), root="gs://bucket/digits", deployment=deployment)
+    tasks = vertex.compile_job(drifting)["pipelineSpec"]["components"]["tfx-dag"]["dag"]["tasks"]
+    assert "DriftGate" in tasks["Transform"]["dependentTasks"]
+    assert "SpanDrift" in tasks["DriftGate"]["dependentTasks"]
+    baseline = tasks["SpanDrift"]["inputs"]["artifacts"]["baseline_model"]["taskOutputArtifact"]
+    assert baseline["producerTask"] == "last_blessed-model-resolver"
 
 
 def test_kubeflow_refuses_what_needs_a_resolver(config: PipelineConfig) -> None:

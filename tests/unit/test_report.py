@@ -110,6 +110,9 @@ def test_page_shows_the_numbers_of_the_documents_and_no_others() -> None:
         "/attribution/layers/1/histogram/15",
         "/weights/0/histogram/31",
         "/representative/inputs/image/split_beyond_sample",
+        "/representative/distances/0/distance",
+        "/conversion/calibration_sets/0/examples",
+        "/drift/distances/0/distance",
         "/receipts/0/seconds",
         "/contract/outputs/0/zero_point",
         "/compile_report/latency/ms",
@@ -154,6 +157,14 @@ def test_worst_layers_are_marked_without_outputs_and_layers_without_noise() -> N
     (signals,) = [one for one in sections(Facts(documents=documents()).root) if one.id == "layers"]
     marked = [one.cells[0].text for one in signals.figures[0].table.rows if one.mark == "worst"]
     assert marked == ["conv", "dense", "relu"]  # 41.25, 20.5 and 33 dB; softmax has 50, "exact" none
+
+
+def test_page_says_which_examples_calibrated_and_why_no_drift_was_measured() -> None:
+    found = documents()
+    text = _Page(_rendered(found)).texts["examples"]
+    assert ("ab" * 32 in text, "0.0625" in text, "not recorded" in text) == (True, True, True)
+    found["drift"] = {"format": 1, "distances": [], "no_baseline": "there is no last blessed model yet"}
+    assert "there is no last blessed model yet" in _Page(_rendered(found)).texts["examples"]
 
 
 def test_page_says_so_in_every_section_when_nothing_is_known() -> None:

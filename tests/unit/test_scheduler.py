@@ -115,6 +115,22 @@ def test_scheduler_quarantines_an_earlier_span_of_the_window_when_that_is_the_br
     assert (entries[2].state, entries[2].attempt, entries[2].failures) == ("pushed", 2, 0)
 
 
+def test_scheduler_quarantines_a_span_that_has_drifted_and_holds_when_all_do(tmp_path: Path) -> None:
+    for span, behaviour in enumerate(["push", "drifted", "drifted", "push"], start=1):
+        write_span(tmp_path, span, behaviour)
+    one = scheduler(tmp_path, dataclasses.replace(POLICY, hold_after=2))
+    with one.ledger.lock():
+        entries = _until_nothing(one)
+        # Run once, without waiting for another try; and counted, since a world that has changed asks for a person.
+        for span in (2, 3):
+            assert (entries[span].state, entries[span].attempt, entries[span].blameless) == ("quarantined", 1, False)
+            assert entries[span].reason == "the examples have drifted: fails: a gate"
+        assert 4 not in entries
+        assert one.held() == "nothing was pushed for 2 spans in a row (2, 3; hold_after=2)"
+        one.release()
+        assert _until_nothing(one)[4].state == "pushed"
+
+
 def test_scheduler_blames_no_span_when_a_run_cannot_begin(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "mistake")
     one = scheduler(tmp_path)

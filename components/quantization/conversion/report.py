@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from components.quantization.calibration_set import CalibrationSet
 from components.quantization.conversion.calibration import MethodScore
 from components.quantization.conversion.rewrites import AppliedRewrite
 
@@ -24,6 +25,8 @@ class ConversionReport:
       rewrites: What was rewritten for the target.
       seconds: By step: "trace", "freeze", "convert", "check".
       cached: Whether the file came from the cache; the steps after "freeze" took no time then.
+      calibration_sets: Which examples ranges are from, here or in the training; empty if training gave all of them, or
+        nobody said.
     """
 
     scheme: str
@@ -36,6 +39,7 @@ class ConversionReport:
     rewrites: tuple[AppliedRewrite, ...]
     seconds: Mapping[str, float]
     cached: bool = False
+    calibration_sets: tuple[CalibrationSet, ...] = ()
 
     def to_json(self) -> str:
         """Returns all of it, indented, with sorted keys."""

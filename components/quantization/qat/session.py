@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
+from components.quantization.calibration_set import BY_POSITION, CalibrationSet, fingerprint_of_arrays
 from components.quantization.qat.checkpoints import Checkpoints
 from components.quantization.qat.compilation import compile_as
 from components.quantization.qat.distillation import DistilledModel
@@ -228,6 +229,16 @@ class TrainingSession:
                 self._train, self._train_summary.examples, knobs.calibration_examples, knobs.batch_size, knobs.seed
             )
         return self._calibration
+
+    def calibration_set(self) -> CalibrationSet:
+        """Returns which examples `calibration_batches` has."""
+        batches = self.calibration_batches()
+        return CalibrationSet(
+            examples=sum(len(next(iter(batch.values()))) for batch in batches),
+            chosen=BY_POSITION,
+            seed=self.parameters.seed,
+            sha256=fingerprint_of_arrays(batches),
+        )
 
     def first_batch(self) -> dict[str, npt.NDArray[Any]]:
         """Returns the features of the first batch of the train split by name."""

@@ -12,6 +12,7 @@ import tf_keras
 
 from components.quantization.agreement import AGREEMENT, EXAMPLE_COUNT
 from components.quantization.autograph import leave_libraries_alone
+from components.quantization.calibration_set import CalibrationSet
 from components.quantization.qat.compilation import refuse_mixed_precision
 from components.quantization.qat.distribution import is_distributed, make_strategy
 from components.quantization.qat.ladder import Climbed, Ladder, LadderOptions, Receipt, Rung
@@ -25,6 +26,9 @@ from components.quantization.qat.warm_start import WarmStart, take_weights
 from components.quantization.schemes import QuantizationScheme
 
 _LOGGER = logging.getLogger(__name__)
+
+# The rungs whose ranges, or most of them, are from a few examples.
+_CALIBRATED: tuple[Rung, ...] = ("ptq", "selective")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,8 @@ class TrainedModels:
       receipts: What each rung cost and brought, with strategy "auto"; else empty.
       plan: What quantization does to each layer, made before anything was trained, by the scheme asked for.
       warm_start: Which layers began with weights of an earlier model; None without one.
+      calibration_set: Which examples its ranges are from, or were before some layers were trained on; None if all
+        ranges were trained.
     """
 
     float_model: tf_keras.Model
@@ -52,6 +58,7 @@ class TrainedModels:
     plan: QuantizationPlan
     receipts: tuple[Receipt, ...] = ()
     warm_start: WarmStart | None = None
+    calibration_set: CalibrationSet | None = None
 
 
 class QuantizationAwareTraining:
@@ -157,6 +164,7 @@ class QuantizationAwareTraining:
                 plan=layers,
                 receipts=receipts,
                 warm_start=warm_start,
+                calibration_set=session.calibration_set() if climbed.rung in _CALIBRATED else None,
             )
 
     def _check_ladder(self, ladder: LadderOptions | None) -> None:
