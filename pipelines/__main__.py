@@ -133,8 +133,8 @@ def run(
 ) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
-    Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked, 1 if a
-    component failed.
+    Exit status: 0 if the model is blessed and pushed, 3 if it is not blessed, 2 for a mistake in what was asked or if
+    nothing could begin, 1 if a component failed.
     """
     from pipelines import runners
     from pipelines.exclusive import exclusive_root

@@ -1,6 +1,6 @@
-"""Finds the span of a window that a run failed of, by looking at each alone: which, a run sees no more that reads all.
+"""Finds the span of a window that a run failed of, by looking at each alone: a run, which mixes them, cannot tell.
 
-Without that the newest would be blamed for an older one, and the next after it: nothing would be run any more.
+Without that the newest would be blamed for an older one, and so would each that comes after it, for ever.
 """
 
 import logging
@@ -53,7 +53,7 @@ def broken_examples(config: PipelineConfig, component: str, error: Exception) ->
 
 
 def _anomalous(source: SpanSource, schema_file: str, beam_pipeline_args: Sequence[str]) -> BrokenExamplesError | None:
-    """The newest span whose own examples break the schema; each is of less than the whole window."""
+    """Returns what the newest span whose own examples break the schema breaks of it."""
     schema = tfdv.load_schema_text(schema_file)
     for span in reversed(source.selected):
         with tempfile.TemporaryDirectory() as scratch:

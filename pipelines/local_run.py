@@ -125,7 +125,7 @@ def _roll_back(config: PipelineConfig, summaries: "list[RunSummary]") -> dict[st
             what = champion and roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)
             what = what or rolled_back_before(plan.push_uri)
         except (ValueError, OSError, errors.OpError) as error:  # the run has come to its verdict, which is to be told
-            what = f"not rolled back: {error}"
+            what = f"the rollback failed: {error}"
         if what:
             done[plan.target] = what
     return done

@@ -205,7 +205,7 @@ def test_run_reports_its_verdict_when_it_cannot_roll_back(
     assert report
     gate, rollback = report["verdict"]["reasons"]
     assert gate == "fails: a gate"
-    assert rollback.startswith(f"not rolled back: {destination.path(version)}/manifest.json: ")
+    assert rollback.startswith(f"the rollback failed: {destination.path(version)}/manifest.json: ")
 
 
 def _execution(component: str, key: str, properties: dict[str, Any]) -> ExecutionRecord:
