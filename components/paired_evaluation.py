@@ -127,7 +127,7 @@ class PairedPass:
 
 
 class _Evaluate(beam.PTransform):  # type: ignore[misc]
-    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Key, Any]]]) -> None:
+    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Any, Any]]]) -> None:
         super().__init__()
         self._key = key
         self._sums = sums

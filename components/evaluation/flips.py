@@ -167,7 +167,8 @@ def _shown(values: npt.NDArray[Any], limits: tuple[float, float] | None) -> npt.
     stride = math.ceil(max(values.shape[:2]) / _SIDE_PIXELS)
     pixels = values[::stride, ::stride].astype(np.float64)
     low, high = limits or (float(pixels.min()), float(pixels.max()))
-    return np.rint(255 * np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)).astype(np.uint8)
+    shares: npt.NDArray[np.float64] = np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)
+    return np.rint(255 * shares).astype(np.uint8)
 
 
 def is_picture(values: npt.NDArray[Any]) -> bool:

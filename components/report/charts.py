@@ -140,6 +140,40 @@ def diverging(labels: Sequence[str], left: Sequence[float], right: Sequence[floa
         return _svg(figure)
 
 
+def matrix(
+    rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[float]], names: tuple[str, str]
+) -> str:
+    """Draws counts as a matrix, the larger the darker; 0 is left out.
+
+    Args:
+      rows: Names of the rows, at least one.
+      columns: Names of the columns, at least one.
+      counts: By row and column.
+      names: What the columns and the rows are.
+    """
+    top, right = 0.2 + _CHARACTER * max(len(_short(name)) for name in columns), 0.15
+    left = 0.6 + _CHARACTER * max(len(_short(name)) for name in rows)
+    size = (_BELOW + top + 0.3 * len(rows), left + right + 0.42 * len(columns))
+    most = max(1.0, *(count for of_row in counts for count in of_row))
+    with _drawing(*size, left=left, right=right, top=top) as (figure, axes):
+        for row, of_row in enumerate(counts):
+            for column, count in enumerate(of_row):
+                if count:
+                    # At most half as dark as the line of a chart, so that what is written on it is read.
+                    axes.barh(row, 1, 0.94, left=column - 0.5, color=SERIES[0], alpha=0.1 + 0.4 * count / most)
+                    axes.text(column, row, f"{count:,.0f}", ha="center", va="center")
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=90)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_xlabel(names[0])
+        axes.xaxis.set_label_position("bottom")
+        axes.set_ylabel(names[1])
+        return _svg(figure)
+
+
 def lines(rows: Sequence[Line], axis: str) -> str:
     """Draws lines over epochs; they differ by dashes and markers, too.
 
@@ -183,7 +217,13 @@ def histogram(counts: Sequence[float], low: int, high: int) -> str:
 
 @contextlib.contextmanager
 def _drawing(
-    height: float, width: float = _WIDTH, *, labels: Sequence[str] = (), right: float = 0.15, top: float = 0.1
+    height: float,
+    width: float = _WIDTH,
+    *,
+    labels: Sequence[str] = (),
+    left: float = 0.0,
+    right: float = 0.15,
+    top: float = 0.1,
 ) -> Iterator[tuple[Figure, Axes]]:
     """Gives a figure and its axes, in the style of all of them.
 
@@ -193,13 +233,14 @@ def _drawing(
       height: Of the figure, in inches.
       width: Of the figure, in inches.
       labels: What will be written to the left of the axes; without any, numbers and the name of the axis.
+      left: Margin to the left, in inches; 0 for what the labels take.
       right: Margin to the right, in inches.
       top: Margin on top, in inches.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        left = 0.2 + _CHARACTER * max((len(_short(label)) for label in labels), default=6)
+        left = left or 0.2 + _CHARACTER * max((len(_short(label)) for label in labels), default=6)
         edges = {"left": left / width, "right": 1 - right / width, "bottom": _BELOW / height, "top": 1 - top / height}
         figure.subplots_adjust(**edges)
         yield figure, figure.add_subplot()
