@@ -7,6 +7,7 @@ paper. The same values give the same bytes.
 import contextlib
 import dataclasses
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -76,10 +77,19 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A line: its name, and its values at 1, 2, ... ."""
+    """A line.
+
+    Attributes:
+      label: Its name.
+      values: Its values; None leaves a gap.
+      first: Where the first one is; the others follow at each whole number.
+      marked: Where values are crossed.
+    """
 
     label: str
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
+    first: int = 1
+    marked: frozenset[int] = frozenset()
 
 
 def bars(rows: Sequence[Bar], axis: str, *, points: bool = False) -> str:
@@ -174,18 +184,23 @@ def matrix(
         return _svg(figure)
 
 
-def lines(rows: Sequence[Line], axis: str) -> str:
-    """Draws lines over epochs; they differ by dashes and markers, too.
+def lines(rows: Sequence[Line], axis: str, over: str = "epoch") -> str:
+    """Draws lines over whole numbers; they differ by dashes and markers, too.
 
     Args:
       rows: The lines, from one to four, each with one value at least.
       axis: Name of the vertical axis.
+      over: What the numbers count.
     """
     with _drawing(2.9, 4.6, top=2 * _LEGEND) as (figure, axes):
         for number, one in enumerate(rows):
+            at = range(one.first, one.first + len(one.values))
+            values = [math.nan if value is None else value for value in one.values]
+            crossed = [value if x in one.marked else math.nan for x, value in zip(at, values, strict=True)]
+            axes.plot(at, crossed, color=MARKED, linestyle="", marker="x", markersize=9)
             axes.plot(
-                range(1, len(one.values) + 1),
-                one.values,
+                at,
+                values,
                 color=SERIES[number % len(SERIES)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 marker=_MARKERS[number % len(_MARKERS)],
@@ -193,7 +208,7 @@ def lines(rows: Sequence[Line], axis: str) -> str:
                 label=_short(one.label),
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(over)
         axes.set_ylabel(axis)
         axes.grid()
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
