@@ -26,6 +26,7 @@ class Store:
     """A store of replayed runs, with the files of the models that are named."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.path, self.root = directory / "metadata.sqlite", directory / "root"
         self.client = open_store(self.path)
         self.run = Replay(self.client, _RECORDED, str(self.root)).run

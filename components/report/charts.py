@@ -50,6 +50,7 @@ _BELOW = 0.48  # for numbers and the name of the axis
 _LEGEND = 0.28  # a row of it
 _CHARACTER = 0.078  # of the font below
 _LABEL_CHARACTERS = 32
+_UPRIGHT_CHARACTERS = 4  # that fit above a column of a matrix
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
 
@@ -161,7 +162,9 @@ def matrix(
       counts: By row and column.
       names: What the columns and the rows are.
     """
-    top, right = 0.2 + _CHARACTER * max(len(_short(name)) for name in columns), 0.15
+    longest = max(len(_short(name)) for name in columns)
+    is_upright = longest <= _UPRIGHT_CHARACTERS
+    top, right = 0.3 if is_upright else 0.2 + _CHARACTER * longest, 0.15
     left = 0.6 + _CHARACTER * max(len(_short(name)) for name in rows)
     size = (_BELOW + top + 0.3 * len(rows), left + right + 0.42 * len(columns))
     most = max(1.0, *(count for of_row in counts for count in of_row))
@@ -175,7 +178,7 @@ def matrix(
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
-        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=90)
+        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=0 if is_upright else 90)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xlabel(names[0])
@@ -184,13 +187,14 @@ def matrix(
         return _svg(figure)
 
 
-def lines(rows: Sequence[Line], axis: str, over: str = "epoch") -> str:
+def lines(rows: Sequence[Line], axis: str, over: str = "epoch", *, from_zero: bool = False) -> str:
     """Draws lines over whole numbers; they differ by dashes and markers, too.
 
     Args:
       rows: The lines, from one to four, each with one value at least.
       axis: Name of the vertical axis.
       over: What the numbers count.
+      from_zero: Whether the axis begins at 0; for values that are none below.
     """
     with _drawing(2.9, 4.6, top=2 * _LEGEND) as (figure, axes):
         for number, one in enumerate(rows):
@@ -208,8 +212,10 @@ def lines(rows: Sequence[Line], axis: str, over: str = "epoch") -> str:
                 label=_short(one.label),
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if from_zero:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(over)
-        axes.set_ylabel(axis)
+        axes.set_ylabel(_short(axis))
         axes.grid()
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure)

@@ -12,6 +12,7 @@ from components.report.layout import Figure, Row, Section, Strip, Table, row, ta
 from components.report.page import Heading, page
 
 _LISTED = 200
+_STATES = ("blessed", "refused", "failed", "running")
 _OFF = {"refused": "refused", "failed": "failed", "running": "not ended"}
 
 
@@ -22,7 +23,7 @@ def render_history(document: Mapping[str, Any]) -> str:
     counts = root["counts"]
     heading = Heading(
         title=f"History of {name}",
-        headline=tuple((state, counts[state].cell(",d")) for state in counts.names),
+        headline=tuple((state, counts[state].cell(",d")) for state in _STATES),
         made_of="history.json",
     )
     return page(heading, sections(root))
@@ -56,11 +57,12 @@ def _section(
     anchor: str,
     title: str,
     by_target: Mapping[str, list[Node]],
-    figures_of: Callable[[str, list[Node]], list[Figure]],
+    figures_of: Callable[[list[Node]], list[Figure]],
     missing: str,
 ) -> Section:
-    figures = tuple(figure for target, of in by_target.items() for figure in figures_of(target, of))
-    notes = ("A cross marks a model that was refused.",) if figures else ()
+    figures = tuple(figure for of in by_target.values() for figure in figures_of(of))
+    is_refused = any(one["state"].text == "refused" for of in by_target.values() for one in of)
+    notes = ("A cross marks a model that was refused.",) if figures and is_refused else ()
     return Section(id=anchor, title=title, notes=notes, missing=() if figures else (missing,), figures=figures)
 
 
@@ -112,11 +114,11 @@ def _row(one: Node, metrics: Sequence[str]) -> Row:
     )
 
 
-def _metrics(target: str, evaluated: list[Node]) -> list[Figure]:
+def _metrics(evaluated: list[Node]) -> list[Figure]:
     names = dict.fromkeys(name for one in evaluated for name in one["metrics"].names)
     return [
         _figure(
-            f"{name} for {target}",
+            name,
             evaluated,
             {model: [one["metrics"][name][model] for one in evaluated] for model in ("integer", "float")},
             ".4f",
@@ -125,21 +127,17 @@ def _metrics(target: str, evaluated: list[Node]) -> list[Figure]:
     ]
 
 
-def _sizes(target: str, evaluated: list[Node]) -> list[Figure]:
+def _sizes(evaluated: list[Node]) -> list[Figure]:
     sizes = [one["size_bytes"] for one in evaluated]
-    return [_figure(f"bytes of the file for {target}", evaluated, {"bytes": sizes}, ",d")] if any(sizes) else []
+    return [_figure("bytes of the file", evaluated, {"bytes": sizes}, ",d")] if any(sizes) else []
 
 
-def _drift(target: str, evaluated: list[Node]) -> list[Figure]:
+def _drift(evaluated: list[Node]) -> list[Figure]:
     found = {"clipped inputs": [one["clipped_inputs"] for one in evaluated]}
     names = dict.fromkeys(name for one in evaluated for name in one["drift"].names)
     found |= {name: [one["drift"][name] for one in evaluated] for name in names}
     # Each on an axis of its own: figures of drift have no unit in common.
-    return [
-        _figure(f"{name} for {target}", evaluated, {name: values}, ".4g")
-        for name, values in found.items()
-        if any(values)
-    ]
+    return [_figure(name, evaluated, {name: values}, ".4g") for name, values in found.items() if any(values)]
 
 
 def _figure(what: str, evaluated: list[Node], values: Mapping[str, list[Node]], form: str) -> Figure:
@@ -151,12 +149,13 @@ def _figure(what: str, evaluated: list[Node], values: Mapping[str, list[Node]], 
         for name, row in values.items()
     ]
     newest = ", ".join(f"{name} {row[-1].cell(form).text}" for name, row in values.items())
+    where = f"{what} for {evaluated[0]['target'].text}"
     rows = [
         row(one["number"].cell(",d"), one["at"].cell(), *(of[index].cell(form) for of in values.values()))
         for index, one in enumerate(evaluated)
     ]
     return Figure(
-        svg=charts.lines(drawn, what, "evaluation"),
-        alt=f"{what} over {len(evaluated)} evaluations; the newest: {newest}.",
-        table=table(what, ("evaluation", "began at", *values), rows),
+        svg=charts.lines(drawn, what, "evaluation", from_zero=len(values) == 1),
+        alt=f"{where} over {len(evaluated)} evaluations; the newest: {newest}.",
+        table=table(where, ("evaluation", "began at", *values), rows),
     )

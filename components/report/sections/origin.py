@@ -10,7 +10,7 @@ from components.report.layout import Branch, Row, Section, row, table
 _SETTINGS = ("pipeline", "task", "scheme", "training")
 # Names of facts in facts.json and on the page.
 _PUSHED = {"sha256": "sha256", "target": "target", "compiler": "by"}
-_CALIBRATED = {"representative_examples": "examples", "representative_seed": "seed"}
+_CALIBRATED = {"representative_examples": "examples", "representative_seed": "seed", "calibration": "method"}
 _SOURCES: Mapping[str, Mapping[str, str]] = {
     "training examples": {
         "training_examples_sha256": "sha256",
@@ -82,8 +82,10 @@ def _trained(root: Node) -> Branch | None:
 
 
 def _integer(root: Node) -> Branch | None:
-    integer = _branch("integer file", root["integer_model"], {"sha256": "sha256", "calibration": "calibration"})
-    sample = _branch("calibration sample", root["integer_model"], _CALIBRATED)
+    """The integer file; what ranges were calibrated with only if any was."""
+    integer = _branch("integer file", root["integer_model"], {"sha256": "sha256"})
+    is_calibrated = bool(root["conversion"]["calibrated"].value)
+    sample = _branch("calibration sample", root["integer_model"], _CALIBRATED) if is_calibrated else None
     return dataclasses.replace(integer, children=tuple(filter(None, (sample,)))) if integer else None
 
 
