@@ -46,12 +46,15 @@ class EvaluationPass:
     features: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, config: config_pb2.EvalConfig, artifacts: Mapping[str, types.Artifact]) -> "EvaluationPass":
+    def of(
+        cls, config: config_pb2.EvalConfig, artifacts: Mapping[str, types.Artifact], flipped_examples: int = 0
+    ) -> "EvaluationPass":
         """Prepares a pass.
 
         Args:
           config: As `components.eval_config` made it; models without an artifact are left out.
           artifacts: Artifacts of the models by name.
+          flipped_examples: How many examples that get another class are kept, of each output.
         """
         there = config_pb2.EvalConfig()
         there.CopyFrom(config)
@@ -72,6 +75,7 @@ class EvaluationPass:
                 label_keys=dict(spec.label_keys) or {"": spec.label_key},
                 label_kinds=label_kinds(config),
                 weight_key=spec.example_weight_key,
+                flipped_examples=flipped_examples,
                 kept=features
                 | frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
             ),

@@ -4,8 +4,11 @@
   metrics-*, validations-*, eval_config.json   TFMA's
   paired.json                                  {"paired": [...], "outputs": [...], "labels": [...]}, each by model,
                                                output and slice; {"inputs": [...]} by integer model and input
+  flips.json                                   {"flips": [...]}, by output: which classes the float and the integer
+                                               model say where they differ, and the gravest examples, with pictures
 """
 
+import base64
 import dataclasses
 import functools
 import json
@@ -17,6 +20,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
@@ -25,14 +29,15 @@ from tfx.dsl.io import fileio
 from components.batched_inputs import values_of
 from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
+from components.evaluation.flips import Flip, FlipSums, is_picture
 from components.evaluation.input_ranges import CLIPPED_INPUTS
 from components.evaluation.label_clues import LabelClues
-from components.evaluation.measurements import FLOAT, INTEGER, Cell, Measurements, Paired, Slice
+from components.evaluation.measurements import FLIPS_FILE, FLOAT, INTEGER, Cell, Measurements, Paired, Slice
 from components.evaluation.paired_statistics import Examples, PairedSums
-from components.paired_predictions import INPUTS, PAIRED_PREDICTIONS_STAGE
+from components.paired_predictions import FLIPS, INPUTS, PAIRED_PREDICTIONS_STAGE
 
 PAIRED_FILE = "paired.json"
-_KEY, _INPUTS_KEY = "paired", "inputs"
+_KEY, _INPUTS_KEY, _FLIPS_KEY = "paired", "inputs", "flips"
 
 Key = tuple[str, str, str, Slice]
 """What sums are of: their kind, a model, an output, a slice."""
@@ -65,6 +70,11 @@ class PairedPass:
                 ptransform=_Evaluate(_INPUTS_KEY, _inputs),
             ),
             tfma.evaluators.Evaluator(
+                stage_name="EvaluateFlips",
+                run_after=PAIRED_PREDICTIONS_STAGE,
+                ptransform=_Evaluate(_FLIPS_KEY, _flips),
+            ),
+            tfma.evaluators.Evaluator(
                 stage_name="EvaluatePairs",
                 run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
                 ptransform=_Evaluate(_KEY, self.sums),
@@ -72,7 +82,7 @@ class PairedPass:
         ]
 
     def writer(self, output_path: str) -> Any:
-        """Returns the TFMA writer of `PAIRED_FILE`."""
+        """Returns the TFMA writer of `PAIRED_FILE` and `FLIPS_FILE`."""
         return tfma.writers.Writer(stage_name="WritePairs", ptransform=_Write(self, output_path))
 
     def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
@@ -113,13 +123,11 @@ class PairedPass:
                 labels.append({"output": output, "question": sums.question(), **dataclasses.asdict(sums)})
             else:
                 outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
-        # NaN is no JSON.
-        found_all = {"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels}
-        return json.dumps(_without_nan(found_all), indent=1, allow_nan=False) + "\n"
+        return _json({"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels})
 
 
 class _Evaluate(beam.PTransform):  # type: ignore[misc]
-    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Key, Any]]]) -> None:
+    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Any, Any]]]) -> None:
         super().__init__()
         self._key = key
         self._sums = sums
@@ -134,19 +142,29 @@ def _inputs(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
         yield ("inputs", model, name, ()), sums
 
 
+def _flips(extracts: Mapping[str, Any]) -> Iterator[tuple[str, FlipSums]]:
+    """Yields the flips of a batch by output."""
+    yield from extracts[FLIPS].items()
+
+
 class _Write(beam.PTransform):  # type: ignore[misc]
     def __init__(self, paired_pass: PairedPass, output_path: str) -> None:
         super().__init__()
         self._pass = paired_pass
-        self._path = os.path.join(output_path, PAIRED_FILE)
+        self._path = output_path
 
     def expand(self, evaluation: Any) -> Any:
         sums = (evaluation[_KEY], evaluation[_INPUTS_KEY]) | beam.Flatten()
-        return sums | beam.combiners.ToList() | beam.Map(self._pass.document) | beam.Map(self._write)
+        paired = sums | "Pairs" >> beam.combiners.ToList() | beam.Map(self._pass.document)
+        flips = evaluation[_FLIPS_KEY] | "Flips" >> beam.combiners.ToList() | beam.Map(_flips_document)
+        return (
+            paired | "WritePairs" >> beam.Map(self._write, PAIRED_FILE),
+            flips | "WriteFlips" >> beam.Map(self._write, FLIPS_FILE),
+        ) | "Written" >> beam.Flatten()
 
-    def _write(self, content: str) -> None:
-        fileio.makedirs(os.path.dirname(self._path))
-        with fileio.open(self._path, "w") as file:
+    def _write(self, content: str, name: str) -> None:
+        fileio.makedirs(self._path)
+        with fileio.open(os.path.join(self._path, name), "w") as file:
             file.write(content)
 
 
@@ -154,6 +172,45 @@ def _total(sums: Iterable[Any]) -> Any:
     """Adds up; of nothing, as Beam asks for at the start, nothing."""
     given = [one for one in sums if one is not None]
     return functools.reduce(operator.add, given) if given else None
+
+
+def _flips_document(found: Iterable[tuple[str, FlipSums]]) -> str:
+    """Returns the content of `FLIPS_FILE`."""
+    names = ("examples", "only_float_right", "only_integer_right")
+    flips = [
+        {
+            "output": output,
+            "pairs": [
+                {"float": pair[0], "integer": pair[1], **dict(zip(names, counts, strict=True))}
+                for pair, counts in sorted(sums.pairs.items(), key=lambda one: (-one[1][0], one[0]))
+            ],
+            "examples": [_example(flip) for flip in sums.worst],
+        }
+        for output, sums in sorted(found, key=lambda one: one[0])
+    ]
+    return _json({"flips": flips})
+
+
+def _example(flip: Flip) -> dict[str, Any]:
+    return {
+        "label": flip.label,
+        "float": {"class": flip.float_class, "score": flip.float_score},
+        "integer": {"class": flip.integer_class, "score": flip.integer_score},
+        "margin": flip.margin,
+        "inputs": [
+            {"name": name, "picture": _png(values)} if is_picture(values) else {"name": name, "values": values.tolist()}
+            for name, values in flip.inputs.items()
+        ],
+    }
+
+
+def _png(pixels: Any) -> str:
+    return "data:image/png;base64," + base64.b64encode(tf.io.encode_png(pixels, compression=9).numpy()).decode()
+
+
+def _json(document: Any) -> str:
+    # NaN is no JSON.
+    return json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n"
 
 
 def _by_class(sums: PairedSums) -> list[dict[str, int]]:

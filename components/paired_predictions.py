@@ -25,8 +25,10 @@ from tensorflow_model_analysis.utils import util
 from components.batched_features import rows_of
 from components.batched_inputs import EXAMPLE_FEATURES, picked
 from components.evaluation.decisions import Kind, checked_labels
+from components.evaluation.flips import FlipSums
 from components.evaluation.input_ranges import InputRange, InputSums
-from components.evaluation.measurements import FLOAT
+from components.evaluation.measurements import FLOAT, INTEGER
+from components.evaluation.paired_statistics import Examples
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
@@ -37,6 +39,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 _CHUNK_BYTES = 2**20
 INPUTS = "input_sums"
 """The extract that holds `InputSums` of a batch, by integer model and input."""
+FLIPS = "flips"
+"""The extract that holds `FlipSums` of a batch, by output; of outputs without classes there are none."""
 PAIRED_PREDICTIONS_STAGE = "ExtractPairedPredictions"
 # https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
 _PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
@@ -52,6 +56,7 @@ class EvaluatedModels:
       label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
       label_kinds: What the labels of outputs were declared to be, by output.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
+      flipped_examples: How many examples that get another class are kept, of each output.
       kept: Features that slices or metrics need; others are dropped to save memory.
     """
 
@@ -60,6 +65,7 @@ class EvaluatedModels:
     label_keys: Mapping[str, str]
     label_kinds: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
     weight_key: str = ""
+    flipped_examples: int = 0
     kept: frozenset[str] = frozenset()
 
     @property
@@ -122,6 +128,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
                 for name, model in self._integer.items()
                 for key, (low, high, step) in model.input_limits.items()
             },
+            FLIPS: self._flips(features, labels, scores, weights.ravel()),
             constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
             constants.TRANSFORMED_FEATURES_KEY: kept,
             # TFMA wants the bare array of a model with one output.
@@ -131,6 +138,23 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
                 name: next(iter(scores[name].values())) if "" in labels else scores[name] for name in names
             },
         }
+
+    def _flips(self, features: Arrays, labels: Arrays, scores: dict[str, Arrays], weights: Any) -> dict[str, FlipSums]:
+        model = self._integer[INTEGER]
+        inputs = {name: features[name] for name in model.input_names}
+        limits = {name: (low, high) for name, (low, high, _) in model.input_limits.items()}
+        found = {}
+        for output, of in labels.items():
+            ours, other = (scores[name][output or next(iter(scores[name]))] for name in (INTEGER, FLOAT))
+            examples = Examples(
+                labels=of[:, None] if of.ndim == 1 else of,
+                scores=ours[:, None] if ours.ndim == 1 else ours,
+                other_scores=other[:, None] if other.ndim == 1 else other,
+                weights=weights,
+                kind=self._models.label_kinds.get(output),
+            )
+            found[output] = FlipSums.of(examples, inputs, limits, self._models.flipped_examples)
+        return {output: sums for output, sums in found.items() if sums is not None}
 
     def _transformed(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
         transform = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE]

@@ -102,7 +102,9 @@ class Executor(evaluator_executor.Executor):
         for why in found.unusable:
             _LOGGER.warning("the last blessed model is left out, as it cannot be run: %s", why)
         evaluation_pass = EvaluationPass.of(
-            config, {name: model for name, model in models.items() if name not in left_out}
+            config,
+            {name: model for name, model in models.items() if name not in left_out},
+            exec_properties["flipped_examples"],
         )
         with model_artifact.local_serving(models[INTEGER]) as serving:
             compiled = input_dict.get("compiled_model")
@@ -209,6 +211,7 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "eval_config": component_spec.ExecutionParameter(type=str),
         "gates": component_spec.ExecutionParameter(type=str),
         "split": component_spec.ExecutionParameter(type=str),
+        "flipped_examples": component_spec.ExecutionParameter(type=int),
         "target": component_spec.ExecutionParameter(type=str),
         "compiler_options": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
@@ -262,6 +265,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         target: str = "edge_tpu",
         compiler_options: Options | None = None,
         split: str = "eval",
+        flipped_examples: int = 12,
     ) -> None:
         """Declares the component.
 
@@ -289,6 +293,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           target: Name of the target, whose rules say what it takes where there is no such report.
           compiler_options: Options of the target's compiler, by which these rules go; None for its defaults.
           split: The split to evaluate on.
+          flipped_examples: How many of the examples that get another class by the integer model are shown on the page,
+            of each output, those first of which the float model was surest; 0 for none, as where examples are private.
 
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
@@ -323,6 +329,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
                 gates=gates.to_json(),
                 split=split,
+                flipped_examples=flipped_examples,
                 target=target,
                 compiler_options=written,
                 toolchain=toolchain.versions_json(),

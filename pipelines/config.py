@@ -27,6 +27,7 @@ from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
 
 # It becomes a part of paths, and the name of a job on a service.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_MOST_FLIPPED = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class PipelineConfig:
         activations, "float32" to have the file quantize and dequantize by itself; "" for the usual one of the scheme.
       representative_examples: Examples that a float model would be calibrated with.
       attribution_examples: Examples of the eval split on which is measured where accuracy went; 0 for none.
+      flipped_examples: Of the eval examples that get another class by the integer model, how many are shown on the
+        report, which lies beside the pushed model; 0 for none, as where examples are private.
       conversion_cache_dir: Local directory in which conversions are kept, so that a retry does not convert again; ""
         for `conversions` under the root, if that is local. Under a remote root, such as gs://, nothing is kept.
       when_missing: Without the target's compiler: "analyze" or "fail".
@@ -94,6 +97,7 @@ class PipelineConfig:
     io_dtype: str | Mapping[str, str] = ""
     representative_examples: int = 300
     attribution_examples: int = 200
+    flipped_examples: int = 12
     conversion_cache_dir: str = ""
     when_missing: str = "analyze"
     compiler_options: Options | None = None
@@ -141,6 +145,8 @@ class PipelineConfig:
             wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
         if self.attribution_examples < 0:
             wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
+        if not 0 <= self.flipped_examples <= _MOST_FLIPPED:
+            wrong.append(f"flipped_examples={self.flipped_examples} (0 to {_MOST_FLIPPED}, which a page has room for)")
         if "://" in self.conversion_cache_dir:
             wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
         if self.spans and self.examples_dir:

@@ -26,8 +26,8 @@ Json = dict[str, Any]
 def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> Json:
     """Compiles a config's pipeline with TFX and puts its deployment in.
 
-    Tasks: the pipeline's components and a VerdictRecorder for each target, all inside the task `tfx-dag`, and
-    RunReporter, which runs when that has ended, however it ended.
+    Tasks: the pipeline's components, a VerdictRecorder and a ReportPage for each target, all inside the task `tfx-dag`,
+    and RunReporter, which runs when that has ended, however it ended.
 
     Args:
       config: The config. Its root, examples and push_dir are object storage.
@@ -45,6 +45,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner, pipeline_builder
     from tfx.orchestration.pipeline import Pipeline
 
+    from components.report_page import report_page
     from components.verdict_reporter import RunReporter, VerdictRecorder
     from pipelines.last_blessed import narrow_queries
     from pipelines.pipeline import pipeline_components
@@ -61,9 +62,16 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
         ).with_id(f"VerdictRecorder{plan.suffix}")
         for plan in config.plans
     ]
+    pages = [
+        report_page(
+            by_id[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
+            config.deployment.images.get(f"ReportPage{plan.suffix}", config.deployment.image),
+        ).with_id(f"ReportPage{plan.suffix}")
+        for plan in config.plans
+    ]
     reporter = RunReporter(reports_uri=config.reports_uri, targets=[plan.target for plan in config.targets])
     recorder_ids = [recorder.id for recorder in recorders]
-    ids = [*by_id, *recorder_ids, reporter.id]
+    ids = [*by_id, *recorder_ids, *(page.id for page in pages), reporter.id]
     _check_component_ids(config, ids)
     deployment = config.deployment
     tfx_runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
@@ -77,7 +85,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     pipeline = Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=[*components, *recorders],
+        components=[*components, *recorders, *pages],
         enable_cache=deployment.cache,
         beam_pipeline_args=list(config.beam_pipeline_args),
     )
@@ -85,6 +93,7 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
     if deployment.service_account:
         job["serviceAccount"] = deployment.service_account
+    _name_pages(job)
     narrow_queries(job, config)
     _deploy(config, job, runner, uncached=recorder_ids)
     _check_placeholders(job)
@@ -229,6 +238,16 @@ def _check_component_ids(config: PipelineConfig, ids: list[str]) -> None:
         )
 
 
+def _name_pages(job: Json) -> None:
+    """Says what pages are by the service's own title of the type, for which TFX's compiler writes a schema."""
+    from components.report_page import HTML_SCHEMA
+
+    for component in job["pipelineSpec"]["components"].values():
+        for output in component.get("outputDefinitions", {}).get("artifacts", {}).values():
+            if f"title: {HTML_SCHEMA['schemaTitle']}\n" in output["artifactType"].get("instanceSchema", ""):
+                output["artifactType"] = dict(HTML_SCHEMA)
+
+
 def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: list[str]) -> None:
     """Puts in what TFX's compiler does not: resources for every kind of component, retries, what is not cached.
 
@@ -252,12 +271,14 @@ def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: list[str])
 
 def _check_placeholders(job: Json) -> None:
     """The services resolve `{{$...}}` in any value; what a user's names bring in must not be one."""
+    from components.report_page import BLESSING_URI, PAGE_URI
     from components.verdict_reporter import RUN_ID_PLACEHOLDER
 
+    ours = (EXECUTOR_INPUT, BLESSING_URI, PAGE_URI)
     found = [f"{name} is {value!r}" for name, value in _constants(job) if "{{" in value and value != RUN_ID_PLACEHOLDER]
     for name, container in containers_of(job).items():
         arguments = [container["image"], *container.get("command", []), *container.get("args", [])]
-        found += [f"{name}: {text!r}" for text in arguments if "{{" in text and text != EXECUTOR_INPUT]
+        found += [f"{name}: {text!r}" for text in arguments if "{{" in text and text not in ours]
     if found:
         raise ValueError(
             f"'{{{{' marks placeholders of the service and may not be part of a setting: {'; '.join(found)}"

@@ -268,6 +268,7 @@ def target_components(
         slices=config.slices,
         label_kind=config.label_kind,
         weight_key=config.weight_key,
+        flipped_examples=config.flipped_examples,
         target=plan.target,
         compiler_options=plan.compiler_options,
         infra_blessing=validator.outputs["blessing"],

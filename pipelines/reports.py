@@ -1,6 +1,7 @@
 """The pages on runs: of the last run of a pipeline, made anew from what its artifacts hold, and of all runs in time."""
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,17 +11,21 @@ from tfx.utils import io_utils
 
 from components.delivery.manifest import REPORT_FILE
 from components.model_report import read_report
+from components.report.history import render_history
 from components.report.page import render
 from pipelines.config import PipelineConfig
+from pipelines.lineage.attempts import attempts_of, history_document
+from pipelines.lineage.graph import Graph
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataStore
 from pipelines.target_plan import ResolvedPlan
 
+_HISTORY = "history"
 _EVALUATOR, _PUSHER = "QuantizedEvaluator", "Pusher"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenReport:
-    """A page that was written: of which target, and where."""
+    """A page that was written: of which target, "" for all, and where."""
 
     target: str
     uri: str
@@ -48,6 +53,25 @@ def write_reports(config: PipelineConfig) -> Iterator[WrittenReport]:
         fileio.makedirs(config.root)
         io_utils.write_string_file(uri, html)
         yield WrittenReport(target=plan.target, uri=uri)
+
+
+def write_history(config: PipelineConfig) -> WrittenReport:
+    """Writes the page on all runs of a config, and what it is made of, below its root.
+
+    Raises:
+      ValueError: If nothing was run.
+    """
+    attempts = attempts_of(Graph(MetadataStore(config.metadata_url)), config.name)
+    if not attempts:
+        raise ValueError(f"no run of {config.name} came to an evaluation, or failed, so that there is no history")
+    document = history_document(config.name, attempts)
+    fileio.makedirs(config.root)
+    io_utils.write_string_file(
+        os.path.join(config.root, f"{_HISTORY}.json"), json.dumps(document, indent=1, sort_keys=True) + "\n"
+    )
+    uri = os.path.join(config.root, f"{_HISTORY}.html")
+    io_utils.write_string_file(uri, render_history(document))
+    return WrittenReport(target="", uri=uri)
 
 
 def _output(executions: list[ExecutionRecord], component: str, key: str) -> ArtifactRecord | None:

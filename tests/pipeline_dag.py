@@ -183,17 +183,20 @@ class Dag:
 
 
 def _command(container: Json, executor_input: Json) -> list[str]:
-    """The command line, with the one placeholder that TFX uses resolved."""
-    arguments = [*container["command"], *container["args"]]
-    resolved = [json.dumps(executor_input) if argument == "{{$}}" else argument for argument in arguments]
-    assert not any("{{$" in argument for argument, was in zip(resolved, arguments, strict=True) if was != "{{$}}")
-    return resolved
+    """The command line, with the placeholders that TFX uses resolved."""
+    arguments = [*container["command"], *container.get("args", [])]
+    values = {"{{$}}": json.dumps(executor_input)}
+    for way in ("inputs", "outputs"):
+        for key, found in executor_input[way]["artifacts"].items():
+            values |= {f"{{{{$.{way}.artifacts['{key}'].uri}}}}": artifact["uri"] for artifact in found["artifacts"]}
+    assert not [argument for argument in arguments if "{{$" in argument and argument not in values]
+    return [values.get(argument, argument) for argument in arguments]
 
 
 def _cache_key(component: Json, container: Json, inputs: Mapping[str, list[Json]], parameters: Json) -> str:
     """https://cloud.google.com/vertex-ai/docs/pipelines/configure-caching"""
     names = {key: [artifact["name"] for artifact in artifacts] for key, artifacts in inputs.items()}
-    content = [component, container["image"], container["command"], container["args"], names, parameters]
+    content = [component, container["image"], container["command"], container.get("args", []), names, parameters]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

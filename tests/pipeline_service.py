@@ -119,7 +119,7 @@ class PipelineService:
             there = artifact["metadata"].get(match["key"])
             return there is not None and (there == float(value) if isinstance(there, int | float) else there == value)
         facts = {
-            "schema_title": yaml.safe_load(artifact["type"]["instanceSchema"])["title"],
+            "schema_title": _title(artifact["type"]),
             "state": "LIVE",
             "name": artifact["name"],
         }
@@ -159,6 +159,11 @@ class PipelineService:
                 process.kill()  # nothing, if it has ended
             code = process.wait()
         return code == 0, f"exit status {code}: ...{log.read_text(errors='replace')[-2000:]}"
+
+
+def _title(schema: Json) -> str:
+    title: str = schema.get("schemaTitle") or yaml.safe_load(schema["instanceSchema"])["title"]
+    return title
 
 
 def container_environment(venv: Path, home: Path, extra: Mapping[str, str]) -> dict[str, str]:

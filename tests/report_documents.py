@@ -3,6 +3,10 @@
 import copy
 from typing import Any
 
+# A gray pixel, as PNG.
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
+)
 HOSTILE = "<script>alert('x')</script>$\\frac{1}{0}$\"&\u0001\u2713"
 
 
@@ -105,6 +109,33 @@ _DOCUMENTS: dict[str, Any] = {
         ],
         "outputs": [],
         "labels": [],
+    },
+    "flips": {
+        "flips": [
+            {
+                "output": "",
+                "pairs": [
+                    {"float": 0, "integer": 1, "examples": 2, "only_float_right": 1, "only_integer_right": 1},
+                    {"float": 2, "integer": 0, "examples": 1, "only_float_right": 1, "only_integer_right": 0},
+                ],
+                "examples": [
+                    {
+                        "label": 2,
+                        "float": {"class": 2, "score": 0.625},
+                        "integer": {"class": 0, "score": 0.53125},
+                        "margin": 0.375,
+                        "inputs": [{"name": "image", "picture": PICTURE}, {"name": "age", "values": [0.5, 41.0]}],
+                    },
+                    {
+                        "label": 1,
+                        "float": {"class": 0, "score": 0.5},
+                        "integer": {"class": 1, "score": 0.50390625},
+                        "margin": 0.125,
+                        "inputs": [{"name": "image", "picture": PICTURE}, {"name": "age", "values": [0.25] * 16}],
+                    },
+                ],
+            }
+        ]
     },
     "float_model": {"sha256": "f" * 64, "parent_sha256": "", "size_bytes": 175604},
     "integer_model": {

@@ -8,6 +8,7 @@ from typing import Any
 
 FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED = "float", "integer", "fake_quant", "last_blessed"
 MEASUREMENTS_FILE = "measurements.json"
+FLIPS_FILE = "flips.json"
 MODELS = (FLOAT, INTEGER, FAKE_QUANT, LAST_BLESSED)
 
 Slice = tuple[tuple[str, str], ...]

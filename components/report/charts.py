@@ -7,6 +7,7 @@ paper. The same values give the same bytes.
 import contextlib
 import dataclasses
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,7 @@ _BELOW = 0.48  # for numbers and the name of the axis
 _LEGEND = 0.28  # a row of it
 _CHARACTER = 0.078  # of the font below
 _LABEL_CHARACTERS = 32
+_UPRIGHT_CHARACTERS = 4  # that fit above a column of a matrix
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
 
@@ -76,10 +78,19 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A line: its name, and its values at 1, 2, ... ."""
+    """A line.
+
+    Attributes:
+      label: Its name.
+      values: Its values; None leaves a gap.
+      first: Where the first one is; the others follow at each whole number.
+      marked: Where values are crossed.
+    """
 
     label: str
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
+    first: int = 1
+    marked: frozenset[int] = frozenset()
 
 
 def bars(rows: Sequence[Bar], axis: str, *, points: bool = False) -> str:
@@ -140,18 +151,60 @@ def diverging(labels: Sequence[str], left: Sequence[float], right: Sequence[floa
         return _svg(figure)
 
 
-def lines(rows: Sequence[Line], axis: str) -> str:
-    """Draws lines over epochs; they differ by dashes and markers, too.
+def matrix(
+    rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[float]], names: tuple[str, str]
+) -> str:
+    """Draws counts as a matrix, the larger the darker; 0 is left out.
+
+    Args:
+      rows: Names of the rows, at least one.
+      columns: Names of the columns, at least one.
+      counts: By row and column.
+      names: What the columns and the rows are.
+    """
+    longest = max(len(_short(name)) for name in columns)
+    is_upright = longest <= _UPRIGHT_CHARACTERS
+    top, right = 0.3 if is_upright else 0.2 + _CHARACTER * longest, 0.15
+    left = 0.6 + _CHARACTER * max(len(_short(name)) for name in rows)
+    size = (_BELOW + top + 0.3 * len(rows), left + right + 0.42 * len(columns))
+    most = max(1.0, *(count for of_row in counts for count in of_row))
+    with _drawing(*size, left=left, right=right, top=top) as (figure, axes):
+        for row, of_row in enumerate(counts):
+            for column, count in enumerate(of_row):
+                if count:
+                    # At most half as dark as the line of a chart, so that what is written on it is read.
+                    axes.barh(row, 1, 0.94, left=column - 0.5, color=SERIES[0], alpha=0.1 + 0.4 * count / most)
+                    axes.text(column, row, f"{count:,.0f}", ha="center", va="center")
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=0 if is_upright else 90)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_xlabel(names[0])
+        axes.xaxis.set_label_position("bottom")
+        axes.set_ylabel(names[1])
+        return _svg(figure)
+
+
+def lines(rows: Sequence[Line], axis: str, over: str = "epoch", *, from_zero: bool = False) -> str:
+    """Draws lines over whole numbers; they differ by dashes and markers, too.
 
     Args:
       rows: The lines, from one to four, each with one value at least.
       axis: Name of the vertical axis.
+      over: What the numbers count.
+      from_zero: Whether the axis begins at 0; for values that are none below.
     """
     with _drawing(2.9, 4.6, top=2 * _LEGEND) as (figure, axes):
         for number, one in enumerate(rows):
+            at = range(one.first, one.first + len(one.values))
+            values = [math.nan if value is None else value for value in one.values]
+            crossed = [value if x in one.marked else math.nan for x, value in zip(at, values, strict=True)]
+            axes.plot(at, crossed, color=MARKED, linestyle="", marker="x", markersize=9)
             axes.plot(
-                range(1, len(one.values) + 1),
-                one.values,
+                at,
+                values,
                 color=SERIES[number % len(SERIES)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 marker=_MARKERS[number % len(_MARKERS)],
@@ -159,8 +212,10 @@ def lines(rows: Sequence[Line], axis: str) -> str:
                 label=_short(one.label),
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(axis)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel(over)
+        axes.set_ylabel(_short(axis))
         axes.grid()
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure)
@@ -183,7 +238,13 @@ def histogram(counts: Sequence[float], low: int, high: int) -> str:
 
 @contextlib.contextmanager
 def _drawing(
-    height: float, width: float = _WIDTH, *, labels: Sequence[str] = (), right: float = 0.15, top: float = 0.1
+    height: float,
+    width: float = _WIDTH,
+    *,
+    labels: Sequence[str] = (),
+    left: float = 0.0,
+    right: float = 0.15,
+    top: float = 0.1,
 ) -> Iterator[tuple[Figure, Axes]]:
     """Gives a figure and its axes, in the style of all of them.
 
@@ -193,13 +254,14 @@ def _drawing(
       height: Of the figure, in inches.
       width: Of the figure, in inches.
       labels: What will be written to the left of the axes; without any, numbers and the name of the axis.
+      left: Margin to the left, in inches; 0 for what the labels take.
       right: Margin to the right, in inches.
       top: Margin on top, in inches.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        left = 0.2 + _CHARACTER * max((len(_short(label)) for label in labels), default=6)
+        left = left or 0.2 + _CHARACTER * max((len(_short(label)) for label in labels), default=6)
         edges = {"left": left / width, "right": 1 - right / width, "bottom": _BELOW / height, "top": 1 - top / height}
         figure.subplots_adjust(**edges)
         yield figure, figure.add_subplot()

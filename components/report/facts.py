@@ -6,12 +6,14 @@ calibration that nobody needed, is missing, and so is everything in it.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.evaluation.measurements import MEASUREMENTS_FILE
+from components.evaluation.measurements import FLIPS_FILE, MEASUREMENTS_FILE
 
 FORMAT = 1
+_PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+=*")
 FACTS_FILE = "report.json"
 
 FILES: Mapping[str, tuple[str, str]] = {
@@ -19,6 +21,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "smoke_test": ("infra_blessing", "verdict.json"),
     "measurements": ("evaluation", MEASUREMENTS_FILE),
     "paired": ("evaluation", "paired.json"),
+    "flips": ("evaluation", FLIPS_FILE),
     "float_model": ("float_model", "facts.json"),
     "integer_model": ("tflite_model", "facts.json"),
     "conversion": ("tflite_model", "conversion.json"),
@@ -81,12 +84,14 @@ class Cell:
         page's own.
       exact: The value as JSON has it, of a number; "" of a text.
       missing: Whether there is no such value.
+      image: A PNG as a data URI, which is shown, with the text for those who do not see it; "" for none.
     """
 
     text: str
     path: str = ""
     exact: str = ""
     missing: bool = False
+    image: str = ""
 
 
 class Node:
@@ -94,7 +99,7 @@ class Node:
 
     >>> root = Node({"layers": [{"name": "conv", "sqnr_db": 41.25}]})
     >>> root["layers"][0]["sqnr_db"].cell(".1f")
-    Cell(text='41.2', path='/layers/0/sqnr_db', exact='41.25', missing=False)
+    Cell(text='41.2', path='/layers/0/sqnr_db', exact='41.25', missing=False, image='')
     >>> root["layers"][3]["sqnr_db"].cell(".1f").text
     'not measured'
     """
@@ -153,3 +158,7 @@ class Node:
         if isinstance(self.value, list) and all(isinstance(one, str) for one in self.value):
             return Cell(text=", ".join(self.value), path=self.path)
         return Cell(text=json.dumps(self.value, ensure_ascii=False), path=self.path)
+
+    def picture(self, alt: str) -> Cell | None:
+        """Returns the picture whose data URI this is; None if it is none."""
+        return Cell(text=alt, path=self.path, image=self.text) if _PICTURE.fullmatch(self.text) else None

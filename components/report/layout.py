@@ -53,15 +53,30 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Strip:
-    """The ops of a graph, in order.
+    """Things in a row, such as the ops of a graph.
 
     Attributes:
       caption: What it shows.
-      ops: Of each op its name, a mark as in `Row` if the target does not run it, and a sentence on it.
+      ops: Of each its name, a mark as in `Row` if it is not as it should be, and a sentence on it.
     """
 
     caption: str
     ops: tuple[tuple[Cell, str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """A thing and what it was made of.
+
+    Attributes:
+      name: What it is, in a word or two.
+      facts: What is known of it, each with its name.
+      children: What it was made of.
+    """
+
+    name: str
+    facts: tuple[tuple[str, Cell], ...]
+    children: tuple["Branch", ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +88,8 @@ class Section:
       title: Its heading.
       notes: Sentences before what it shows.
       missing: Sentences on what there is not.
-      strip: Ops of a graph; None for none.
+      strip: Things in a row, such as ops; None for none.
+      tree: What came of what; None for none.
       figures: Its pictures.
       tables: Its tables.
     """
@@ -83,6 +99,7 @@ class Section:
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     strip: Strip | None = None
+    tree: Branch | None = None
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
 

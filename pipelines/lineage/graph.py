@@ -27,6 +27,7 @@ class Execution:
       component: Class of the component.
       cached: Whether it took the outputs of an earlier one.
       succeeded: Whether it did, or took them.
+      running: Whether nobody said that it ended.
       started_s: When it began, in seconds since the epoch.
       seconds: How long it took.
       properties: What it was told, and what it noted.
@@ -36,6 +37,7 @@ class Execution:
     component: str
     cached: bool
     succeeded: bool
+    running: bool
     started_s: float
     seconds: float
     properties: Mapping[str, Value]
@@ -77,6 +79,14 @@ class Graph:
         """Reads and returns all artifacts that a run gave or took, the oldest first; none if there is no such run."""
         context = self._client.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
         return self._keep(self._client.get_artifacts_by_context(context.id)) if context else []
+
+    def of_pipeline(self, name: str) -> list[Execution]:
+        """Reads and returns all executions of a pipeline, the oldest first; none if there is no such pipeline."""
+        context = self._client.get_context_by_type_and_name("pipeline", name)
+        read = self._client.get_executions_by_context(context.id) if context else ()
+        executions = sorted(map(_execution, read), key=lambda execution: execution.id)
+        self.executions |= {execution.id: execution for execution in executions}
+        return executions
 
     def read_artifacts(self, ids: Iterable[int]) -> None:
         """Reads artifacts."""
@@ -211,6 +221,7 @@ def _execution(execution: Any) -> Execution:
         component=execution.type.rsplit(".", 1)[-1],
         cached=state == mlmd.Execution.CACHED,
         succeeded=state in (mlmd.Execution.CACHED, mlmd.Execution.COMPLETE),
+        running=state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING),
         started_s=begun / 1000,
         seconds=(ended - begun) / 1000,
         properties=properties_of(execution),

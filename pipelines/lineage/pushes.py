@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from components.retraining.spans import spans_of
+from pipelines.lineage.attempts import measured
 from pipelines.lineage.find import PUSHED, SHORT, is_push
 from pipelines.lineage.graph import Graph
 from pipelines.lineage.story import FORMAT
@@ -129,11 +130,6 @@ def _pushed(graph: Graph, pushed: ArtifactRecord, maker: int, judges: dict[int, 
 def _metrics(graph: Graph, judges: Sequence[int]) -> dict[str, float]:
     """The metrics that the integer model and its float parent both have: what the user asked for."""
     given = itertools.chain(*(ids for judge in judges for ids in graph.outputs(judge).values()))
-    found: dict[str, float] = {}
-    for one in given:
-        facts = graph.artifacts[one].properties
-        for name, value in sorted(facts.items()):
-            metric = name.removeprefix("integer_")
-            if name != metric and f"float_{metric}" in facts and metric != "example_count" and isinstance(value, float):
-                found[metric] = value
-    return found
+    return {
+        name: values["integer"] for one in given for name, values in measured(graph.artifacts[one].properties).items()
+    }

@@ -40,6 +40,7 @@ def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artif
     evaluation = EvaluationPass.of(
         eval_config(task, Gates.of("example_count >= 1" if "" in task.labels else "example_count of kind >= 1")),
         models,
+        flipped_examples=3,
     )
     path = str(directory / "evaluation")
     with beam.Pipeline(options=PipelineOptions([_RUNNER])) as pipeline:
@@ -199,6 +200,31 @@ def test_clipped_inputs_are_those_whose_integers_would_lie_beyond_their_type(
 
 def _document(found: Found) -> Any:
     return json.loads((Path(found.path) / "paired.json").read_text())
+
+
+def test_flips_of_every_output_with_classes_equal_numpy(
+    found: Found, scores: dict[str, dict[str, np.ndarray]], columns: dict[str, np.ndarray]
+) -> None:
+    (flips,) = json.loads((Path(found.path) / "flips.json").read_text())["flips"]
+    assert flips["output"] == "kind"  # lengths are values, and of tags there are several
+    float_scores, integer_scores = scores[FLOAT]["kind"], scores[INTEGER]["kind"]
+    said, ours, label = float_scores.argmax(1), integer_scores.argmax(1), columns["kind"]
+    rows = np.flatnonzero(said != ours)
+    assert len(rows) > 3
+    for one in flips["pairs"]:
+        of = rows[(said[rows] == one["float"]) & (ours[rows] == one["integer"])]
+        assert one["examples"] == len(of)
+        assert one["only_float_right"] == (said[of] == label[of]).sum()
+        assert one["only_integer_right"] == (ours[of] == label[of]).sum()
+    assert sum(one["examples"] for one in flips["pairs"]) == len(rows)
+    margins = float_scores[rows, said[rows]] - float_scores[rows, ours[rows]]
+    worst = rows[np.argsort(-margins)[:3]]
+    assert len(flips["examples"]) == 3
+    for one, row in zip(flips["examples"], worst, strict=True):
+        assert (one["label"], one["float"]["class"], one["integer"]["class"]) == (label[row], said[row], ours[row])
+        assert one["float"]["score"] == pytest.approx(float_scores[row, said[row]], rel=1e-6)
+        assert one["integer"]["score"] == pytest.approx(integer_scores[row, ours[row]], rel=1e-6)
+        assert one["inputs"] == [{"name": "x", "values": pytest.approx(columns["x"][row].tolist())}]
 
 
 def test_results_are_those_of_tfma_itself_for_the_same_predictions(

@@ -92,6 +92,17 @@ def test_vertex_run_tries_a_lost_task_again_and_leaves_nothing_of_the_first_try(
     assert not [name for name in vertex_run.objects if ".partial" in name or ".temp" in name]
 
 
+def test_vertex_run_gives_the_report_as_a_page_that_the_console_shows(vertex_run: VertexRun) -> None:
+    page = vertex_run.first.output("ReportPage", "page")
+    assert page["type"] == {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
+    blessing = vertex_run.first.output("QuantizedEvaluator", "blessing")
+    shown, made = (
+        vertex_run.objects[uri.removeprefix("gs://bucket/")] for uri in (page["uri"], f"{blessing['uri']}/report.html")
+    )
+    assert shown == made
+    assert b"<title>digits on edge_tpu: " in shown
+
+
 def test_second_vertex_run_takes_all_but_its_report_from_the_cache(vertex_run: VertexRun) -> None:
     states = {name: run.state for name, run in vertex_run.second.tasks.items()}
     ran = {name for name, state in states.items() if state != "SKIPPED"}

@@ -1,6 +1,7 @@
 """Compiled jobs: against goldens, against the services' own schemas, and refused when something is wrong."""
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_compile_job_makes_what_the_service_takes(compiled: tuple[str, dict[str,
 def test_compile_job_puts_settings_on_every_container(compiled: tuple[str, dict[str, Any]]) -> None:
     runner, job = compiled
     containers = containers_of(job)
-    assert len(containers) == 13
+    assert len(containers) == 14
     assert {spec["image"] for name, spec in containers.items() if name != "EdgeTPUCompiler"} == {_IMAGE}
     assert containers["EdgeTPUCompiler"]["image"] == f"{_IMAGE}-edgetpu"
     trainer = containers.pop("QuantizeTrainer")["resources"]
@@ -103,6 +104,44 @@ def test_compile_job_never_caches_what_reports(compiled: tuple[str, dict[str, An
     reporter = tasks_of(job)["RunReporter"]
     assert reporter["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
     assert reporter["inputs"]["parameters"]["run_id"]["runtimeValue"]["constant"] == RUN_ID_PLACEHOLDER
+
+
+def test_compile_job_makes_the_report_an_artifact_that_the_services_show(compiled: tuple[str, dict[str, Any]]) -> None:
+    _, job = compiled
+    task = tasks_of(job)["ReportPage"]
+    (page,) = job["pipelineSpec"]["components"]["ReportPage"]["outputDefinitions"]["artifacts"].values()
+    # As kfp's own compiler writes the type of an Output[HTML].
+    assert page["artifactType"] == {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
+    if importlib.util.find_spec("kfp.dsl"):
+        from kfp import dsl
+
+        assert page["artifactType"] == {
+            "schemaTitle": dsl.HTML.schema_title,
+            "schemaVersion": dsl.HTML.schema_version,
+        }
+    producer = task["inputs"]["artifacts"]["blessing"]["taskOutputArtifact"]
+    assert (producer["producerTask"], producer["outputArtifactKey"]) == ("QuantizedEvaluator", "blessing")
+    assert task["dependentTasks"] == ["QuantizedEvaluator"]
+    container = containers_of(job)["ReportPage"]
+    assert container["command"] == [
+        "python",
+        "-m",
+        "components.report_page",
+        "{{$.inputs.artifacts['blessing'].uri}}",
+        "{{$.outputs.artifacts['page'].uri}}",
+    ]
+
+
+@pytest.mark.parametrize("page", ["<p>the page</p>", ""])
+def test_report_page_is_the_file_itself_at_the_uri_of_the_artifact(tmp_path: Path, page: str) -> None:
+    from components.report_page import main
+
+    (tmp_path / "blessing").mkdir()
+    if page:
+        (tmp_path / "blessing" / "report.html").write_text(page)
+    for _ in range(2):  # a retry finds what was there before
+        main([str(tmp_path / "blessing"), str(tmp_path / "page")])
+    assert (page or "There is no report of this model") in (tmp_path / "page").read_text()
 
 
 def test_compile_job_caches_nothing_when_caching_is_off() -> None:

@@ -4,83 +4,24 @@ import hashlib
 import html
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from click.testing import CliRunner, Result
-from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from infra.bench.recorded_run import RECORDING, Replay, Replayed, model_bytes, open_store
-from pipelines.__main__ import main
-from pipelines.lineage.find import find_model
-from pipelines.lineage.graph import Graph
-from pipelines.lineage.story import Lineage, lineage_schema
-from pipelines.lineage.trace import trace
-from pipelines.metadata import MetadataStore
+from pipelines.lineage.story import lineage_schema
 
-_RECORDED = json.loads(RECORDING.read_text())
+from replayed_store import Counter, Store, changed, compiler_of
+
 _DATA = ("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
 _TARGETS = ("edge_tpu", "cpu")
-
-
-class Store:
-    """A store of replayed runs, with the files of the models that are named."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path, self.root = directory / "metadata.sqlite", directory / "root"
-        self.client = open_store(self.path)
-        self.run = Replay(self.client, _RECORDED, str(self.root)).run
-
-    def artifact(self, run: Replayed, node: str, kind: str) -> mlmd.Artifact:
-        """What a node gave in a run."""
-        ids = [event.artifact_id for event in self.client.get_events_by_execution_ids([run.executions[node]])]
-        (found,) = [one for one in self.client.get_artifacts_by_id(ids) if one.type == kind and f"/{node}/" in one.uri]
-        return found
-
-    def file(self, run: Replayed, target: str, place: Path | None = None) -> Path:
-        """Writes the file that was compiled for a target, where the store says it is, or elsewhere."""
-        model = self.artifact(run, _compiler(target), "Model")
-        facts = model.custom_properties
-        (recorded,) = {
-            one["customProperties"]["sha256"]["stringValue"]
-            for one in _RECORDED["artifacts"]
-            if one["type"] == "Model" and f"/{_compiler(target)}/" in one["uri"]
-        }
-        content = model_bytes(run.run_id, recorded, facts["content_sha256"].string_value)
-        assert hashlib.sha256(content).hexdigest() == facts["sha256"].string_value
-        path = place or Path(model.uri) / "Format-Serving" / "tflite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
-
-    def lineage(self, what: object) -> Lineage:
-        return trace(*find_model([Graph(MetadataStore(str(self.path)))], str(what)))
-
-    def cli(self, *arguments: object) -> Result:
-        return CliRunner().invoke(main, ["lineage", *map(str, arguments), "--metadata", str(self.path)])
-
-
-def _compiler(target: str) -> str:
-    return "EdgeTPUCompiler-edge-tpu" if target == "edge_tpu" else f"TargetCompiler-{target}"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
-
-
-def _changed(node: str, kind: str, **facts: Any) -> Callable[[str, mlmd.Artifact], None]:
-    def edit(of: str, artifact: mlmd.Artifact) -> None:
-        if of == node and artifact.type == kind:
-            for name, value in facts.items():
-                field = "string_value" if isinstance(value, str) else "int_value"
-                setattr(artifact.custom_properties[name], field, value)
-
-    return edit
 
 
 def test_lineage_tells_all_of_a_pushed_file_when_it_was_copied_and_renamed(store: Store, tmp_path: Path) -> None:
@@ -113,7 +54,7 @@ def test_lineage_says_what_a_push_replaced_and_what_replaced_it(store: Store) ->
     runs = [store.run("run-1")]
     for name in ("run-2", "run-3"):
         runs.append(store.run(name, before=runs[-1]))
-    pushes = [store.lineage(store.artifact(run, _compiler("cpu"), "Model").id).pushes[0] for run in runs]
+    pushes = [store.lineage(store.artifact(run, compiler_of("cpu"), "Model").id).pushes[0] for run in runs]
     versions = [push.version for push in pushes]
     assert len(set(versions)) == 3
     assert [push.replaced_version for push in pushes] == ["", *versions[:2]]
@@ -123,11 +64,11 @@ def test_lineage_says_what_a_push_replaced_and_what_replaced_it(store: Store) ->
 
 def test_lineage_of_a_file_names_the_later_push_when_the_same_model_of_another_run_was_there(store: Store) -> None:
     first = store.run("run-1")
-    model = store.artifact(first, _compiler("cpu"), "Model")
+    model = store.artifact(first, compiler_of("cpu"), "Model")
     sha256 = model.custom_properties["sha256"].string_value
-    second = store.run("run-2", edit=_changed("Pusher-cpu", "PushedModel", sha256=sha256))
+    second = store.run("run-2", edit=changed("Pusher-cpu", "PushedModel", sha256=sha256))
     assert [push.run for push in store.lineage(model.id).pushes] == ["run-1", "run-2"]
-    other = store.artifact(second, _compiler("cpu"), "Model")
+    other = store.artifact(second, compiler_of("cpu"), "Model")
     assert [push.sha256 for push in store.lineage(other.id).pushes] == [sha256]
     assert store.lineage(other.id).problems == ()
     assert f"was there already; its file has sha256 {sha256}" in store.cli(other.id).output
@@ -135,7 +76,7 @@ def test_lineage_of_a_file_names_the_later_push_when_the_same_model_of_another_r
 
 def test_lineage_tells_targets_apart_and_names_the_models_of_the_others(store: Store) -> None:
     run = store.run("run-1")
-    found = {target: store.lineage(store.artifact(run, _compiler(target), "Model").id) for target in _TARGETS}
+    found = {target: store.lineage(store.artifact(run, compiler_of(target), "Model").id) for target in _TARGETS}
     for target, one in found.items():
         assert [push.target for push in one.pushes] == [target]
         assert {sibling.target for sibling in one.siblings} == {*_TARGETS} - {target}
@@ -158,11 +99,11 @@ def test_lineage_of_a_later_run_leads_to_the_run_that_made_what_came_from_the_ca
 
 def test_lineage_names_an_earlier_model_whose_weights_were_taken_and_does_not_follow_it(store: Store) -> None:
     first, second = (store.run(name) for name in ("run-1", "run-2"))
-    earlier = store.artifact(first, _compiler("cpu"), "Model")
+    earlier = store.artifact(first, compiler_of("cpu"), "Model")
     event = mlmd.Event(type=mlmd.Event.INPUT, artifact_id=earlier.id, execution_id=second.executions["QuantizeTrainer"])
     event.path.steps.add(key="warm_start_model")
     store.client.put_events([event])
-    model = store.artifact(second, _compiler("cpu"), "Model")
+    model = store.artifact(second, compiler_of("cpu"), "Model")
     found = store.lineage(model.id)
     assert found.earlier_models == (earlier.id,)
     assert [node.id for node in found.nodes if node.run == "run-1"] == [earlier.id]
@@ -274,8 +215,8 @@ def test_lineage_says_who_overrode_a_gate_and_why(store: Store) -> None:
     override = {"gate": "accuracy >= 0.999", "because": "a demo on Friday", "until": "2999-12-31", "by": "ada"}
     node = "QuantizedEvaluator-cpu"
     codes = {"overrides": json.dumps([override]), "reason_codes": "holds, overridden"}
-    run = store.run("run-1", edit=_changed(node, "ModelBlessing", **codes))
-    model = store.artifact(run, _compiler("cpu"), "Model")
+    run = store.run("run-1", edit=changed(node, "ModelBlessing", **codes))
+    model = store.artifact(run, compiler_of("cpu"), "Model")
     (judgement,) = [one for one in store.lineage(model.id).judgements if one.component == "QuantizedEvaluator"]
     assert (judgement.blessed, judgement.codes, judgement.overrides) == (True, ("holds", "overridden"), (override,))
     said = "ada overrides 'accuracy >= 0.999' until 2999-12-31 because a demo on Friday"
@@ -287,13 +228,13 @@ def test_lineage_says_who_overrode_a_gate_and_why(store: Store) -> None:
 def test_lineage_shows_the_refusal_when_gates_let_a_model_not_pass(store: Store) -> None:
     def edit(node: str, artifact: mlmd.Artifact) -> None:
         reasons = json.dumps(["value: accuracy >= 0.999 (accuracy is 0.9)"])
-        _changed("QuantizedEvaluator-cpu", "ModelBlessing", blessed=0, reasons=reasons)(node, artifact)
+        changed("QuantizedEvaluator-cpu", "ModelBlessing", blessed=0, reasons=reasons)(node, artifact)
         if node == "Pusher-cpu":
             artifact.custom_properties.clear()
             artifact.custom_properties["pushed"].int_value = 0
 
     run = store.run("run-1", edit=edit)
-    found = store.lineage(store.artifact(run, _compiler("cpu"), "Model").id)
+    found = store.lineage(store.artifact(run, compiler_of("cpu"), "Model").id)
     assert found.pushes == ()
     assert [link.kind for link in found.chain] == ["not compiled", "int8", "qat", "float"]
     assert {one.component: one.blessed for one in found.judgements} == {
@@ -312,7 +253,7 @@ def test_lineage_shows_the_refusal_when_gates_let_a_model_not_pass(store: Store)
             {"parent_sha256": "0" * 64},
             "int8 #{} says that it was made of 000000000000, but qat",
         ),
-        (_compiler("cpu"), {"parent_sha256": ""}, "not compiled #{} does not say what it was made of"),
+        (compiler_of("cpu"), {"parent_sha256": ""}, "not compiled #{} does not say what it was made of"),
         (
             "Pusher-cpu",
             {"parent_sha256": "1" * 64},
@@ -322,11 +263,11 @@ def test_lineage_shows_the_refusal_when_gates_let_a_model_not_pass(store: Store)
 )
 def test_lineage_says_where_the_chain_is_broken(store: Store, node: str, changes: Any, message: str) -> None:
     kind = "PushedModel" if node.startswith("Pusher") else "Model"
-    run = store.run("run-1", edit=_changed(node, kind, **changes))
-    (problem,) = store.lineage(store.artifact(run, _compiler("cpu"), "Model").id).problems
+    run = store.run("run-1", edit=changed(node, kind, **changes))
+    (problem,) = store.lineage(store.artifact(run, compiler_of("cpu"), "Model").id).problems
     assert problem.startswith(message.format(store.artifact(run, node, kind).id))
-    assert "broken" in store.cli(store.artifact(run, _compiler("cpu"), "Model").id).output
-    other = store.lineage(store.artifact(run, _compiler("edge_tpu"), "Model").id)
+    assert "broken" in store.cli(store.artifact(run, compiler_of("cpu"), "Model").id).output
+    other = store.lineage(store.artifact(run, compiler_of("edge_tpu"), "Model").id)
     assert other.problems == ()
 
 
@@ -334,7 +275,7 @@ def test_lineage_says_that_a_file_in_the_store_was_changed(store: Store) -> None
     run = store.run("run-1")
     path = store.file(run, "cpu")
     path.write_bytes(path.read_bytes() + b"x")
-    model = store.artifact(run, _compiler("cpu"), "Model")
+    model = store.artifact(run, compiler_of("cpu"), "Model")
     assert store.lineage(model.id).problems == (
         f"not compiled #{model.id}: its file is not the recorded one any more: {model.uri}",
     )
@@ -353,7 +294,7 @@ def test_tampered_file_is_unknown_with_the_nearest_known_and_where_the_bytes_dif
     device.write_bytes(content)
     result = store.cli(device)
     assert result.exit_code == 2
-    model = store.artifact(run, _compiler("cpu"), "Model")
+    model = store.artifact(run, compiler_of("cpu"), "Model")
     uuid = json.loads(content[64:])["model_uuid"]
     assert f"no model with sha256 {hashlib.sha256(content).hexdigest()[:12]} is in this ML Metadata" in result.output
     assert f"the nearest known model is #{model.id}" in result.output
@@ -371,7 +312,7 @@ def test_unknown_file_is_said_to_be_unknown_when_it_says_nothing_of_itself(store
 
 def test_model_is_found_by_hash_prefix_and_id(store: Store) -> None:
     run = store.run("run-1")
-    model = store.artifact(run, _compiler("cpu"), "Model")
+    model = store.artifact(run, compiler_of("cpu"), "Model")
     pushed = store.artifact(run, "Pusher-cpu", "PushedModel")
     sha256 = model.custom_properties["sha256"].string_value
     for what in (sha256, sha256.upper(), sha256[:8], model.id, pushed.id):
@@ -399,7 +340,7 @@ def test_lineage_exits_with_2_and_one_sentence_when_nobody_is_meant(store: Store
 
 def test_json_keeps_its_schema_and_the_schema_its_version(store: Store, request: pytest.FixtureRequest) -> None:
     run = store.run("run-1")
-    result = store.cli(store.artifact(run, _compiler("cpu"), "Model").id, "--json")
+    result = store.cli(store.artifact(run, compiler_of("cpu"), "Model").id, "--json")
     jsonschema.validate(json.loads(result.output), lineage_schema())
     golden = Path(__file__).parents[1] / "goldens" / "lineage.schema.json"
     if request.config.getoption("--update-goldens"):
@@ -410,8 +351,8 @@ def test_json_keeps_its_schema_and_the_schema_its_version(store: Store, request:
 def test_diff_shows_what_changed_and_nothing_else(store: Store) -> None:
     first = store.run("run-1")
     changes = {"training_examples_sha256": "2" * 64, "tensorflow_version": "2.99.0"}
-    second = store.run("run-2", before=first, edit=_changed(_compiler("cpu"), "Model", **changes))
-    before, after = (store.artifact(run, _compiler("cpu"), "Model").id for run in (first, second))
+    second = store.run("run-2", before=first, edit=changed(compiler_of("cpu"), "Model", **changes))
+    before, after = (store.artifact(run, compiler_of("cpu"), "Model").id for run in (first, second))
     found = json.loads(store.cli("diff", before, after, "--json").output)["changes"]
     assert {(one["group"], one["name"]) for one in found} == {
         *(("model", f"{kind} sha256") for kind in ("pushed", "not compiled", "int8", "qat", "float")),
@@ -435,8 +376,8 @@ def test_list_shows_each_push_with_what_it_replaced(store: Store) -> None:
 
 def test_page_is_one_file_with_every_fact_and_no_script(store: Store, tmp_path: Path) -> None:
     reasons = json.dumps(["holds: accuracy >= 0.9 & <b>"])
-    run = store.run("run-1", edit=_changed("QuantizedEvaluator-cpu", "ModelBlessing", reasons=reasons))
-    model = store.artifact(run, _compiler("cpu"), "Model")
+    run = store.run("run-1", edit=changed("QuantizedEvaluator-cpu", "ModelBlessing", reasons=reasons))
+    model = store.artifact(run, compiler_of("cpu"), "Model")
     assert store.cli(model.id, "--html", tmp_path / "page.html").exit_code == 0
     page = (tmp_path / "page.html").read_text()
     for fact in (
@@ -451,21 +392,6 @@ def test_page_is_one_file_with_every_fact_and_no_script(store: Store, tmp_path: 
         assert absent not in page
 
 
-class _Counter:
-    """Counts the calls of ML Metadata's client."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = 0
-        original = metadata_store.MetadataStore._call
-
-        def counted(client: Any, method: Any, request: Any, response: Any) -> None:
-            self.calls += 1
-            assert "filter_query" not in str(request)
-            original(client, method, request, response)
-
-        monkeypatch.setattr(metadata_store.MetadataStore, "_call", counted)
-
-
 def test_lineage_needs_as_many_calls_in_a_large_store_as_in_a_small_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,7 +400,7 @@ def test_lineage_needs_as_many_calls_in_a_large_store_as_in_a_small_one(
     device = store.file(run, "cpu", tmp_path / "device")
     for _ in range(2):
         with monkeypatch.context() as patched:
-            counter = _Counter(patched)
+            counter = Counter(patched)
             store.lineage(device)
         counts.append(counter.calls)
         for _ in range(10):

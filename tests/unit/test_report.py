@@ -15,7 +15,7 @@ from components.report.facts import Facts
 from components.report.page import render
 from components.report.sections import sections
 
-from report_documents import HOSTILE, documents, hostile
+from report_documents import HOSTILE, PICTURE, documents, hostile
 
 _LARGEST_BYTES = 2_000_000
 
@@ -104,6 +104,9 @@ def test_page_shows_the_numbers_of_the_documents_and_no_others() -> None:
     for needed in (
         "/paired/paired/0/accuracy/low",
         "/paired/paired/0/by_class/2/examples",
+        "/flips/flips/0/pairs/1/only_float_right",
+        "/flips/flips/0/examples/0/integer/score",
+        "/flips/flips/0/examples/1/margin",
         "/compiled_model/size_bytes",
         "/histories/qat/val_loss/0",
         "/attribution/layers/1/sqnr_db",
@@ -130,6 +133,55 @@ def test_charts_have_all_their_numbers_in_a_table_and_are_described() -> None:
             shown = {cell.text for one in figure.table.rows for cell in one.cells}
             for number in re.findall(r"(?<![\w.])[+-]?\d+\.\d{2,}(?![\w.])", figure.alt):
                 assert number in shown
+
+
+def _flips(found: dict[str, Any]) -> Any:
+    (section,) = [one for one in sections(Facts(documents=found).root) if one.id == "flips"]
+    return section
+
+
+def test_examples_that_flipped_are_shown_with_picture_label_answers_and_scores() -> None:
+    (table,) = _flips(documents()).tables
+    assert table.head == ("image", "age", "label", "float says", "score", "integer says", "score", "margin")
+    picture, *told = table.rows[0].cells
+    assert (picture.image, picture.path) == (PICTURE, "/flips/flips/0/examples/0/inputs/0/picture")
+    # Classes are told by the contract's labels.
+    assert [cell.text for cell in told] == ["0.5, 41", "emu", "emu", "0.6250", "cat", "0.5312", "0.3750"]
+    assert table.rows[1].cells[1].text == "0.25, " * 8 + "..."
+    assert f'<img class="picture" src="{PICTURE}" alt="what the models saw as image"' in _usual()
+
+
+def test_confusion_of_flips_says_from_which_class_to_which() -> None:
+    _, confusion = _flips(documents()).figures
+    assert [[cell.text for cell in row.cells] for row in confusion.table.rows] == [
+        ["cat", "dog", "2", "1", "1"],
+        ["emu", "cat", "1", "1", "0"],
+    ]
+    assert "the most frequent: cat to dog, 2 examples." in confusion.alt
+    assert re.findall(r">(\d)</text>", confusion.svg) == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda found: found.pop("flips"), "From which class to which is not recorded."),
+        (lambda found: found["flips"]["flips"][0].update(pairs=[], examples=[]), "No example flipped."),
+        (lambda found: found["flips"]["flips"][0].update(examples=[]), "Nobody asked for examples that flipped."),
+        (lambda found: found["paired"]["paired"][0].update(by_class=[]), "There are no classes to count flips by."),
+    ],
+)
+def test_flips_say_what_is_missing(change: Any, told: str) -> None:
+    found = documents()
+    change(found)
+    assert told in _flips(found).missing
+
+
+@pytest.mark.parametrize("source", ["data:image/svg+xml;base64,PHN2Zz4=", "data:image/png;base64,x' onload='", "a.png"])
+def test_picture_is_left_out_when_it_is_no_png(source: str) -> None:
+    found = documents()
+    for example in found["flips"]["flips"][0]["examples"]:
+        example["inputs"][0]["picture"] = source
+    assert "img" not in _Page(_rendered(found)).tags
 
 
 def test_page_says_that_a_model_is_not_blessed_when_a_gate_or_the_smoke_test_refuses_it() -> None:
@@ -221,9 +273,19 @@ def test_page_stays_small_when_the_model_is_large() -> None:
     found["paired"]["paired"] += [{**pair, "slice": [["hour", str(hour)]]} for hour in range(2_000)]
     found["attribution"]["layers"] = [{**layer, "name": f"block_{i}_conv_with_a_long_name"} for i in range(300)]
     found["target_ops"] = [{**op, "index": i} for i in range(3_000)]
+    flips = found["flips"]["flips"]
+    # A picture of 64x64 pixels of noise in three colours: 12,288 bytes, a third more in base64.
+    flips[0]["examples"][0]["inputs"][0]["picture"] = "data:image/png;base64," + "A" * 16_400
+    flips[0]["examples"] = flips[0]["examples"][:1] * 50
+    flips[0]["pairs"] = [
+        {**flips[0]["pairs"][0], "float": said, "integer": ours} for said in range(40) for ours in range(40)
+    ]
+    found["flips"]["flips"] = [{**flips[0], "output": f"out{number}"} for number in range(3)]
     found["histories"] = {loop: {"loss": [0.5] * 300} for loop in ("float", "selective", "qat", "mixed")}
     page = _rendered(found)
     assert len(page.encode()) < _LARGEST_BYTES
+    assert "120 more examples are in flips.json alone." in page
+    assert "1550 rarer pairs of classes of output out0 are in flips.json alone." in page
     assert "Only the first 400 of 3000 ops are drawn." in page
     assert "1702 slices of higher change are in paired.json alone." in page
 

@@ -1,4 +1,4 @@
-"""The page in Chromium: accessible by axe-core, without errors, readable without scripts, in light, dark and print."""
+"""The pages in Chromium: accessible by axe-core, without errors, readable without scripts, in light, dark and print."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from components.report.facts import Facts
+from components.report.history import render_history
 from components.report.page import render
+from pipelines.lineage.attempts import attempts_of, history_document
+from pipelines.lineage.graph import Graph
+from pipelines.lineage.page import page_of
+from pipelines.metadata import MetadataStore
 
+from replayed_store import Store, changed, compiler_of
 from report_documents import documents, hostile
 
 pytestmark = pytest.mark.slow
@@ -32,10 +38,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages on runs, of a history, and on a model's lineage, of a store in which one run was refused."""
     directory = tmp_path_factory.mktemp("pages")
-    found = {"usual": documents(), "hostile": hostile(documents()), "empty": {}}
-    for name, facts in found.items():
-        (directory / f"{name}.html").write_text(render(Facts(documents=facts)), encoding="utf-8")
+    reports = {"usual": documents(), "hostile": hostile(documents()), "empty": {}}
+    found = {name: render(Facts(documents=facts)) for name, facts in reports.items()}
+    store = Store(directory / "store")
+    first = store.run("run-1")
+    refused = changed("QuantizedEvaluator-cpu", "ModelBlessing", blessed=0, reasons='["accuracy is 0.5, below 0.9"]')
+    last = store.run("run-2", before=first, edit=refused)
+    attempts = attempts_of(Graph(MetadataStore(str(store.path))), "devices")
+    found["history"] = render_history(history_document("devices", attempts))
+    found["no history"] = render_history(history_document("devices", []))
+    found["lineage"] = page_of(store.lineage(store.artifact(last, compiler_of("cpu"), "Model").id))
+    for name, page in found.items():
+        (directory / f"{name}.html").write_text(page, encoding="utf-8")
     return {name: directory / f"{name}.html" for name in found}
 
 
@@ -53,7 +69,7 @@ def _opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     return page, [one for one in heard if not one.startswith("data:")]
 
 
-@pytest.mark.parametrize("name", ["usual", "hostile", "empty"])
+@pytest.mark.parametrize("name", ["usual", "hostile", "empty", "history", "no history", "lineage"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_accessible_and_silent(browser: Any, pages: dict[str, Path], name: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -62,6 +78,25 @@ def test_page_is_accessible_and_silent(browser: Any, pages: dict[str, Path], nam
     results = axe.Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
     assert heard == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", ["history", "lineage"])
+def test_other_pages_fit_a_narrow_window_without_scripts(browser: Any, pages: dict[str, Path], name: str) -> None:
+    page, heard = _opened(browser, pages[name], java_script_enabled=False, viewport={"width": 360, "height": 800})
+    assert heard == []
+    assert page.locator("h1").is_visible()
+    assert page.locator("body").bounding_box()["width"] <= 360
+    for one in page.locator("main > section").all():
+        assert one.bounding_box()["width"] <= 360
+    page.context.close()
+
+
+def test_page_shows_pictures_of_examples_that_flipped(browser: Any, pages: dict[str, Path]) -> None:
+    page, _ = _opened(browser, pages["usual"])
+    pictures = page.locator("#flips img.picture")
+    assert pictures.count() == 2
+    assert pictures.first.evaluate("one => [one.complete, one.naturalWidth]") == [True, 1]
     page.context.close()
 
 

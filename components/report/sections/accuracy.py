@@ -6,6 +6,7 @@ from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_
 from components.report import charts
 from components.report.facts import Cell, Node
 from components.report.layout import Figure, Row, Section, Table, row, table
+from components.report.sections import pairs
 
 _NAMES = {FLOAT: "float", FAKE_QUANT: "fake quantization", INTEGER: "integer", LAST_BLESSED: "last blessed"}
 _BY_TRAINER = "fake quantization (trainer)"
@@ -14,13 +15,13 @@ _ABSENT = "not evaluated"
 
 def section(root: Node) -> Section:
     """Returns accuracies, differences and metrics over all examples."""
-    pairs = [pair for pair in root["paired"]["paired"] if pair["slice"].value == []]
-    missing = [] if pairs else ["The models were not run on the same examples, so that there are no accuracies."]
-    figures = [figure for output in _outputs(pairs) if (figure := _accuracies(root, pairs, output)) is not None]
-    if pairs and not figures:
+    found = list(pairs.overall(root))
+    missing = [] if found else ["The models were not run on the same examples, so that there are no accuracies."]
+    figures = [figure for output in _outputs(found) if (figure := _accuracies(root, found, output)) is not None]
+    if found and not figures:
         missing.append("There is no accuracy: labels are values, not classes.")
-    tables = [one for one in (_differences(pairs), _metrics(root["measurements"]["metrics"])) if one.rows]
-    confidence = next((pair["confidence"].cell(".0%").text for pair in pairs), "")
+    tables = [one for one in (_differences(found), _metrics(root["measurements"]["metrics"])) if one.rows]
+    confidence = next((pair["confidence"].cell(".0%").text for pair in found), "")
     notes = (
         (f"Accuracy is the share of examples with the right class, with Wilson's interval of {confidence} confidence.",)
         if figures
@@ -38,7 +39,7 @@ def section(root: Node) -> Section:
 
 def headline(root: Node) -> list[tuple[str, Cell]]:
     """Returns the figures that stand on top of the page: of the first output."""
-    first = next((pair for pair in _with(root["paired"]["paired"], FLOAT) if pair["slice"].value == []), Node(None))
+    first = next(pairs.overall(root, FLOAT), Node(None))
     return [
         ("integer accuracy", first["accuracy"]["value"].cell(".4f")),
         ("float accuracy", first["other_accuracy"]["value"].cell(".4f")),
@@ -46,17 +47,13 @@ def headline(root: Node) -> list[tuple[str, Cell]]:
     ]
 
 
-def _with(pairs: "list[Node] | Node", model: str) -> Iterator[Node]:
-    return (pair for pair in pairs if pair["model"].value == model)
+def _outputs(found: list[Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pair["output"].text for pair in found))
 
 
-def _outputs(pairs: list[Node]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(pair["output"].text for pair in pairs))
-
-
-def _accuracies(root: Node, pairs: list[Node], output: str) -> Figure | None:
+def _accuracies(root: Node, compared: list[Node], output: str) -> Figure | None:
     """The accuracies of one output; None if its labels are values."""
-    of = {pair["model"].text: pair for pair in pairs if pair["output"].text == output}
+    of = {pair["model"].text: pair for pair in compared if pair["output"].text == output}
     found = {name: pair["other_accuracy"] for name, pair in of.items()}
     if FLOAT in of:
         found[INTEGER] = of[FLOAT]["accuracy"]
@@ -108,31 +105,15 @@ def _is_same_file(root: Node) -> bool:
     return bool(root["compiled_model"]["sha256"].value == root["integer_model"]["sha256"].value)
 
 
-def _differences(pairs: list[Node]) -> Table:
+def _differences(found: list[Node]) -> Table:
     rows = [
         row(
             " ".join(filter(None, (_NAMES.get(pair["model"].text, pair["model"].text), pair["output"].text))),
-            pair["difference"].cell("+.4f"),
-            pair["low"].cell("+.4f"),
-            pair["high"].cell("+.4f"),
-            pair["mcnemar_p"].cell(".3g"),
-            pair["agreement"].cell(".4f"),
-            pair["better"].cell(",d"),
-            pair["worse"].cell(",d"),
+            *pairs.cells(pair),
         )
-        for pair in pairs
+        for pair in found
     ]
-    head = (
-        "integer against",
-        "difference",
-        "low",
-        "high",
-        "McNemar p",
-        "agreement",
-        "only integer right",
-        "only other right",
-    )
-    return table("integer against other models on the same examples", head, rows)
+    return table("integer against other models on the same examples", ("integer against", *pairs.HEAD), rows)
 
 
 def _metrics(measured: Node) -> Table:

@@ -1,29 +1,40 @@
 """Where the model comes from: the chain of files, the data, the settings; and what it was made with."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 
 from components.report.facts import Node
-from components.report.layout import Row, Section, row, table
+from components.report.layout import Branch, Row, Section, row, table
 
 _SETTINGS = ("pipeline", "task", "scheme", "training")
-_FROM = {"float_model": "float", "integer_model": "int8", "compiled_model": "pushed"}
+# Names of facts in facts.json and on the page.
+_PUSHED = {"sha256": "sha256", "target": "target", "compiler": "by"}
+_CALIBRATED = {"representative_examples": "examples", "representative_seed": "seed", "calibration": "method"}
+_SOURCES: Mapping[str, Mapping[str, str]] = {
+    "training examples": {
+        "training_examples_sha256": "sha256",
+        "examples_span": "span",
+        "examples_fingerprint": "fingerprint",
+    },
+    "schema": {"schema_sha256": "sha256"},
+    "transform": {"transform_sha256": "sha256"},
+    "task": {"task": "module", "task_sha256": "sha256"},
+    "base model": {"base_model_sha256": "sha256"},
+    "earlier model, whose weights training began with": {"warm_start_model_sha256": "sha256"},
+}
 
 
 def lineage(root: Node) -> Section:
-    """Returns the files by their sha256, each with its parent, and the settings."""
-    rows = [
-        row(name, root[key]["sha256"].cell(), root[key]["parent_sha256"].cell(missing="not recorded"))
-        for key, name in _FROM.items()
-        if root[key]
-    ]
+    """Returns what the pushed file was made of, as a tree, and the settings."""
+    tree = _tree(root)
     broken = _broken(root)
-    missing = [] if rows else ["Nothing is recorded of the files."]
+    missing = [] if tree else ["Nothing is recorded of the files."]
     examples = [row(name.replace("_", " "), root["examples"][name].cell("d")) for name in root["examples"].names]
     if not examples:
         missing.append("Nothing is recorded of the examples.")
     settings = [one for one in (_setting(root, name) for name in _SETTINGS) if one is not None]
     tables = (
-        table("Models, each with the one that it was made from", ("model", "sha256", "sha256 of its parent"), rows),
         table("Examples that were evaluated", ("fact", "value"), examples),
         table("Settings", ("setting", "value"), settings),
     )
@@ -32,8 +43,50 @@ def lineage(root: Node) -> Section:
         title="Lineage",
         notes=(broken,) if broken else (),
         missing=tuple(missing),
+        tree=tree,
         tables=tuple(one for one in tables if one.rows),
     )
+
+
+def _tree(root: Node) -> Branch | None:
+    """The pushed file on top, and below each file what it was made of; None if no file is known."""
+    made = [_float(root), _trained(root), _integer(root), _branch("pushed file", root["compiled_model"], _PUSHED)]
+    tree: Branch | None = None
+    for one in filter(None, made):
+        children = one.children if tree is None else (tree, *one.children)
+        tree = dataclasses.replace(one, children=children)
+    return tree
+
+
+def _branch(name: str, facts: Node, wanted: Mapping[str, str]) -> Branch | None:
+    """A file with those of its facts that are recorded; None if none is."""
+    found = tuple((called, facts[key].cell()) for key, called in wanted.items() if facts[key].value not in (None, ""))
+    return Branch(name=name, facts=found) if found else None
+
+
+def _float(root: Node) -> Branch | None:
+    float_model = _branch("float model", root["float_model"], {"sha256": "sha256", "seed": "seed"})
+    if float_model is None:
+        return None
+    # The integer model's facts have what went into the float model, too, and the span besides.
+    parts = [_branch(name, root["integer_model"], wanted) for name, wanted in _SOURCES.items()]
+    return dataclasses.replace(float_model, children=tuple(filter(None, parts)))
+
+
+def _trained(root: Node) -> Branch | None:
+    """The model between the float and the integer one; None if that was quantized after training."""
+    parent = root["integer_model"]["parent_sha256"]
+    if not parent.text or parent.value == root["float_model"]["sha256"].value:
+        return None
+    return Branch(name="model with fake quantization", facts=(("sha256", parent.cell()),))
+
+
+def _integer(root: Node) -> Branch | None:
+    """The integer file; what ranges were calibrated with only if any was."""
+    integer = _branch("integer file", root["integer_model"], {"sha256": "sha256"})
+    is_calibrated = bool(root["conversion"]["calibrated"].value)
+    sample = _branch("calibration sample", root["integer_model"], _CALIBRATED) if is_calibrated else None
+    return dataclasses.replace(integer, children=tuple(filter(None, (sample,)))) if integer else None
 
 
 def environment(root: Node) -> Section:
@@ -55,7 +108,7 @@ def _broken(root: Node) -> str:
     """What is wrong with the chain; "" if nothing is."""
     made, parent = root["integer_model"]["sha256"].value, root["compiled_model"]["parent_sha256"].value
     if made and parent and made != parent:
-        return "The chain is broken: the pushed file was not made from the int8 file that was evaluated."
+        return "The chain is broken: the pushed file was not made from the integer file that was evaluated."
     return ""
 
 

@@ -1,0 +1,161 @@
+"""The page on all runs of a pipeline in time: verdicts, accuracy, size and drift.
+
+It is made of one document, as `pipelines/lineage/attempts.py` makes it, and like the page on a run it computes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from components.report import charts
+from components.report.facts import Cell, Node
+from components.report.layout import Figure, Row, Section, Strip, Table, row, table
+from components.report.page import Heading, page
+
+_LISTED = 200
+_STATES = ("blessed", "refused", "failed", "running")
+_OFF = {"refused": "refused", "failed": "failed", "running": "not ended"}
+
+
+def render_history(document: Mapping[str, Any]) -> str:
+    """Returns the page; of the same document always the same."""
+    root = Node(document)
+    name = root["pipeline"].text
+    counts = root["counts"]
+    heading = Heading(
+        title=f"History of {name}",
+        headline=tuple((state, counts[state].cell(",d")) for state in _STATES),
+        made_of="history.json",
+    )
+    return page(heading, sections(root))
+
+
+def sections(root: Node) -> tuple[Section, ...]:
+    """Returns the sections: what came of all, then accuracy, size and drift for each target."""
+    attempts = list(root["attempts"])[-_LISTED:]
+    left_out = len(list(root["attempts"])) - len(attempts)
+    evaluated = [one for one in attempts if one["number"]]
+    by_target: dict[str, list[Node]] = {}
+    for one in evaluated:
+        by_target.setdefault(one["target"].text, []).append(one)
+    older = (f"The {left_out} oldest are in history.json alone.",) if left_out else ()
+    return (
+        Section(
+            id="verdicts",
+            title="Verdicts",
+            notes=older,
+            missing=() if attempts else ("Nothing was run.",),
+            strip=_strip(attempts) if attempts else None,
+            tables=(_table(attempts),) if attempts else (),
+        ),
+        _section("accuracy", "Metrics", by_target, _metrics, "No model was evaluated."),
+        _section("size", "Size", by_target, _sizes, "The size of no model is recorded."),
+        _section("drift", "Drift", by_target, _drift, "Nothing is recorded of drift."),
+    )
+
+
+def _section(
+    anchor: str,
+    title: str,
+    by_target: Mapping[str, list[Node]],
+    figures_of: Callable[[list[Node]], list[Figure]],
+    missing: str,
+) -> Section:
+    figures = tuple(figure for of in by_target.values() for figure in figures_of(of))
+    is_refused = any(one["state"].text == "refused" for of in by_target.values() for one in of)
+    notes = ("A cross marks a model that was refused.",) if figures and is_refused else ()
+    return Section(id=anchor, title=title, notes=notes, missing=() if figures else (missing,), figures=figures)
+
+
+def _strip(attempts: Sequence[Node]) -> Strip:
+    cells = []
+    for one in attempts:
+        mark = _OFF.get(one["state"].text, "")
+        said = one["version"].text or one["component"].text
+        about = f"{one['at'].text}, {one['target'].text or 'no target yet'}: {mark or 'blessed'}, {said}"
+        cells.append((one["at"].cell(), mark, about))
+    return Strip(caption="All evaluations, and what failed before one, in order", ops=tuple(cells))
+
+
+def _table(attempts: Sequence[Node]) -> Table:
+    metrics = list(dict.fromkeys(name for one in attempts for name in one["metrics"].names))
+    head = (
+        "began at",
+        "verdict",
+        "target",
+        "number",
+        "span",
+        *(f"{name}, {model}" for name in metrics for model in ("integer", "float")),
+        "bytes",
+        "clipped inputs",
+        "pushed version",
+        "why not",
+    )
+    return table("What came of each, the newest first", head, [_row(one, metrics) for one in reversed(attempts)])
+
+
+def _row(one: Node, metrics: Sequence[str]) -> Row:
+    none = "none"
+    failed = f"{one['component'].text} did not end" if not one["number"] else none
+    reasons = "; ".join(reason.text for reason in one["reasons"])
+    state = one["state"].text
+    words = [state, "from the cache" if one["cached"].value else ""]
+    return row(
+        one["at"].cell(),
+        ", ".join(filter(None, words)),
+        one["target"].cell(missing=none),
+        one["number"].cell(",d", missing=none),
+        one["span"].cell("d", missing=none),
+        *(one["metrics"][name][model].cell(".4f", missing=none) for name in metrics for model in ("integer", "float")),
+        one["size_bytes"].cell(",d", missing=none),
+        one["clipped_inputs"].cell(".3%", missing=none),
+        one["version"].cell() if one["version"].text else none,
+        Cell(text=reasons or failed, path=one["reasons"].path if reasons else ""),
+        mark=_OFF.get(state, ""),
+    )
+
+
+def _metrics(evaluated: list[Node]) -> list[Figure]:
+    names = dict.fromkeys(name for one in evaluated for name in one["metrics"].names)
+    return [
+        _figure(
+            name,
+            evaluated,
+            {model: [one["metrics"][name][model] for one in evaluated] for model in ("integer", "float")},
+            ".4f",
+        )
+        for name in names
+    ]
+
+
+def _sizes(evaluated: list[Node]) -> list[Figure]:
+    sizes = [one["size_bytes"] for one in evaluated]
+    return [_figure("bytes of the file", evaluated, {"bytes": sizes}, ",d")] if any(sizes) else []
+
+
+def _drift(evaluated: list[Node]) -> list[Figure]:
+    found = {"clipped inputs": [one["clipped_inputs"] for one in evaluated]}
+    names = dict.fromkeys(name for one in evaluated for name in one["drift"].names)
+    found |= {name: [one["drift"][name] for one in evaluated] for name in names}
+    # Each on an axis of its own: figures of drift have no unit in common.
+    return [_figure(name, evaluated, {name: values}, ".4g") for name, values in found.items() if any(values)]
+
+
+def _figure(what: str, evaluated: list[Node], values: Mapping[str, list[Node]], form: str) -> Figure:
+    """A line for each row of values, over the numbers of the evaluations."""
+    numbers = [int(one["number"].number or 0) for one in evaluated]
+    refused = frozenset(at for at, one in zip(numbers, evaluated, strict=True) if one["state"].text == "refused")
+    drawn = [
+        charts.Line(label=name, values=tuple(one.number for one in row), first=numbers[0], marked=refused)
+        for name, row in values.items()
+    ]
+    newest = ", ".join(f"{name} {row[-1].cell(form).text}" for name, row in values.items())
+    where = f"{what} for {evaluated[0]['target'].text}"
+    rows = [
+        row(one["number"].cell(",d"), one["at"].cell(), *(of[index].cell(form) for of in values.values()))
+        for index, one in enumerate(evaluated)
+    ]
+    return Figure(
+        svg=charts.lines(drawn, what, "evaluation", from_zero=len(values) == 1),
+        alt=f"{where} over {len(evaluated)} evaluations; the newest: {newest}.",
+        table=table(where, ("evaluation", "began at", *values), rows),
+    )

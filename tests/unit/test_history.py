@@ -1,0 +1,183 @@
+"""The history of a pipeline: every evaluation with its verdict, what failed before one, and a page that shows them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.report.history import render_history
+from pipelines.config import PipelineConfig
+from pipelines.lineage.attempts import Attempt, attempts_of, history_document
+from pipelines.lineage.graph import Graph
+from pipelines.metadata import MetadataStore
+from pipelines.reports import write_history
+
+from recorded_runs import config_of
+from replayed_store import Counter, Store, changed, compiler_of
+from report_documents import HOSTILE
+
+_LARGEST_BYTES = 2_000_000
+_EARLIER = ("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "QuantizeTrainer")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def _attempts(store: Store, pipeline: str = "devices") -> list[Attempt]:
+    return attempts_of(Graph(MetadataStore(str(store.path))), pipeline)
+
+
+def _refused(node: str, reason: str) -> Any:
+    return changed(node, "ModelBlessing", blessed=0, reasons=json.dumps(["holds: a >= 1 (a is 1)", reason]))
+
+
+def test_history_has_each_evaluation_of_each_target_with_figures_verdict_and_push(store: Store) -> None:
+    for name in ("run-1", "run-2"):
+        run = store.run(name)
+    found = _attempts(store)
+    assert [(one.number, one.state) for one in found] == [(1, "blessed")] * 2 + [(2, "blessed")] * 2
+    assert {one.target for one in found[:2]} == {one.target for one in found[2:]} == {"cpu", "edge_tpu"}
+    (newest,) = [one for one in found if (one.target, one.number) == ("cpu", 2)]
+    model = store.artifact(run, compiler_of("cpu"), "Model").custom_properties
+    assert newest.size_bytes == model["size_bytes"].int_value > 0
+    assert newest.metrics == {"accuracy": {"integer": 0.983003, "float": 0.985836}}
+    assert (
+        newest.version
+        == store.artifact(run, "Pusher-cpu", "PushedModel").custom_properties["pushed_version"].string_value
+    )
+    assert newest.reasons == ()
+    assert newest.clipped_inputs is None
+
+
+def test_history_has_refused_models_with_the_reasons_that_refuse(store: Store) -> None:
+    store.run("run-1", edit=_refused("QuantizedEvaluator-cpu", "accuracy is 0.5, below 0.9"))
+    (cpu,) = [one for one in _attempts(store) if one.target == "cpu"]
+    assert (cpu.state, cpu.reasons) == ("refused", ("accuracy is 0.5, below 0.9",))
+
+
+def test_history_has_what_failed_before_an_evaluation_and_what_still_runs(store: Store) -> None:
+    run = store.run("run-1")
+    for node, state in (("QuantizeTrainer", mlmd.Execution.FAILED), ("Transform", mlmd.Execution.RUNNING)):
+        (execution,) = store.client.get_executions_by_id([run.executions[node]])
+        execution.last_known_state = state
+        store.client.put_executions([execution])
+    found = _attempts(store)
+    assert {(one.component, one.state, one.number) for one in found if one.number is None} == {
+        ("QuantizeTrainer", "failed", None),
+        ("Transform", "running", None),
+    }
+    assert history_document("devices", found)["counts"] == {"blessed": 2, "refused": 0, "failed": 1, "running": 1}
+
+
+def test_history_takes_whatever_figures_of_drift_there_are(store: Store) -> None:
+    def edit(node: str, artifact: mlmd.Artifact) -> None:
+        if node == "QuantizedEvaluator-cpu" and artifact.type == "ModelEvaluation":
+            artifact.custom_properties["clipped_inputs"].double_value = 0.0625
+        if node == "ImportExampleGen" and artifact.type == "Examples":
+            artifact.custom_properties["drift_linf"].double_value = 0.25
+
+    store.run("run-1", edit=edit)
+    found = {one.target: one for one in _attempts(store)}
+    assert {target: one.clipped_inputs for target, one in found.items()} == {"cpu": 0.0625, "edge_tpu": None}
+    assert [one.drift for one in found.values()] == [{"drift_linf": 0.25}] * 2
+
+
+def test_history_says_what_came_from_the_cache(store: Store) -> None:
+    first = store.run("run-1")
+    store.run("run-2", before=first, cached=tuple(first.executions))
+    assert [one.cached for one in _attempts(store)] == [False, False, True, True]
+    assert len({one.version for one in _attempts(store)}) == 2
+
+
+def test_history_is_empty_when_there_is_no_such_pipeline(store: Store) -> None:
+    store.run("run-1")
+    assert _attempts(store, "another") == []
+
+
+def test_history_needs_as_many_calls_for_many_runs_as_for_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    run = store.run("run-0")
+    for number in range(2):
+        with monkeypatch.context() as patched:
+            counter = Counter(patched)
+            _attempts(store)
+        counts.append(counter.calls)
+        for later in range(8 if not number else 0):
+            store.run(f"later-{later}", before=run, cached=_EARLIER)
+    # ML Metadata's client reads executions by the hundred.
+    assert counts[0] < 10
+    assert counts[1] <= counts[0] + 2
+
+
+def _config(store: Store) -> PipelineConfig:
+    return config_of(str(store.path), "devices", store.root)
+
+
+def test_page_shows_the_numbers_of_its_json_and_no_others(store: Store) -> None:
+    run = store.run("run-1")
+    store.run("run-2", before=run, edit=_refused("QuantizedEvaluator-cpu", "accuracy is 0.5, below 0.9"))
+    written = write_history(_config(store))
+    page = Path(written.uri).read_text(encoding="utf-8")
+    held = json.loads((store.root / "history.json").read_text())
+    numbers = re.findall(r'<data value="([^"]+)" data-source="([^"]+)">', page)
+    assert {source for _, source in numbers} > {
+        "/counts/refused",
+        "/attempts/3/metrics/accuracy/integer",
+        "/attempts/0/size_bytes",
+    }
+    for exact, source in numbers:
+        value = held
+        for part in source.split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        assert json.loads(exact) == value, source
+    assert page.count('<strong class="mark">refused</strong>') == 2  # in the strip and in the table
+    assert "accuracy is 0.5, below 0.9" in page
+
+
+def test_history_is_refused_when_nothing_was_run(store: Store) -> None:
+    with pytest.raises(ValueError, match="so that there is no history"):
+        write_history(_config(store))
+    assert not store.root.exists()
+
+
+def _attempt(minute: int, **changes: Any) -> Attempt:
+    facts: dict[str, Any] = {
+        "at": f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00Z",
+        "state": "refused" if minute % 3 == 0 else "blessed",
+        "component": "QuantizedEvaluator",
+        "target": "cpu",
+        "number": minute,
+        "metrics": {name: {"integer": 0.5, "float": 0.75} for name in ("accuracy", "auc", "loss")},
+        "size_bytes": 1_000 + minute,
+        "clipped_inputs": 0.125,
+        "reasons": ("a reason that is as long as reasons are, about so many words as this",),
+    }
+    return Attempt(**{**facts, **changes})
+
+
+def test_page_stays_small_and_says_what_it_leaves_out_when_there_were_many_runs() -> None:
+    page = render_history(history_document("many", [_attempt(minute) for minute in range(1, 1_001)]))
+    assert len(page.encode()) < _LARGEST_BYTES
+    assert "The 800 oldest are in history.json alone." in page
+    assert '<data value="2000" data-source="/attempts/999/size_bytes">2,000</data>' in page
+    assert "/attempts/799/size_bytes" not in page
+
+
+def test_page_says_what_is_missing_when_nothing_was_evaluated() -> None:
+    failed = _attempt(1, state="failed", component="Transform", number=None, metrics={}, size_bytes=None, target="")
+    page = render_history(history_document("failing", [failed]))
+    for told in ("Transform did not end", "No model was evaluated.", "The size of no model is recorded."):
+        assert told in page
+
+
+def test_page_runs_nothing_when_texts_are_hostile() -> None:
+    hostile = _attempt(1, target=HOSTILE, version=HOSTILE, reasons=(HOSTILE,), drift={HOSTILE: 0.5})
+    page = render_history(history_document(HOSTILE, [hostile]))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
