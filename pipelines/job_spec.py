@@ -79,7 +79,6 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
         pipeline_root=config.pipeline_root,
         components=[*components, *recorders],
         enable_cache=deployment.cache,
-        beam_pipeline_args=list(config.beam_pipeline_args),
     )
     job: Json = tfx_runner.run(pipeline, write_out=False)
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.verdict_reporter import RUN_ID_PLACEHOLDER
+from pipelines.beam_runners.direct import Direct
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.deployment import Deployment, Resources
@@ -133,7 +134,7 @@ def test_compile_job_carries_nothing_of_the_environment(monkeypatch: pytest.Monk
         ({"push_dir": "gs://key:secret@bucket/x"}, "push_dir carries credentials"),
         ({"examples_dir": "/data"}, "examples '/data' is not in object storage"),
         ({"label_key": "{{$.pipeline_job_name}}"}, "label_key, weight_key or slices name {{"),
-        ({"beam_pipeline_args": ("--x={{$.inputs.parameters['y']}}",)}, "marks placeholders of the service"),
+        ({"beam": Direct(further_args=("--x={{$.inputs.parameters['y']}}",))}, "marks placeholders of the service"),
         ({"deployment": Deployment()}, "no image; set deployment.image or pass --image"),
         (
             {"deployment": Deployment(image=_IMAGE, images={"Trainer": _IMAGE})},
