@@ -18,7 +18,14 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import lineage_commands, model_commands, push_commands, report_command, schedule_commands  # noqa: E402
+from pipelines import (  # noqa: E402
+    cost_commands,
+    lineage_commands,
+    model_commands,
+    push_commands,
+    report_command,
+    schedule_commands,
+)
 from pipelines.metadata_connection import METADATA_HELP  # noqa: E402
 
 if TYPE_CHECKING:
@@ -285,7 +292,13 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
 
 main.add_command(schedule_commands.schedule_command(_config_of_run))
 main.add_command(schedule_commands.schedule_job)
-_COMMANDS = (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS, *report_command.COMMANDS)
+_COMMANDS = (
+    *model_commands.COMMANDS,
+    *push_commands.COMMANDS,
+    *lineage_commands.COMMANDS,
+    *report_command.COMMANDS,
+    *cost_commands.COMMANDS,
+)
 for command in _COMMANDS:
     main.add_command(command)
 

@@ -97,6 +97,19 @@ def require_service_account(config: PipelineConfig, form: re.Pattern[str], what:
         raise ValueError(f"service_account {account!r} is no {what}")
 
 
+def require_accelerators(config: PipelineConfig, form: re.Pattern[str], what: str) -> None:
+    """Checks the types of a deployment's accelerators; raises ValueError with all that are no `what`."""
+    deployment = config.deployment
+    every = {"resources": deployment.resources, **deployment.component_resources}
+    wrong = [
+        f"{name} {one.accelerator!r}"
+        for name, one in every.items()
+        if one.accelerator and not form.fullmatch(one.accelerator)
+    ]
+    if wrong:
+        raise ValueError(f"config {config.name!r}: accelerators of {', '.join(wrong)}: expected {what}")
+
+
 def tasks_of(job: Mapping[str, Any]) -> dict[str, Json]:
     """Returns the tasks of a job, those inside of other tasks included, by name.
 

@@ -164,6 +164,21 @@ def test_compile_job_refuses_a_failure_policy_that_kubeflow_has_not() -> None:
         load_service("kubeflow").compile_job(_config("kubeflow", failure_policy="fast"))
 
 
+@pytest.mark.parametrize(
+    ("runner", "accelerator", "expected"),
+    [
+        ("vertex", "nvidia.com/gpu", "Vertex's names, such as "),
+        ("kubeflow", "NVIDIA_L4", "a resource of the cluster's"),
+    ],
+)
+def test_compile_job_refuses_the_other_services_accelerators(runner: str, accelerator: str, expected: str) -> None:
+    one = Resources(accelerator=accelerator, accelerator_count=1)
+    config = _config(runner, resources=one, component_resources={"QuantizeTrainer": one})
+    message = f"accelerators of resources '{accelerator}', QuantizeTrainer '{accelerator}': expected {expected}"
+    with pytest.raises(ValueError, match=message):
+        load_service(runner).compile_job(config)
+
+
 @pytest.mark.parametrize("name", ["../escape", "Digits", "a b", "", "a/b", "-a", "a;b", "{{$}}", "9a", "a" * 64])
 def test_config_refuses_a_name_that_is_no_plain_word(name: str) -> None:
     with pytest.raises(ValueError, match="lowercase letters, digits and '-'"):
