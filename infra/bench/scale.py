@@ -34,12 +34,7 @@ def main(sizes: tuple[int, ...], repeats: int) -> None:
     load = os.getloadavg()[0]
     runs = []
     for size in sizes or _SIZES:
-        command = [sys.executable, "-W", "ignore", "-m", "infra.bench.scale", "--one", str(size)]
-        tries = [
-            json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-            for _ in range(repeats)
-        ]
-        runs.append(min(tries, key=lambda run: run["wall_s"]))
+        runs.append(min((_in_a_process(size) for _ in range(repeats)), key=lambda run: run["wall_s"]))
         click.echo(f"{size:,} examples: {runs[-1]['wall_s']:.0f} s")
     about = {
         "pipeline": "the digits, 8x8 pixels with a label, 43,242 parameters",
@@ -48,6 +43,15 @@ def main(sizes: tuple[int, ...], repeats: int) -> None:
         "load average before": f"{load:.1f}",
     }
     click.echo(results.write_result("scale", {"about": about, "runs": runs}))
+
+
+def _in_a_process(size: int) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "infra.bench.scale", "--one", str(size)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise click.ClickException(f"a run of {size:,} examples failed:\n{ran.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
 
 
 def _write_examples(directory: Path, count: int) -> None:
