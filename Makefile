@@ -18,7 +18,7 @@ SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup vela demo test test-databases test-fast test-long test-newest lint image-lint audit sbom clean
-.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-edge-tpu bench-evaluation bench-lineage soak fuzz
+.PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-distributed bench-edge-tpu bench-evaluation bench-lineage bench-scale soak fuzz
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -95,6 +95,12 @@ soak: setup ## Lets twenty spans arrive, some broken, at a scheduler that is kil
 
 bench-lineage: setup ## Times lineage in stores of 280 and 2,800 runs, into build/bench/lineage.json
 	@$(PYTHON) -W ignore -m infra.bench.lineage
+
+bench-distributed: setup ## Times the digits pipeline on 1 and 2 Beam workers, into build/bench/distributed.json
+	@$(PYTHON) -W ignore -m infra.bench.distributed
+
+bench-scale: setup ## Measures how time and memory grow with examples, for `python -m pipelines cost`, into build/bench
+	@$(PYTHON) -W ignore -m infra.bench.scale
 
 bench-edge-tpu: setup ## Compares the Edge TPU predictor with compiled models in public, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.edge_tpu_predictor

@@ -18,7 +18,14 @@ import click  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.text import Text  # noqa: E402
 
-from pipelines import lineage_commands, model_commands, push_commands, report_command, schedule_commands  # noqa: E402
+from pipelines import (  # noqa: E402
+    cost_commands,
+    lineage_commands,
+    model_commands,
+    push_commands,
+    report_command,
+    schedule_commands,
+)
 from pipelines.metadata_connection import METADATA_HELP  # noqa: E402
 
 if TYPE_CHECKING:
@@ -57,6 +64,8 @@ def _config_options(command: Any) -> Any:
             help="Begin float training with the weights of the last blessed model.",
         ),
         click.option("--examples", "examples_dir", help="Directory of TFRecord files of tf.Examples."),
+        click.option("--beam", help="Beam runner of the components, a file in pipelines/beam_runners."),
+        click.option("--beam-option", "beam_options", multiple=True, help="A setting of it, such as workers=2."),
         click.option("--spans", "span_pattern", help="Examples in spans, such as 'data/span-{SPAN}/*.tfrecord'."),
         click.option("--root", help="Directory for everything the run keeps; default: as the config says."),
         click.argument("config_name", metavar="CONFIG"),
@@ -86,6 +95,7 @@ def _blessing_options(command: Any) -> Any:
 
 def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
     from components.retraining.spans import SpanSource
+    from pipelines.beam_runners import parse_beam_runner
     from pipelines.configs import load_config
 
     config = load_config(config_name).with_gates(gates)
@@ -105,6 +115,11 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     if "span_pattern" in changed:
         given = {"window": config.spans.window} if config.spans else {}
         changed["spans"] = SpanSource(pattern=changed.pop("span_pattern"), **given)
+    beam, beam_options = changed.pop("beam", ""), changed.pop("beam_options", ())
+    if beam:
+        changed |= {"beam": parse_beam_runner(beam, beam_options), "component_beam": {}}
+    elif beam_options:
+        raise ValueError("--beam-option without --beam; name the runner that it is of")
     if "strategy" in changed:
         changed["training"] = dataclasses.replace(config.training, strategy=changed.pop("strategy"))
     return dataclasses.replace(config, **changed)
@@ -277,7 +292,13 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
 
 main.add_command(schedule_commands.schedule_command(_config_of_run))
 main.add_command(schedule_commands.schedule_job)
-_COMMANDS = (*model_commands.COMMANDS, *push_commands.COMMANDS, *lineage_commands.COMMANDS, *report_command.COMMANDS)
+_COMMANDS = (
+    *model_commands.COMMANDS,
+    *push_commands.COMMANDS,
+    *lineage_commands.COMMANDS,
+    *report_command.COMMANDS,
+    *cost_commands.COMMANDS,
+)
 for command in _COMMANDS:
     main.add_command(command)
 

@@ -21,6 +21,8 @@ from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
 from components.targets import Options, require_target, require_when_missing
 from pipelines import tasks
+from pipelines.beam_runners import BeamRunner
+from pipelines.beam_runners.direct import Direct
 from pipelines.deployment import Deployment
 from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
@@ -76,7 +78,8 @@ class PipelineConfig:
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       smoke: What a model must keep to where it is run on its golden vectors: budgets, how far kernels may differ, and
         what a run may take.
-      beam_pipeline_args: Arguments of the Beam pipelines inside components.
+      beam: Where the Beam pipelines inside components run.
+      component_beam: The same for single components, by the component's id; replaces `beam` for them.
       deployment: How its containers run, on a service.
     """
 
@@ -112,13 +115,8 @@ class PipelineConfig:
     also_compared: tuple[str, ...] = ()
     weight_key: str = ""
     smoke: SmokeSettings = dataclasses.field(default_factory=SmokeSettings)
-    # FnApiRunner by name: the default runner first tries to download another one. An image, though in-process workers
-    # need none: without one TFX packs itself into a source distribution for each component.
-    beam_pipeline_args: tuple[str, ...] = (
-        "--sdk_container_image=none",
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        "--direct_running_mode=in_memory",
-    )
+    beam: BeamRunner = dataclasses.field(default_factory=Direct)
+    component_beam: Mapping[str, BeamRunner] = dataclasses.field(default_factory=dict)
     deployment: Deployment = dataclasses.field(default_factory=Deployment)
 
     def __post_init__(self) -> None:
@@ -226,6 +224,11 @@ class PipelineConfig:
         """Returns whether the pipeline looks for the last blessed model of a target."""
         is_baseline = (self.warm_start or self.measures_drift) and plan.target == self.plans[0].target
         return is_baseline or LAST_BLESSED in self.compared_models(plan)
+
+    @property
+    def beam_pipeline_args(self) -> tuple[str, ...]:
+        """Arguments of the Beam pipelines inside components that have no runner of their own."""
+        return self.beam.arguments(self.deployment.image)
 
     @property
     def examples_uri(self) -> str:

@@ -26,6 +26,9 @@ _LABEL_VALUE = re.compile(r"([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)?")
 class Resources:
     """What one container asks for; 0 and "" leave it to the service.
 
+    A compiled pipeline names no machine type: Vertex takes the smallest machine that has all of this, and Kubernetes a
+    node that does.
+
     Attributes:
       cpu_cores: CPU limit.
       memory_gb: Memory limit, in units of 1e9 bytes.

@@ -87,7 +87,6 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
         pipeline_root=config.pipeline_root,
         components=[*components, *recorders, *pages],
         enable_cache=deployment.cache,
-        beam_pipeline_args=list(config.beam_pipeline_args),
     )
     job: Json = tfx_runner.run(pipeline, write_out=False)
     job["labels"] = {**deployment.labels, **job["labels"], RUNNER_LABEL: runner}
@@ -105,6 +104,19 @@ def require_service_account(config: PipelineConfig, form: re.Pattern[str], what:
     account = config.deployment.service_account
     if account and not form.fullmatch(account):
         raise ValueError(f"service_account {account!r} is no {what}")
+
+
+def require_accelerators(config: PipelineConfig, form: re.Pattern[str], what: str) -> None:
+    """Checks the types of a deployment's accelerators; raises ValueError with all that are no `what`."""
+    deployment = config.deployment
+    every = {"resources": deployment.resources, **deployment.component_resources}
+    wrong = [
+        f"{name} {one.accelerator!r}"
+        for name, one in every.items()
+        if one.accelerator and not form.fullmatch(one.accelerator)
+    ]
+    if wrong:
+        raise ValueError(f"config {config.name!r}: accelerators of {', '.join(wrong)}: expected {what}")
 
 
 def tasks_of(job: Mapping[str, Any]) -> dict[str, Json]:

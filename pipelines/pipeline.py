@@ -32,6 +32,7 @@ from components.targets import options_json
 from components.tflite_int_converter import TFLiteIntConverter
 from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
+from pipelines.beam_arguments import set_beam_arguments
 from pipelines.config import PipelineConfig
 from pipelines.last_blessed import last_blessed
 from pipelines.metadata_connection import parse_connection
@@ -50,7 +51,6 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         components=pipeline_components(config),
         enable_cache=True,
         metadata_connection_config=parse_connection(config.metadata_url).configuration(),
-        beam_pipeline_args=list(config.beam_pipeline_args),
     )
 
 
@@ -66,7 +66,9 @@ def pipeline_components(config: PipelineConfig, on_service: bool = False) -> lis
     """
     _check_features(config, tasks.load_task(config.task).RAW_FEATURE_SPEC)
     data = data_components(config)
-    return [*data, *model_components(config, data, on_service)]
+    components = [*data, *model_components(config, data, on_service)]
+    set_beam_arguments(components, config)
+    return components
 
 
 def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:

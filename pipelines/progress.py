@@ -97,11 +97,11 @@ def stderr_to(descriptor: int) -> Iterator[None]:
         os.close(saved)
 
 
-def watch(progress: Progress) -> None:
-    """Lets a progress see what TFX logs, by absl, whose own handler would write every line a second time."""
+def watch(handler: logging.Handler) -> None:
+    """Lets a handler see what TFX logs, by absl, whose own handler would write every line a second time."""
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.INFO)
     logger = absl.logging.get_absl_logger()
     logger.removeHandler(absl.logging.get_absl_handler())
-    logger.addHandler(progress)
+    logger.addHandler(handler)

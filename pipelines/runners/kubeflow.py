@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SCHEMES = ("gs", "s3")
 # Of a Resolver the backend says that it is not implemented yet, until 2025 at least:
 # https://github.com/kubeflow/pipelines/blob/74886eef57095a0e0d21932628bd6eb76a0e359e/backend/src/v2/compiler/argocompiler/argo.go
+# https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
+_ACCELERATOR = re.compile(r"[a-z0-9][a-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -24,9 +26,10 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
     Raises:
       ValueError: For mistakes in the config.
     """
-    from pipelines.job_spec import build_job, require_service_account
+    from pipelines.job_spec import build_job, require_accelerators, require_service_account
 
     require_service_account(config, _SERVICE_ACCOUNT, "name of a Kubernetes service account")
+    require_accelerators(config, _ACCELERATOR, "a resource of the cluster's nodes, such as 'nvidia.com/gpu'")
     if config.deployment.failure_policy != "slow":
         raise ValueError("failure_policy='fast' cannot be asked of Kubeflow; only Vertex has it")
     if config.spans:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
 SCHEMES = ("gs",)
+# https://cloud.google.com/vertex-ai/docs/reference/rest/v1/MachineSpec#AcceleratorType
+_ACCELERATOR = re.compile(r"(NVIDIA|TPU)(_[A-Z0-9]+)+")
 # https://cloud.google.com/iam/docs/service-account-types
 _SERVICE_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com")
 
@@ -20,9 +22,10 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
     Raises:
       ValueError: For mistakes in the config.
     """
-    from pipelines.job_spec import build_job, require_service_account
+    from pipelines.job_spec import build_job, require_accelerators, require_service_account
 
     require_service_account(config, _SERVICE_ACCOUNT, "Google service account; expected its email address")
+    require_accelerators(config, _ACCELERATOR, "Vertex's names, such as 'NVIDIA_TESLA_T4' and 'NVIDIA_L4'")
     job = build_job(config, "vertex", SCHEMES)
     # https://cloud.google.com/vertex-ai/docs/reference/rest/v1/PipelineFailurePolicy
     job["runtimeConfig"]["failurePolicy"] = f"PIPELINE_FAILURE_POLICY_FAIL_{config.deployment.failure_policy.upper()}"

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.verdict_reporter import RUN_ID_PLACEHOLDER
+from pipelines.beam_runners.direct import Direct
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.deployment import Deployment, Resources
@@ -172,7 +173,7 @@ def test_compile_job_carries_nothing_of_the_environment(monkeypatch: pytest.Monk
         ({"push_dir": "gs://key:secret@bucket/x"}, "push_dir carries credentials"),
         ({"examples_dir": "/data"}, "examples '/data' is not in object storage"),
         ({"label_key": "{{$.pipeline_job_name}}"}, "label_key, weight_key or slices name {{"),
-        ({"beam_pipeline_args": ("--x={{$.inputs.parameters['y']}}",)}, "marks placeholders of the service"),
+        ({"beam": Direct(further_args=("--x={{$.inputs.parameters['y']}}",))}, "marks placeholders of the service"),
         ({"deployment": Deployment()}, "no image; set deployment.image or pass --image"),
         (
             {"deployment": Deployment(image=_IMAGE, images={"Trainer": _IMAGE})},
@@ -200,6 +201,21 @@ def test_compile_job_names_the_extra_when_its_package_is_missing(monkeypatch: py
 def test_compile_job_refuses_a_failure_policy_that_kubeflow_has_not() -> None:
     with pytest.raises(ValueError, match="only Vertex has it"):
         load_service("kubeflow").compile_job(_config("kubeflow", failure_policy="fast"))
+
+
+@pytest.mark.parametrize(
+    ("runner", "accelerator", "expected"),
+    [
+        ("vertex", "nvidia.com/gpu", "Vertex's names, such as "),
+        ("kubeflow", "NVIDIA_L4", "a resource of the cluster's"),
+    ],
+)
+def test_compile_job_refuses_the_other_services_accelerators(runner: str, accelerator: str, expected: str) -> None:
+    one = Resources(accelerator=accelerator, accelerator_count=1)
+    config = _config(runner, resources=one, component_resources={"QuantizeTrainer": one})
+    message = f"accelerators of resources '{accelerator}', QuantizeTrainer '{accelerator}': expected {expected}"
+    with pytest.raises(ValueError, match=message):
+        load_service(runner).compile_job(config)
 
 
 @pytest.mark.parametrize("name", ["../escape", "Digits", "a b", "", "a/b", "-a", "a;b", "{{$}}", "9a", "a" * 64])

@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from infra.bench.recorded_run import Replayed
 from pipelines.lineage.story import lineage_schema
 
 from replayed_store import Counter, Store, changed, compiler_of
@@ -127,10 +129,10 @@ def _resolve(store: Store, run: Replayed, found: mlmd.Artifact) -> None:
 
 def test_lineage_leaves_models_out_that_its_run_only_found(store: Store) -> None:
     first, second = (store.run(name) for name in ("run-1", "run-2"))
-    old, new = (store.artifact(run, _compiler("cpu"), "Model") for run in (first, second))
+    old, new = (store.artifact(run, compiler_of("cpu"), "Model") for run in (first, second))
     _resolve(store, second, old)
     of_second = {
-        store.artifact(second, node, "Model").id for node in (_compiler("edge_tpu"), "TFLiteIntConverter-edge-tpu")
+        store.artifact(second, node, "Model").id for node in (compiler_of("edge_tpu"), "TFLiteIntConverter-edge-tpu")
     }
     assert {one.id for one in store.lineage(new.id).siblings} == of_second
     assert store.lineage(old.id).reused == 0  # found by a later run, not taken from the cache
@@ -140,9 +142,9 @@ def test_lineage_names_models_of_the_same_run_that_came_from_the_cache(store: St
     first = store.run("run-1")
     of_cpu = [node for node in first.executions if node.endswith("-cpu")]
     second = store.run("run-2", before=first, cached=[node for node in first.executions if node not in of_cpu])
-    siblings = store.lineage(store.artifact(second, _compiler("cpu"), "Model").id).siblings
+    siblings = store.lineage(store.artifact(second, compiler_of("cpu"), "Model").id).siblings
     assert {one.id for one in siblings} == {
-        store.artifact(first, node, "Model").id for node in (_compiler("edge_tpu"), "TFLiteIntConverter-edge-tpu")
+        store.artifact(first, node, "Model").id for node in (compiler_of("edge_tpu"), "TFLiteIntConverter-edge-tpu")
     }
 
 
@@ -151,10 +153,10 @@ def _window(*spans: int) -> Callable[[str, mlmd.Artifact], None]:
     facts = {"spans": json.dumps(spans), "span_fingerprints": json.dumps([f"files of {one}" for one in spans])}
 
     def edit(node: str, artifact: mlmd.Artifact) -> None:
-        _changed("ImportExampleGen", "Examples", span=spans[-1], **facts)(node, artifact)
+        changed("ImportExampleGen", "Examples", span=spans[-1], **facts)(node, artifact)
         if artifact.type == "Model":
             on_model = {f"examples_{name}": value for name, value in facts.items()}
-            _changed(node, "Model", examples_span=spans[-1], **on_model)(node, artifact)
+            changed(node, "Model", examples_span=spans[-1], **on_model)(node, artifact)
 
     return edit
 
@@ -162,7 +164,7 @@ def _window(*spans: int) -> Callable[[str, mlmd.Artifact], None]:
 def test_lineage_names_all_spans_of_a_window(store: Store, tmp_path: Path) -> None:
     first = store.run("run-1", edit=_window(1, 2, 5))
     second = store.run("run-2", before=first, edit=_window(2, 5, 7))
-    before, after = (store.artifact(run, _compiler("cpu"), "Model").id for run in (first, second))
+    before, after = (store.artifact(run, compiler_of("cpu"), "Model").id for run in (first, second))
     found = store.lineage(before)
     assert [(one.span, one.spans) for one in found.data] == [(None, ()), (5, (1, 2, 5))]
     assert found.data[1].span_fingerprints == ("files of 1", "files of 2", "files of 5")
@@ -178,7 +180,7 @@ def test_lineage_names_all_spans_of_a_window(store: Store, tmp_path: Path) -> No
 def test_list_shows_what_was_trained_on_a_span(store: Store, span: int, runs: list[str]) -> None:
     windows = {"run-1": _window(1, 2), "run-2": _window(2, 5)}
     made = {name: store.run(name, edit=edit) for name, edit in windows.items()}
-    single = _changed(_compiler("cpu"), "Model", examples_span=3)  # of one span nobody lists several
+    single = changed(compiler_of("cpu"), "Model", examples_span=3)  # of one span nobody lists several
     made["run-3"] = store.run("run-3", edit=single)
     listed = json.loads(store.cli("list", "--span", span, "--json").output)["pushes"]
     pushed = {name: store.artifact(run, "Pusher-cpu", "PushedModel").id for name, run in made.items()}
@@ -193,10 +195,10 @@ def test_tree_json_and_page_tell_the_same_of_overrides_pushes_and_what_was_repla
 ) -> None:
     override = {"gate": "accuracy >= 0.999", "because": "a demo on Friday", "until": "2999-12-31", "by": "ada"}
     runs = [store.run("run-1")]
-    edit = _changed("QuantizedEvaluator-cpu", "ModelBlessing", overrides=json.dumps([override]))
+    edit = changed("QuantizedEvaluator-cpu", "ModelBlessing", overrides=json.dumps([override]))
     runs.append(store.run("run-2", before=runs[-1], edit=edit))
     runs.append(store.run("run-3", before=runs[-1]))
-    hashes = [store.artifact(run, _compiler("cpu"), "Model").custom_properties["sha256"].string_value for run in runs]
+    hashes = [store.artifact(run, compiler_of("cpu"), "Model").custom_properties["sha256"].string_value for run in runs]
     page = tmp_path / "page.html"
     tree, document = store.cli(hashes[1], "--html", page).output, store.cli(hashes[1], "--json").output
     (push,) = json.loads(document)["pushes"]
