@@ -68,7 +68,7 @@ class TaskMetric:
         >>> TaskMetric(class_name="SparseCategoricalAccuracy").kinds
         ('at_least', 'drop_at_most')
         """
-        better = direction(self.class_name.rpartition(".")[2])
+        better = direction(self.class_name)
         if not better:
             return get_args(Kind)
         return ("at_least", "drop_at_most") if better == "higher" else ("at_most", "rise_at_most")
