@@ -78,6 +78,11 @@ class TaskMetric:
         """Whether it is the share of examples that are decided rightly, as what is paired counts them."""
         return self.is_plain and not self.config and self.class_name.removeprefix(_KERAS) in _ACCURACIES
 
+    def counts(self, kind: str) -> bool:
+        """Whether an accuracy can be that of labels of a kind, as of `Task.label_kind`."""
+        several = self.class_name.removeprefix(_KERAS) == "BinaryAccuracy"
+        return kind in ("", "classes") or (kind == "labels" and several)
+
     @classmethod
     def of(cls, metric: "str | TaskMetric") -> "TaskMetric":
         """Returns a metric that may be given by its class alone."""

@@ -295,6 +295,36 @@ def test_task_takes_an_interval_of_the_accuracies_of_decisions(metric: str) -> N
     Task(label_key="label", metrics={"accuracy": metric}).require(Gates.of("accuracy drop <= 0.1 at 95%"))
 
 
+@pytest.mark.parametrize(
+    ("class_name", "kind", "message"),
+    [
+        ("CategoricalAccuracy", "labels", "does not count decisions on label_kind='labels'; use BinaryAccuracy"),
+        ("tf_keras.metrics.SparseCategoricalAccuracy", "labels", "use BinaryAccuracy"),
+        ("BinaryAccuracy", "values", "label_kind='values'; use a metric of values"),
+        ("SparseCategoricalAccuracy", {"scores": "values"}, "metric accuracy of scores: .*as in 'OUTPUT/accuracy'"),
+    ],
+)
+def test_task_raises_when_an_accuracy_does_not_count_decisions_on_such_labels(
+    class_name: str, kind: Any, message: str
+) -> None:
+    key: Any = "label" if isinstance(kind, str) else {"scores": "label"}
+    with pytest.raises(ValueError, match=message):
+        Task(label_key=key, metrics={"accuracy": class_name}, label_kind=kind).require(Gates())
+
+
+@pytest.mark.parametrize(
+    ("class_name", "kind"),
+    [
+        ("BinaryAccuracy", "labels"),
+        ("BinaryAccuracy", "classes"),
+        ("CategoricalAccuracy", "classes"),
+        ("AUC", "labels"),
+    ],
+)
+def test_task_takes_a_metric_of_such_labels(class_name: str, kind: str) -> None:
+    Task(label_key="label", metrics={"accuracy": class_name}, label_kind=kind).require(Gates())
+
+
 def test_task_raises_when_a_gate_is_on_a_metric_of_another_output() -> None:
     task = Task(
         label_key={"kind": "kind", "tags": "tags"},

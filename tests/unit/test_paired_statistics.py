@@ -9,6 +9,7 @@ import pytest
 from scipy.special import xlogy
 from scipy.stats import binom
 
+from components.evaluation.accuracy_check import accuracy_question
 from components.evaluation.decisions import decide, decisions_of_labels
 from components.evaluation.degenerate import OutputSums
 from components.evaluation.gate import Gate
@@ -404,6 +405,46 @@ def test_label_clues_ask_only_where_labels_may_be_meant_otherwise(
 ) -> None:
     parts = [LabelClues.of(labels[row : row + 1], scores[row : row + 1], kind) for row in range(len(labels))]
     found = reduce(add, parts).question()
+    assert (question in found) if question else not found
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "kind", "class_name"),
+    [
+        (np.array([[0], [1]]), np.array([[0.2], [0.9]]), None, "BinaryAccuracy"),
+        (np.array([[0], [1]]), np.full((2, 3), 1 / 3), None, "SparseCategoricalAccuracy"),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "classes", "CategoricalAccuracy"),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "labels", "BinaryAccuracy"),
+        (np.array([[0, 1]]), np.full((1, 2, 3), 1 / 3), None, "SparseCategoricalAccuracy"),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), "classes", "BinaryAccuracy"),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[-2.0], [9.0]]), None, ""),
+    ],
+)
+def test_accuracy_class_is_the_one_that_counts_what_is_decided(
+    labels: np.ndarray, scores: np.ndarray, kind: Any, class_name: str
+) -> None:
+    parts = [LabelClues.of(labels[row : row + 1], scores[row : row + 1], kind) for row in range(len(labels))]
+    assert reduce(add, parts).accuracy_class == class_name
+
+
+_COIN = {"float": 0.4785, "integer": 0.4785}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "wanted", "values", "shares", "question"),
+    [
+        ("SparseCategoricalAccuracy", "BinaryAccuracy", _COIN, {"float": 0.98, "integer": 0.5}, "use BinaryAccuracy"),
+        ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.478501, "integer": 0.4785}, ""),
+        ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.4785, "integer": 0.5}, "but 0.5 of its decisions are"),
+        ("BinaryAccuracy", "BinaryAccuracy", {"float": math.nan}, {"float": 0.5}, "of the float model is nan by"),
+        ("BinaryAccuracy", "BinaryAccuracy", {"float": 0.0}, {"float": math.nan}, ""),  # nothing weighs
+        ("BinaryAccuracy", "", _COIN, dict.fromkeys(_COIN, math.nan), "yet labels count as values"),
+    ],
+)
+def test_accuracy_is_questioned_when_it_is_not_the_share_of_right_decisions(
+    class_name: str, wanted: str, values: dict[str, float], shares: dict[str, float], question: str
+) -> None:
+    found = accuracy_question("accuracy", class_name, wanted, values, shares)
     assert (question in found) if question else not found
 
 
