@@ -60,7 +60,7 @@ def metric_config(name: str, metric: TaskMetric, models: config_pb2.EvalConfig) 
 
 def accuracies_of(config: config_pb2.EvalConfig) -> dict[tuple[str, str], str]:
     """Returns the classes of the metrics that are accuracies, by output and name, as `metric_config` wrote them."""
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for spec in config.metrics_specs:
         for written in spec.metrics:
             options = json.loads(written.config)

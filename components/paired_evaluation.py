@@ -229,7 +229,7 @@ def _accuracy_questions(
         if not record["slice"]:
             for model, accuracy in ((INTEGER, record["accuracy"]), (record["model"], record["other_accuracy"])):
                 shares[record["output"]][model] = math.nan if accuracy["value"] is None else accuracy["value"]
-    found = {}
+    found: dict[str, str] = {}
     for (output, name), class_name in accuracies.items():
         if output in wanted:
             values = {model: metrics[Cell(model=model, output=output)][name] for model in shares[output]}

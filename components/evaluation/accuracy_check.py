@@ -12,7 +12,7 @@ _ROUNDING = 1e-5  # of sums of weights, where a metric adds them up in single pr
 def accuracy_question(
     name: str, class_name: str, wanted: str, values: Mapping[str, float], shares: Mapping[str, float]
 ) -> str:
-    """Returns what has to be mended before an accuracy means anything; empty if nothing has.
+    """Returns what has to be mended before an accuracy means anything, told of the worst model; empty if nothing has.
 
     Args:
       name: What the metric is called.
@@ -30,12 +30,17 @@ def accuracy_question(
             " label_kind='labels' for several labels or 'classes' for one, or use a metric of values, such as"
             " MeanAbsoluteError"
         )
-    for model, value in values.items():
-        share = shares.get(model, math.nan)
-        if not math.isnan(share) and not abs(value - share) <= _ROUNDING:
-            use = f"; use {wanted}" if class_name.rpartition(".")[2] != wanted else ""
-            return (
-                f"{name} of the {model} model is {value:.6g} by {class_name}, but {share:.6g} of its decisions are"
-                f" right{use}"
-            )
-    return ""
+    gaps = {model: _gap(value, shares[model]) for model, value in values.items() if not math.isnan(shares[model])}
+    model = max(gaps, key=gaps.__getitem__, default="")
+    if not model or gaps[model] <= _ROUNDING:
+        return ""
+    use = f"; use {wanted}" if class_name.rpartition(".")[2] != wanted else ""
+    return (
+        f"{name} of the {model} model is {values[model]:.6g} by {class_name}, but {shares[model]:.6g} of its decisions"
+        f" are right{use}"
+    )
+
+
+def _gap(value: float, share: float) -> float:
+    gap = abs(value - share)
+    return math.inf if math.isnan(gap) else gap

@@ -393,7 +393,7 @@ _ONE_HOT = np.eye(3, dtype=int)
         (np.array([[1, 1, 0], [0, 1, 0]]), np.full((2, 3), 1 / 3), None, ""),
         (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), None, "0 and 1 alone and scores are probabilities"),
         (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), "values", ""),
-        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [1.9]]), None, ""),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [1.9]]), None, ""),  # unless an accuracy is computed
         (np.array([[0.0], [0.5]], "f4"), np.array([[0.2], [0.9]]), None, ""),
         (np.array([[0], [1]]), np.array([[-2.0], [3.0]]), None, "end the model in a sigmoid"),
         (np.array([[0, 1], [1, 0]]), np.array([[-2.0, 3.0], [1.0, 0.0]]), "labels", "end the model in a sigmoid"),
@@ -433,7 +433,13 @@ _COIN = {"float": 0.4785, "integer": 0.4785}
 @pytest.mark.parametrize(
     ("class_name", "wanted", "values", "shares", "question"),
     [
-        ("SparseCategoricalAccuracy", "BinaryAccuracy", _COIN, {"float": 0.98, "integer": 0.5}, "use BinaryAccuracy"),
+        (
+            "SparseCategoricalAccuracy",
+            "BinaryAccuracy",
+            _COIN,
+            {"integer": 0.5, "float": 0.98},
+            "float model is 0.4785",
+        ),
         ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.478501, "integer": 0.4785}, ""),
         ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.4785, "integer": 0.5}, "but 0.5 of its decisions are"),
         ("BinaryAccuracy", "BinaryAccuracy", {"float": math.nan}, {"float": 0.5}, "of the float model is nan by"),
