@@ -58,6 +58,23 @@ def metric_config(name: str, metric: TaskMetric, models: config_pb2.EvalConfig) 
     )
 
 
+def accuracies_of(config: config_pb2.EvalConfig) -> dict[tuple[str, str], str]:
+    """Returns the classes of the metrics that are accuracies, by output and name, as `metric_config` wrote them."""
+    found: dict[tuple[str, str], str] = {}
+    for spec in config.metrics_specs:
+        for written in spec.metrics:
+            options = json.loads(written.config)
+            if written.class_name == BatchedKeras.__name__:
+                metric = TaskMetric(class_name=options["of"], config=options["config"])
+            elif written.class_name == PerExample.__name__:
+                metric = TaskMetric(**options["metric"])
+            else:
+                continue
+            if metric.is_accuracy:
+                found |= {(output, options["name"]): metric.class_name for output in spec.output_names or [""]}
+    return found
+
+
 def features_of(config: config_pb2.EvalConfig) -> frozenset[str]:
     """Returns the features that metrics need."""
     found = metric_specs.to_computations(list(config.metrics_specs), eval_config=config)

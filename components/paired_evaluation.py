@@ -27,6 +27,8 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tfx.dsl.io import fileio
 
 from components.batched_inputs import values_of
+from components.batched_metrics import accuracies_of
+from components.evaluation.accuracy_check import accuracy_question
 from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
 from components.evaluation.flips import Flip, FlipSums, is_picture
@@ -120,7 +122,8 @@ class PairedPass:
             elif kind == "inputs":
                 inputs.append({"model": model, "input": output, **dataclasses.asdict(sums)})
             elif kind == "labels":
-                labels.append({"output": output, "question": sums.question(), **dataclasses.asdict(sums)})
+                told = {"question": sums.question(), "accuracy_class": sums.accuracy_class}
+                labels.append({"output": output, **told, **dataclasses.asdict(sums)})
             else:
                 outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
         return _json({"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels})
@@ -253,12 +256,17 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
         figures = {name: math.nan if record[name] is None else record[name] for name in names}
         paired[record["model"], record["output"], cut] = Paired(**figures)
         examples[cut] = record["examples"]
+    results = {model: tfma.load_eval_result(output_path, model_name=model) for model in models}
+    metrics = _metrics(results)
     return Measurements(
-        metrics=_metrics(output_path, models),
+        metrics=metrics,
         examples=examples,
         paired=paired,
         weightless=frozenset(cut for (_, _, cut), of in paired.items() if not of.effective_examples),
-        unclear={record["output"]: record["question"] for record in document["labels"] if record["question"]},
+        unclear={
+            **_accuracy_questions(accuracies_of(results[INTEGER].config), metrics, document),
+            **{record["output"]: record["question"] for record in document["labels"] if record["question"]},
+        },
         degenerate={
             (record["model"], record["output"]): tuple(record["degenerate"])
             for record in document["outputs"]
@@ -266,6 +274,25 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
         },
         facts={**facts, **_clipped(document["inputs"])},
     )
+
+
+def _accuracy_questions(
+    accuracies: Mapping[tuple[str, str], str], metrics: Mapping[Cell, Mapping[str, float]], document: Mapping[str, Any]
+) -> dict[str, str]:
+    """What is to be mended of accuracies over all examples, by output."""
+    wanted = {record["output"]: record["accuracy_class"] for record in document["labels"]}
+    shares: dict[str, dict[str, float]] = {output: {} for output in wanted}
+    for record in document["paired"]:
+        if not record["slice"]:
+            for model, accuracy in ((INTEGER, record["accuracy"]), (record["model"], record["other_accuracy"])):
+                shares[record["output"]][model] = math.nan if accuracy["value"] is None else accuracy["value"]
+    found: dict[str, str] = {}
+    for (output, name), class_name in accuracies.items():
+        if output in wanted:
+            values = {model: metrics[Cell(model=model, output=output)][name] for model in shares[output]}
+            question = accuracy_question(name, class_name, wanted[output], values, shares[output])
+            found |= {output: question} if question else {}
+    return found
 
 
 def _clipped(inputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -280,11 +307,11 @@ def _suffix(sub_key: str) -> str:
     return f"_{ {'classId': 'class', 'topK': 'top'}.get(kind, kind) }_{value}" if kind else ""
 
 
-def _metrics(output_path: str, models: Iterable[str]) -> dict[Cell, dict[str, float]]:
+def _metrics(results: Mapping[str, Any]) -> dict[Cell, dict[str, float]]:
     """Metrics that are single numbers, of every model, output and slice."""
     metrics: dict[Cell, dict[str, float]] = {}
-    for model in models:
-        for key, outputs in tfma.load_eval_result(output_path, model_name=model).slicing_metrics:
+    for model, result in results.items():
+        for key, outputs in result.slicing_metrics:
             cut = tuple((feature, str(value)) for feature, value in key)
             for output, by_class in outputs.items():
                 metrics[Cell(model=model, output=output, slice=cut)] = {

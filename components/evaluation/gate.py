@@ -186,7 +186,7 @@ class Gate:
         """How many examples a confidence needs at least.
 
         Even if none of n examples flips, the interval reaches down to -z^2 / (n + z^2), as Tango's does (see
-        `paired_statistics.score_low`), where z is the normal distribution's quantile for the confidence.
+        `intervals.score_low`), where z is the normal distribution's quantile for the confidence.
 
         >>> Gate.parse("accuracy drop <= 0.01 at 95%").needed_examples()
         381

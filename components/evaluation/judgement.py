@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from components.evaluation.degenerate import NOT_NUMBERS
 from components.evaluation.drift import drift_reasons
+from components.evaluation.figure_text import DECIMALS, decimals, told
 from components.evaluation.gate import (
     ANY_VALUE,
     COMPILED,
@@ -162,14 +163,19 @@ def _compared(gate: Gate, measured: Measurements, cut: Slice) -> Reason:
     value = _figure(gate, measured, INTEGER, cut)
     if value is None:
         return _fails(gate, "not_measured", f"{gate.metric}{where} is not measured{count}")
-    figures = f"{gate.metric}{where} is {value:.4f}"
+    figure = f"{gate.metric}{where} is"
     if not gate.is_relative:
-        return _number(gate, value, figures + count)
+        return _number(gate, value, f"{figure} {told(value, gate.bound)}{count}")
     other = _figure(gate, measured, gate.against, cut)
     if other is None:
-        return _fails(gate, "not_measured", f"{figures}, that of {gate.against} is not measured{count}")
-    change = other - value if gate.kind == "drop_at_most" else value - other
-    return _number(gate, change, f"{figures}, {gate.against} {other:.4f}{count}")
+        return _fails(gate, "not_measured", f"{figure} {value:.4f}, that of {gate.against} is not measured{count}")
+    drops = gate.kind == "drop_at_most"
+    change = other - value if drops else value - other
+    places = max(decimals(change, gate.bound), decimals(value, other))
+    figures = f"{figure} {value:.{places}f}, {gate.against} {other:.{places}f}"
+    if places > DECIMALS:  # rounded, the two may lie as far apart as the bound
+        figures += f", a {'drop' if drops else 'rise'} of {change:.{places}f}"
+    return _number(gate, change, figures + count)
 
 
 def _figure(gate: Gate, measured: Measurements, model: str, cut: Slice) -> float | None:
@@ -193,9 +199,11 @@ def _confident(gate: Gate, paired: Paired | None, where: str) -> Reason:
         return _fails(gate, "not_measured", f"the difference from {gate.against}{where} is not measured")
     if paired.confidence != gate.confidence:
         return _fails(gate, "not_measured", f"the interval{where} is one at {100 * paired.confidence:g}%")
+    places = decimals(-paired.low, gate.bound)
+    difference, low, high = (f"{of:.{places}f}" for of in (paired.difference, paired.low, paired.high))
     figures = (
-        f"the difference from {gate.against}{where} is {paired.difference:.4f}, between {paired.low:.4f} and"
-        f" {paired.high:.4f}, {paired.examples} examples"
+        f"the difference from {gate.against}{where} is {difference}, between {low} and {high}, {paired.examples}"
+        " examples"
     )
     if round(paired.effective_examples) != paired.examples:
         figures += f" whose weights make them as good as {paired.effective_examples:.0f}"

@@ -67,6 +67,15 @@ class LabelClues:
             highest=max(self.highest, other.highest),
         )
 
+    @property
+    def accuracy_class(self) -> str:
+        """The class of Keras that counts right decisions on such labels and scores; "" of values."""
+        if self.kind == "values":
+            return ""
+        if self.decided_at_half:
+            return "BinaryAccuracy"
+        return "CategoricalAccuracy" if self.one_hot else "SparseCategoricalAccuracy"
+
     def question(self) -> str:
         """Returns what has to be said or mended before figures mean anything; empty if nothing has.
 

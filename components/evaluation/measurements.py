@@ -36,7 +36,8 @@ class Paired:
 
     Attributes:
       examples: How many examples.
-      effective_examples: How many examples of equal weight would say as much; 0 if none weighs anything.
+      effective_examples: How many examples of equal weight surely say as much, as `intervals.effective_examples`; 0 if
+        none weighs anything.
       agreement: Share of the examples on which both predict one class, 0 to 1.
       better: How many examples only the integer model has right; 0 without classes.
       worse: How many examples only the other model has right; 0 without classes.

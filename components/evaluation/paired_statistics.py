@@ -1,29 +1,25 @@
 """The integer model against another on the same examples: sums that merge, and the statistics that follow from them.
 
-Everything is a sum over examples, so that parts merge in any order and memory does not grow with their number.
+Everything is a sum over examples, or the largest of them: parts merge in any order, and memory does not grow with their
+number.
 """
 
 import dataclasses
 import math
-import statistics
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.evaluation.decisions import Kind, decide, decisions_of_labels, kind_of
+from components.evaluation.intervals import BETTER, SAME, WORSE, Moments, difference_interval, effective_examples
 from components.evaluation.measurements import Paired
 from components.evaluation.proportion import Proportion
 
 BINS = 15  # of the calibration error, of equal width: https://arxiv.org/abs/1706.04599
-REPLICATES = 10_000
-_SEED = 20_240_501
 # Up to so many flips the test is exact; beyond, the two agree to three digits.
 _EXACT_FLIPS = 1_000
 _ROUNDING = 1e-6  # by which probabilities in float32 miss 0 and 1
-_HALVINGS = 60  # of the span from -1 to 1, down to the last bit
-_BETTER, _WORSE, _SAME = range(3)
-_MOMENTS = 6  # examples; sums of w, w^2, wd, w^2 d, w^2 d^2 with weight w and difference d
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,10 +53,11 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PairedSums:
-    """Sums over examples. Two of the same output add up to those of all their examples.
+    """Sums over examples, and the largest weight. Two of the same output add up to those of all their examples.
 
     Attributes:
       moments: By outcome (better, worse, same), of shape (3, 6).
+      heaviest: The largest weight of an example.
       agreed: Sum of weight times share of equal classes.
       right: Of both models, sum of weight times share of right classes, (2,); NaN of values.
       ties: Of both models, (2,).
@@ -70,7 +67,8 @@ class PairedSums:
         maps of classes and for values. Of several labels better and worse count the decisions on that label alone.
     """
 
-    moments: npt.NDArray[np.float64]
+    moments: Moments
+    heaviest: float
     agreed: float
     right: npt.NDArray[np.float64]
     ties: npt.NDArray[np.int64]
@@ -98,11 +96,12 @@ class PairedSums:
         right = [model.classes == labels for model in decided]
         agreeing = (decided[0].classes == decided[1].classes).mean(axis=1)
         difference = right[0].mean(axis=1) - right[1].mean(axis=1)
-        outcomes = np.select([difference > 0, difference < 0], [_BETTER, _WORSE], _SAME)
+        outcomes = np.select([difference > 0, difference < 0], [BETTER, WORSE], SAME)
         binned = [_binned(model.confidences, of, examples.weights) for model, of in zip(decided, right, strict=True)]
         single = kind == "classes" and labels.shape[1] == 1
         return cls(
             moments=_moments(outcomes, examples.weights, difference),
+            heaviest=float(examples.weights.max(initial=0)),
             agreed=float(examples.weights @ agreeing),
             right=np.array([float(examples.weights @ of.mean(axis=1)) for of in right]),
             ties=np.array([model.tied.sum() for model in decided]),
@@ -119,7 +118,8 @@ class PairedSums:
     def _of_values(cls, weights: npt.NDArray[np.float64]) -> "PairedSums":
         nothing = np.full(len(weights), np.nan)
         return cls(
-            moments=_moments(np.full(len(weights), _SAME), weights, nothing),
+            moments=_moments(np.full(len(weights), SAME), weights, nothing),
+            heaviest=float(weights.max(initial=0)),
             agreed=math.nan,
             right=np.full(2, math.nan),
             ties=np.zeros(2, np.int64),
@@ -129,12 +129,15 @@ class PairedSums:
         )
 
     def __add__(self, other: "PairedSums") -> "PairedSums":
-        names = [field.name for field in dataclasses.fields(self)]
-        return PairedSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        added = {field.name for field in dataclasses.fields(self)} - {"heaviest"}
+        return PairedSums(
+            heaviest=max(self.heaviest, other.heaviest),
+            **{name: getattr(self, name) + getattr(other, name) for name in added},
+        )
 
     def accuracies(self, confidence: float = 0.95) -> tuple[Proportion, Proportion]:
         """Returns the accuracy of the integer and of the other model; NaN of values, and where nothing weighs."""
-        weight, effective = float(self.moments[:, 1].sum()), _effective(self.moments)
+        weight, effective = float(self.moments[:, 1].sum()), effective_examples(self.moments, self.heaviest)
         ours, other = (
             Proportion.of(float(right) / weight if weight else math.nan, effective, confidence) for right in self.right
         )
@@ -143,13 +146,13 @@ class PairedSums:
     def paired(self, confidence: float = 0.95) -> Paired:
         """Returns the statistics."""
         weight = float(self.moments[:, 1].sum())
-        better, worse = int(self.moments[_BETTER, 0]), int(self.moments[_WORSE, 0])
+        better, worse = int(self.moments[BETTER, 0]), int(self.moments[WORSE, 0])
         difference = float(self.moments[:, 3].sum()) / weight if weight else math.nan
-        low, high = _interval(self.moments, confidence)
+        low, high = difference_interval(self.moments, self.heaviest, confidence)
         errors = [_calibration_error(*of) for of in zip(self.bins, self.improper, strict=True)]
         return Paired(
             examples=int(self.moments[:, 0].sum()),
-            effective_examples=_effective(self.moments),
+            effective_examples=effective_examples(self.moments, self.heaviest),
             agreement=self.agreed / weight if weight else math.nan,
             better=better,
             worse=worse,
@@ -183,7 +186,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 def _moments(
     outcomes: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], difference: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+) -> Moments:
     weighted = weights * difference
     columns = [np.ones_like(weights), weights, weights**2, weighted, weights * weighted, weighted**2]
     return np.stack([np.bincount(outcomes, column, minlength=3) for column in columns], axis=1)
@@ -192,7 +195,7 @@ def _moments(
 def _by_class(
     labels: npt.NDArray[np.int64], agreeing: npt.NDArray[np.float64], outcomes: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    columns = [np.ones(len(labels), bool), agreeing == 1, outcomes == _BETTER, outcomes == _WORSE]
+    columns = [np.ones(len(labels), bool), agreeing == 1, outcomes == BETTER, outcomes == WORSE]
     return np.stack([np.bincount(labels[column], minlength=classes) for column in columns], axis=1)
 
 
@@ -217,91 +220,3 @@ def _binned(
 def _calibration_error(bins: npt.NDArray[np.float64], improper: int) -> float:
     weight = float(bins[:, 0].sum())
     return math.nan if improper or not weight else float(np.abs(bins[:, 1] - bins[:, 2]).sum()) / weight
-
-
-def _effective(moments: npt.NDArray[np.float64]) -> float:
-    """How many examples of equal weight say as much, by Kish: the square of the sum of weights by that of squares."""
-    weight, squares = float(moments[:, 1].sum()), float(moments[:, 2].sum())
-    return weight**2 / squares if squares else 0.0
-
-
-def score_low(better: float, worse: float, examples: float, confidence: float) -> float:
-    """Returns the lower bound of the difference of two paired shares by Tango's score interval.
-
-    Unlike a bootstrap's, it keeps its promise where all flips go one way and are few:
-    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B
-
-    Args:
-      better: How many examples flip one way; a fraction where examples weigh differently.
-      worse: How many flip the other way.
-      examples: How many there are.
-      confidence: Of the two-sided interval, 0 to 1.
-
-    >>> round(score_low(0, 0, 381, 0.95), 5), round(score_low(0, 10, 1_000, 0.95), 5)
-    (-0.00998, -0.01831)
-    """
-    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-
-    def is_beyond(difference: float) -> bool:
-        """Whether what was seen is too good for this difference to be true."""
-        linear = (2 * examples - better + worse) * difference - better - worse
-        constant = -worse * difference * (1 - difference)
-        share = (math.sqrt(max(linear**2 - 8 * examples * constant, 0.0)) - linear) / (4 * examples)
-        variance = examples * (2 * share + difference * (1 - difference))
-        return better - worse - examples * difference > z * math.sqrt(max(variance, 0.0))
-
-    low, high = -1.0, (better - worse) / examples
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_beyond(middle) else (low, middle)
-    return low
-
-
-def _interval(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Bounds of the difference of the accuracies: the wider of the bootstrap's and Tango's, each way.
-
-    Where examples weigh differently, or have several decisions, Tango's is that of as many examples of equal weight and
-    one decision, of which the same shares flip; that is at least as wide as theirs.
-    """
-    low, high = _bootstrap(moments, confidence)
-    weight, examples = float(moments[:, 1].sum()), _effective(moments)
-    if math.isnan(low):
-        return low, high
-    better, worse = (abs(float(moments[outcome, 3])) / weight * examples for outcome in (_BETTER, _WORSE))
-    return (
-        min(low, score_low(better, worse, examples, confidence)),
-        max(high, -score_low(worse, better, examples, confidence)),
-    )
-
-
-def _bootstrap(moments: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """Bounds of the difference of the accuracies, by a bootstrap over examples.
-
-    To draw examples anew only tells how many of each outcome are drawn, and that is multinomial: with equal weights
-    and one decision for each example this is the bootstrap itself and not an approximation, at no cost per example, and
-    it depends on nothing but the sums. With weights, or several decisions, what the drawn examples of one outcome add
-    up to is drawn from the normal distribution with their mean and variance.
-
-    Half an example is added to each way to flip, as by Agresti and Min (https://doi.org/10.1002/sim.1941), or ten
-    examples without a flip would be taken for certainty. It weighs as much as one of the effective examples.
-    """
-    count, weight = float(moments[:, 0].sum()), float(moments[:, 1].sum())
-    if not weight > 0 or np.isnan(moments).any():
-        return math.nan, math.nan
-    prior = np.zeros_like(moments)
-    mean = weight / _effective(moments)
-    for outcome, sign in ((_BETTER, 1.0), (_WORSE, -1.0)):
-        prior[outcome] = 0.5 * np.array([1.0, mean, mean**2, sign * mean, sign * mean**2, mean**2])
-    n, w, w2, wd, w2d, w2d2 = (moments + prior).T
-    centre = float(moments[:, 3].sum()) / weight
-    # Of u = w (d - centre), by outcome; an outcome that never happened is never drawn.
-    drawn = np.maximum(n, 0.5)
-    means = (wd - centre * w) / drawn
-    variances = np.maximum((w2d2 - 2 * centre * w2d + centre**2 * w2) / drawn - means**2, 0.0)
-    variances[variances < 1e-12 * (weight / count) ** 2] = 0.0  # rounding
-    random = np.random.default_rng(_SEED)
-    counts = random.multinomial(round(count), n / n.sum(), size=REPLICATES)
-    spread = np.sqrt(counts * variances) * random.standard_normal(counts.shape)
-    replicates = centre + (counts @ means + spread.sum(axis=1)) / weight
-    low, high = np.clip(np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2]), -1, 1)
-    return float(low), float(high)

@@ -81,6 +81,9 @@ class Task:
         twice = sorted({name for names in figures.values() for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"metrics: two figures called {', '.join(twice)}; rename one of the metrics")
+        uncounted = [text for output in self.labels for text in self._uncounted(output)]
+        if uncounted:
+            raise ValueError("; ".join(uncounted))
         misleading = [text for gate in gates.bounds for text in self._misleading(gate)]
         if misleading:
             raise ValueError("; ".join(misleading))
@@ -91,6 +94,19 @@ class Task:
             outputs=tuple(self.labels),
             paired=True,
         ).require(gates)
+
+    def _uncounted(self, output: str) -> list[str]:
+        """Why accuracies of an output do not count what is decided of its labels, as they were declared."""
+        kind, of = self.kind_of(output), f" of {output}" if output else ""
+        use = {
+            "labels": "use BinaryAccuracy",
+            "values": "use a metric of values, such as MeanAbsoluteError, or name its output, as in 'OUTPUT/accuracy'",
+        }
+        return [
+            f"metric {name}{of}: {metric.class_name} does not count decisions on label_kind={kind!r}; {use[kind]}"
+            for name, metric in self.metrics_of(output).items()
+            if metric.is_accuracy and not metric.counts(kind)
+        ]
 
     def _misleading(self, gate: Gate) -> list[str]:
         """Why a gate does not say what it seems to."""

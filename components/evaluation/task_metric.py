@@ -68,7 +68,7 @@ class TaskMetric:
         >>> TaskMetric(class_name="SparseCategoricalAccuracy").kinds
         ('at_least', 'drop_at_most')
         """
-        better = direction(self.class_name.rpartition(".")[2])
+        better = direction(self.class_name)
         if not better:
             return get_args(Kind)
         return ("at_least", "drop_at_most") if better == "higher" else ("at_most", "rise_at_most")
@@ -77,6 +77,11 @@ class TaskMetric:
     def is_accuracy(self) -> bool:
         """Whether it is the share of examples that are decided rightly, as what is paired counts them."""
         return self.is_plain and not self.config and self.class_name.removeprefix(_KERAS) in _ACCURACIES
+
+    def counts(self, kind: str) -> bool:
+        """Whether an accuracy can be that of labels of a kind, as of `Task.label_kind`."""
+        several = self.class_name.removeprefix(_KERAS) == "BinaryAccuracy"
+        return kind in ("", "classes") or (kind == "labels" and several)
 
     @classmethod
     def of(cls, metric: "str | TaskMetric") -> "TaskMetric":

@@ -49,7 +49,8 @@ CODES: dict[Code, str] = {
     "missing_slice": "there are no examples of the slice",
     "too_few_examples": "so few examples cannot show the bound at that confidence",
     "degenerate": "an output of the integer model is constant, of one class, saturated or not a number",
-    "unclear_labels": "labels may be meant otherwise than they were taken, or scores are no probabilities",
+    "unclear_labels": "labels may be meant otherwise than they were taken, scores are no probabilities, or an accuracy"
+    " counts other decisions than are made",
     "nothing_gated": "no gate was held against the model",
     "blessed_ungated": "no gate was held against the model, and it is blessed since `bless_ungated` is set",
     "not_compiled": "the target's own compiler did not make the file, and `require_compiled` is set",

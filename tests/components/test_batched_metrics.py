@@ -16,7 +16,7 @@ from tensorflow_model_analysis.utils import util
 
 from components.batched_inputs import EXAMPLE_FEATURES
 from components.batched_keras import KerasFn, keras_metric
-from components.batched_metrics import features_of, metric_config, metrics_spec
+from components.batched_metrics import accuracies_of, features_of, metric_config, metrics_spec
 from components.evaluation.gate import Gate
 from components.evaluation.metric_directions import direction
 from components.evaluation.task_metric import TaskMetric
@@ -73,6 +73,26 @@ def test_every_metric_of_tfma_and_keras_is_better_one_way_or_named_as_one_that_i
     assert len(names) > 120
     assert sorted(name for name in without if not _WITHOUT_DIRECTION.fullmatch(name)) == []
     assert sorted(name for name in names - without if _WITHOUT_DIRECTION.fullmatch(name)) == []
+
+
+def test_accuracies_of_a_configuration_are_found_whether_tfma_or_keras_computes_them() -> None:
+    metrics = {
+        "binary": TaskMetric(class_name="BinaryAccuracy"),  # TFMA's, of examples
+        "of_keras": TaskMetric(class_name="tf_keras.metrics.BinaryAccuracy"),
+        "accuracy": TaskMetric(class_name="SparseCategoricalAccuracy"),
+        "at_zero": TaskMetric(class_name="BinaryAccuracy", config={"threshold": 0.0}),
+        "error": TaskMetric(class_name="MeanAbsoluteError"),
+    }
+    configs = [metric_config(name, metric, _MODELS) for name, metric in metrics.items()]
+    config = tfma.EvalConfig(
+        metrics_specs=[
+            tfma.MetricsSpec(output_names=["a"], metrics=configs),
+            tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="Agreement", config='{"name": "agreement"}')]),
+        ]
+    )
+    assert accuracies_of(config) == {
+        ("a", name): metrics[name].class_name for name in ("binary", "of_keras", "accuracy")
+    }
 
 
 def _labels(classes: bool) -> dict[str, np.ndarray]:

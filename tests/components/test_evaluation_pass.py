@@ -233,17 +233,19 @@ def test_results_are_those_of_tfma_itself_for_the_same_predictions(
     """TFMA on a table of labels and predictions, for what numpy does not have in a line."""
     import pandas as pd
 
-    few = slice(0, 2_000)
-    tags, predicted = columns["tags"][few].ravel(), scores[INTEGER]["tags"][few].ravel()
-    table = pd.DataFrame({"label": tags.astype(float), "prediction": predicted})
+    tags, predicted = columns["tags"].ravel(), scores[INTEGER]["tags"].ravel()
+    weights = np.repeat(columns["weight"], 3)  # of each of the three tags
+    table = pd.DataFrame({"label": tags.astype(float), "prediction": predicted, "weight": weights})
     config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(label_key="label", prediction_key="prediction")],
+        model_specs=[
+            tfma.ModelSpec(label_key="label", prediction_key="prediction", example_weight_key="weight"),
+        ],
         metrics_specs=[tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="AUC")])],
         slicing_specs=[tfma.SlicingSpec()],
     )
     auc = tfma.analyze_raw_data(table, config).get_metrics_for_slice()["auc"]["doubleValue"]
     weighted = found.measured.metrics[Cell(model=INTEGER, output="tags")]["auc"]
-    assert weighted == pytest.approx(auc, abs=0.01)
+    assert weighted == pytest.approx(auc, abs=1e-6)
 
 
 def test_tfma_reads_the_results_of_every_model(found: Found, columns: dict[str, np.ndarray]) -> None:
@@ -355,6 +357,33 @@ def test_pass_finds_degenerate_outputs_and_unclear_labels(single: dict[str, type
     assert found.measured.unclear == {
         "": "labels are one-hot and scores add up to 1, yet they count as labels; set label_kind='classes', or 'labels'"
     }
+
+
+class _OneScore(EvaluatedModel):
+    """The probability that one of the inputs is positive."""
+
+    def __init__(self, column: int) -> None:
+        super().__init__(("kind",))
+        self.dense = tf.function(lambda x: {"kind": tf.sigmoid(4 * x[:, column : column + 1])})
+
+
+def test_pass_asks_for_the_accuracy_that_counts_decisions_when_another_is_given(tmp_path: Path) -> None:
+    columns = example_columns(300)
+    columns["kind"] = (columns["x"][:, 0] > 0).astype(np.int64)
+    examples = write_examples(columns, tmp_path / "examples")
+    # The float model is right on all, the integer one tosses coins: argmax over one score is 0 for both.
+    models = {INTEGER: _OneScore(1).save_tflite(tmp_path / "integer"), FLOAT: _OneScore(0).save(tmp_path / "float")}
+    tasks = (
+        Task(label_key="kind", metrics={"accuracy": name}) for name in ("SparseCategoricalAccuracy", "BinaryAccuracy")
+    )
+    default, binary = (_run(task, models, examples, tmp_path / str(n)).measured for n, task in enumerate(tasks))
+    of_default = [default.metrics[Cell(model=model)]["accuracy"] for model in (FLOAT, INTEGER)]
+    assert of_default == [pytest.approx(np.mean(columns["kind"] == 0))] * 2
+    assert "of the float model is" in default.unclear[""]
+    assert default.unclear[""].endswith("but 1 of its decisions are right; use BinaryAccuracy")
+    assert binary.unclear == {}
+    assert binary.metrics[Cell(model=FLOAT)]["accuracy"] == 1.0
+    assert binary.metrics[Cell(model=INTEGER)]["accuracy"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:

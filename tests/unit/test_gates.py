@@ -250,6 +250,8 @@ def test_require_raises_when_a_gate_is_on_what_is_not_measured(text: str, messag
         ("auc_class_1 <= 0.9", "a worse model would keep it more easily, as AUC goes"),
         ("missed >= 0.1", "a worse model would keep it more easily, as FNR goes"),
         ("mcc <= 0.9", "a worse model would keep it more easily, as MatthewsCorrelationCoefficient goes"),
+        ("cosine_loss >= -0.9", "a worse model would keep it more easily, as tf_keras.losses.CosineSimilarity goes"),
+        ("cosine <= 0.9", "a worse model would keep it more easily, as CosineSimilarity goes"),
     ],
 )
 def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str, message: str) -> None:
@@ -259,12 +261,16 @@ def test_task_raises_when_a_worse_model_would_keep_a_gate_more_easily(text: str,
         "auc": TaskMetric(class_name="AUC", class_ids=(1,)),
         "missed": "FNR",
         "mcc": "MatthewsCorrelationCoefficient",
+        "cosine": "CosineSimilarity",  # of Keras as a metric, whose best is 1
+        "cosine_loss": "tf_keras.losses.CosineSimilarity",  # whose best is -1
         "mine": "my.module.Score",
+        "wrong": "my.module.Inaccuracy",
     }
     task = Task(label_key="label", metrics=metrics)
     with pytest.raises(ValueError, match=message):
         task.require(Gates.of(text))
     task.require(Gates.of("accuracy drop <= 0.1", "loss <= 1", "auc_class_1 >= 0.5", "mine <= 3", "mine drop <= 1"))
+    task.require(Gates.of("wrong <= 0.1", "cosine_loss <= -0.9", "cosine >= 0.9"))
 
 
 @pytest.mark.parametrize(
@@ -287,6 +293,36 @@ def test_task_raises_when_the_interval_is_not_one_of_the_metric(metric: str | Ta
 @pytest.mark.parametrize("metric", ["BinaryAccuracy", "tf_keras.metrics.SparseCategoricalAccuracy"])
 def test_task_takes_an_interval_of_the_accuracies_of_decisions(metric: str) -> None:
     Task(label_key="label", metrics={"accuracy": metric}).require(Gates.of("accuracy drop <= 0.1 at 95%"))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "kind", "message"),
+    [
+        ("CategoricalAccuracy", "labels", "does not count decisions on label_kind='labels'; use BinaryAccuracy"),
+        ("tf_keras.metrics.SparseCategoricalAccuracy", "labels", "use BinaryAccuracy"),
+        ("BinaryAccuracy", "values", "label_kind='values'; use a metric of values"),
+        ("SparseCategoricalAccuracy", {"scores": "values"}, "metric accuracy of scores: .*as in 'OUTPUT/accuracy'"),
+    ],
+)
+def test_task_raises_when_an_accuracy_does_not_count_decisions_on_such_labels(
+    class_name: str, kind: Any, message: str
+) -> None:
+    key: Any = "label" if isinstance(kind, str) else {"scores": "label"}
+    with pytest.raises(ValueError, match=message):
+        Task(label_key=key, metrics={"accuracy": class_name}, label_kind=kind).require(Gates())
+
+
+@pytest.mark.parametrize(
+    ("class_name", "kind"),
+    [
+        ("BinaryAccuracy", "labels"),
+        ("BinaryAccuracy", "classes"),
+        ("CategoricalAccuracy", "classes"),
+        ("AUC", "labels"),
+    ],
+)
+def test_task_takes_a_metric_of_such_labels(class_name: str, kind: str) -> None:
+    Task(label_key="label", metrics={"accuracy": class_name}, label_kind=kind).require(Gates())
 
 
 def test_task_raises_when_a_gate_is_on_a_metric_of_another_output() -> None:

@@ -187,6 +187,35 @@ def test_texts_show_the_figures(text: str, expected: str) -> None:
     assert judge(Gates.of(text), _measured(), _DAY).texts == (expected,)
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "other", "figures"),
+    [
+        ("a >= 0.97", 0.96996, 1.0, "a is 0.96996"),
+        ("a >= 0.97", 0.97, 1.0, "a is 0.9700"),
+        ("a <= 0.97", 0.9700000004, 1.0, "a is 0.9700000004"),
+        ("a <= 2e-05", 3e-05, 1.0, "a is 0.00003"),
+        ("a <= 2e-05", 1e-05, 1.0, "a is 0.00001"),
+        ("a drop <= 0.01", 0.96996, 0.98, "a is 0.96996, float 0.98000, a drop of 0.01004"),
+        ("a drop <= 0.01", 0.9699, 0.98, "a is 0.9699, float 0.9800"),
+        ("a drop <= 0.01", 0.97, 0.98, "a is 0.9700, float 0.9800"),
+        ("a rise <= 1e-06", 0.500002, 0.5, "a is 0.500002, float 0.500000, a rise of 0.000002"),
+        ("a drop <= 0.1", 0.97001, 0.97, "a is 0.97001, float 0.97000, a drop of -0.00001"),
+    ],
+)
+def test_texts_never_show_a_value_as_its_bound_or_as_the_other_when_it_is_not(
+    text: str, value: float, other: float, figures: str
+) -> None:
+    (found,) = judge(Gates.of(text), of_all_examples({"a": value}, {"a": other}, 9), _DAY).texts
+    assert found.partition(text)[2] == f" ({figures})"
+
+
+def test_texts_never_show_a_bound_of_an_interval_as_the_gates_when_it_is_not() -> None:
+    paired = dataclasses.replace(_PAIRED, low=-0.02004)
+    (found,) = judge(Gates.of("accuracy drop <= 0.02 at 95%"), _measured(paired={(FLOAT, "", ()): paired}), _DAY).texts
+    assert found.startswith("fails:")
+    assert "is -0.01000, between -0.02004 and 0.00000, 1000 examples" in found
+
+
 def test_reason_has_got_limit_slice_output_and_examples() -> None:
     (reason,) = judge(Gates.of("accuracy[label=7] drop <= 0.1"), _measured(), _DAY).reasons
     assert (reason.got, reason.limit, reason.slice, reason.output, reason.examples) == (0.25, 0.1, _SEVEN, "", 4)

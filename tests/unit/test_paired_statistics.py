@@ -9,12 +9,14 @@ import pytest
 from scipy.special import xlogy
 from scipy.stats import binom
 
+from components.evaluation.accuracy_check import accuracy_question
 from components.evaluation.decisions import decide, decisions_of_labels
 from components.evaluation.degenerate import OutputSums
 from components.evaluation.gate import Gate
 from components.evaluation.input_ranges import InputRange, InputSums
+from components.evaluation.intervals import score_low
 from components.evaluation.label_clues import LabelClues
-from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar, score_low
+from components.evaluation.paired_statistics import Examples, PairedSums, mcnemar
 from components.evaluation.proportion import Proportion
 
 _COUNT = 10_000
@@ -78,8 +80,8 @@ def test_accuracies_are_the_weighted_shares_of_right_classes(weighted: bool) -> 
         right = scores.argmax(axis=1) == examples.labels[:, 0]
         assert found.value == pytest.approx(np.average(right, weights=examples.weights))
         assert found.low < found.value < found.high
-    # Uniform weights of 0..3 have 4/3 the mean square of equal ones: three quarters of the examples, wider intervals.
-    width = 2 * 1.6449 * math.sqrt(ours.value * (1 - ours.value) / (_COUNT * (0.75 if weighted else 1)))
+    # Weights of 0..3 have half the largest as their mean: half the examples, wider intervals.
+    width = 2 * 1.6449 * math.sqrt(ours.value * (1 - ours.value) / (_COUNT * (0.5 if weighted else 1)))
     assert ours.high - ours.low == pytest.approx(width, rel=0.02)
 
 
@@ -99,7 +101,7 @@ def test_proportion_is_not_a_number_when_there_is_nothing_to_count() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_interval_equals_a_bootstrap_that_draws_every_example(weighted: bool) -> None:
+def test_interval_is_that_of_a_bootstrap_that_draws_every_example_and_wider_when_weighted(weighted: bool) -> None:
     examples = _examples(weighted)
     paired = PairedSums.of(examples).paired()
     labels = examples.labels[:, 0]
@@ -109,9 +111,10 @@ def test_interval_equals_a_bootstrap_that_draws_every_example(weighted: bool) ->
     drawn = random.integers(0, _COUNT, (2_000, _COUNT))
     means = (each * examples.weights)[drawn].sum(1) / examples.weights[drawn].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
-    assert paired.low == pytest.approx(low, abs=5e-4)
-    assert paired.high == pytest.approx(high, abs=5e-4)
-    assert paired.low < paired.difference < paired.high
+    # Weights of 0..3 have 2/3 of the variance that they would have if only the heaviest flipped.
+    wider = math.sqrt(1.5) if weighted else 1.0
+    assert paired.difference - paired.low == pytest.approx(wider * (paired.difference - low), abs=5e-4)
+    assert paired.high - paired.difference == pytest.approx(wider * (high - paired.difference), abs=5e-4)
 
 
 def test_statistics_are_the_same_in_whatever_order_and_parts_the_examples_come() -> None:
@@ -145,6 +148,39 @@ def test_gate_at_a_confidence_seldom_blesses_a_model_that_lost_as_much_as_the_bo
         if gate.holds(-sums.paired(confidence).low):
             blessed += binom.pmf(worse, count, bound)
     assert 0 < blessed <= (1 - confidence) / 2
+
+
+@pytest.mark.parametrize(
+    ("count", "heavy", "weight", "bound"),
+    [(4_000, 200, 20, 0.01), (6_000, 300, 20, 0.01), (8_000, 400, 20, 0.01), (2_000, 60, 30, 0.05)],
+)
+def test_gate_at_a_confidence_seldom_blesses_when_only_heavy_examples_flip(
+    count: int, heavy: int, weight: int, bound: float
+) -> None:
+    # The heavy ones alone flip, to worse, so often that the true drop is the bound.
+    gate = Gate.parse(f"accuracy drop <= {bound} at 95%")
+    weights = np.where(np.arange(count) < heavy, float(weight), 1.0)
+    share = bound * weights.sum() / (weight * heavy)
+    labels, blessed = np.zeros(count, int), 0.0
+    for worse in range(12):
+        scores = np.eye(2)[(np.arange(count) < worse) * 1]
+        halves = [
+            PairedSums.of(
+                Examples(
+                    labels=labels[rows],
+                    scores=scores[rows],
+                    other_scores=np.eye(2)[labels[rows]],
+                    weights=weights[rows],
+                )
+            )
+            for rows in (slice(0, heavy), slice(heavy, count))
+        ]
+        paired = reduce(add, halves).paired()
+        assert paired.effective_examples == pytest.approx(weights.sum() / weight)
+        if paired.effective_examples >= gate.needed_examples() and gate.holds(-paired.low):
+            blessed += binom.pmf(worse, heavy, share)
+    assert not gate.holds(-paired.low)
+    assert 0 < blessed <= 0.025
 
 
 @pytest.mark.parametrize(("better", "worse", "examples"), [(0, 0, 100), (3, 10, 500), (40, 20, 300), (0, 7, 50.5)])
@@ -357,7 +393,7 @@ _ONE_HOT = np.eye(3, dtype=int)
         (np.array([[1, 1, 0], [0, 1, 0]]), np.full((2, 3), 1 / 3), None, ""),
         (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), None, "0 and 1 alone and scores are probabilities"),
         (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), "values", ""),
-        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [1.9]]), None, ""),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [1.9]]), None, ""),  # unless an accuracy is computed
         (np.array([[0.0], [0.5]], "f4"), np.array([[0.2], [0.9]]), None, ""),
         (np.array([[0], [1]]), np.array([[-2.0], [3.0]]), None, "end the model in a sigmoid"),
         (np.array([[0, 1], [1, 0]]), np.array([[-2.0, 3.0], [1.0, 0.0]]), "labels", "end the model in a sigmoid"),
@@ -369,6 +405,52 @@ def test_label_clues_ask_only_where_labels_may_be_meant_otherwise(
 ) -> None:
     parts = [LabelClues.of(labels[row : row + 1], scores[row : row + 1], kind) for row in range(len(labels))]
     found = reduce(add, parts).question()
+    assert (question in found) if question else not found
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "kind", "class_name"),
+    [
+        (np.array([[0], [1]]), np.array([[0.2], [0.9]]), None, "BinaryAccuracy"),
+        (np.array([[0], [1]]), np.full((2, 3), 1 / 3), None, "SparseCategoricalAccuracy"),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "classes", "CategoricalAccuracy"),
+        (_ONE_HOT, np.full((3, 3), 1 / 3), "labels", "BinaryAccuracy"),
+        (np.array([[0, 1]]), np.full((1, 2, 3), 1 / 3), None, "SparseCategoricalAccuracy"),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[0.2], [0.9]]), "classes", "BinaryAccuracy"),
+        (np.array([[0.0], [1.0]], "f4"), np.array([[-2.0], [9.0]]), None, ""),
+    ],
+)
+def test_accuracy_class_is_the_one_that_counts_what_is_decided(
+    labels: np.ndarray, scores: np.ndarray, kind: Any, class_name: str
+) -> None:
+    parts = [LabelClues.of(labels[row : row + 1], scores[row : row + 1], kind) for row in range(len(labels))]
+    assert reduce(add, parts).accuracy_class == class_name
+
+
+_COIN = {"float": 0.4785, "integer": 0.4785}
+
+
+@pytest.mark.parametrize(
+    ("class_name", "wanted", "values", "shares", "question"),
+    [
+        (
+            "SparseCategoricalAccuracy",
+            "BinaryAccuracy",
+            _COIN,
+            {"integer": 0.5, "float": 0.98},
+            "float model is 0.4785",
+        ),
+        ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.478501, "integer": 0.4785}, ""),
+        ("BinaryAccuracy", "BinaryAccuracy", _COIN, {"float": 0.4785, "integer": 0.5}, "but 0.5 of its decisions are"),
+        ("BinaryAccuracy", "BinaryAccuracy", {"float": math.nan}, {"float": 0.5}, "of the float model is nan by"),
+        ("BinaryAccuracy", "BinaryAccuracy", {"float": 0.0}, {"float": math.nan}, ""),  # nothing weighs
+        ("BinaryAccuracy", "", _COIN, dict.fromkeys(_COIN, math.nan), "yet labels count as values"),
+    ],
+)
+def test_accuracy_is_questioned_when_it_is_not_the_share_of_right_decisions(
+    class_name: str, wanted: str, values: dict[str, float], shares: dict[str, float], question: str
+) -> None:
+    found = accuracy_question("accuracy", class_name, wanted, values, shares)
     assert (question in found) if question else not found
 
 
