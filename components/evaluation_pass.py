@@ -1,6 +1,7 @@
 """The Beam pass over the examples: all models on the same batches, TFMA's metrics, paired statistics."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,7 @@ class EvaluationPass:
                     if name not in integers
                 },
                 tflites={name: model_artifact.read_tflite(artifacts[name]) for name in integers},
+                transforms=_transforms(artifacts),
                 label_keys=dict(spec.label_keys) or {"": spec.label_key},
                 label_kinds=label_kinds(config),
                 weight_key=spec.example_weight_key,
@@ -134,3 +136,21 @@ class EvaluationPass:
             for model, outputs in found.items()
             for output, limits in outputs.items()
         }
+
+
+def own_transform(model: types.Artifact, baseline: types.Artifact) -> str:
+    """Returns the directory of the SavedModel whose transform the baseline was made with; "" if it is the model's own.
+
+    What a transform has learned of its examples, such as a mean, is another in each: fed by the model's, the baseline
+    would not get the inputs that it gets on a device.
+    """
+    ours, theirs = (one.get_string_custom_property("transform_sha256") for one in (model, baseline))
+    uri = baseline.get_string_custom_property("float_model_uri")
+    return os.path.join(uri, model_artifact.SERVING_DIR) if ours and theirs and ours != theirs else ""
+
+
+def _transforms(artifacts: Mapping[str, types.Artifact]) -> dict[str, str]:
+    if INTEGER not in artifacts or LAST_BLESSED not in artifacts:
+        return {}
+    path = own_transform(artifacts[INTEGER], artifacts[LAST_BLESSED])
+    return {LAST_BLESSED: path} if path else {}

@@ -27,15 +27,17 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
     Runners on this machine give either of them the models of their own pipeline alone.
     """
 
-    def __init__(self, origin: str, push_uri: str = "") -> None:
+    def __init__(self, origin: str, push_uri: str = "", not_of_span: int | None = None) -> None:
         """Remembers what is meant.
 
         Args:
           origin: As QuantizedEvaluator writes it into a blessing.
           push_uri: Where models of that origin are pushed; "" for nowhere.
+          not_of_span: The newest span of models that are passed over; None for none.
         """
         self._origin = origin
         self._push_uri = push_uri
+        self._not_of_span = not_of_span
 
     def resolve_artifacts(self, store: Any, input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
         """Returns at most one model and its blessing.
@@ -49,7 +51,7 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         models = {
             model.id: model
             for model in input_dict["model"]
-            if model.get_string_custom_property("content_sha256") not in withdrawn
+            if model.get_string_custom_property("content_sha256") not in withdrawn and not self._is_of_same_span(model)
         }
         validated = _validated(input_dict["infra_blessing"]) if "infra_blessing" in input_dict else None
         for blessing in sorted(input_dict["model_blessing"], key=lambda blessing: -blessing.id):
@@ -61,6 +63,9 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
             if model.id in validated:
                 return {"model": [model], "model_blessing": [blessing], "infra_blessing": [validated[model.id]]}
         return {name: [] for name in input_dict}
+
+    def _is_of_same_span(self, model: types.Artifact) -> bool:
+        return self._not_of_span is not None and self._not_of_span == model.get_int_custom_property("examples_span")
 
     def _is_meant(self, blessing: types.Artifact) -> bool:
         return _is_blessed(blessing) and blessing.get_string_custom_property(ORIGIN_KEY) == self._origin

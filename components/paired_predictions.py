@@ -51,8 +51,10 @@ class EvaluatedModels:
     """What is run.
 
     Attributes:
-      saved_models: Directories of SavedModels by name; `FLOAT`'s transform feeds all models.
+      saved_models: Directories of SavedModels by name; `FLOAT`'s transform feeds all models but those in `transforms`,
+        and makes the labels, the weights and the features of slices.
       tflites: Integer models by name.
+      transforms: Directories of SavedModels whose transform feeds a model that was made with another one, by its name.
       label_keys: The transformed feature that is the label of each output; that of a model's only output under "".
       label_kinds: What the labels of outputs were declared to be, by output.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
@@ -63,6 +65,7 @@ class EvaluatedModels:
     saved_models: Mapping[str, str]
     tflites: Mapping[str, bytes]
     label_keys: Mapping[str, str]
+    transforms: Mapping[str, str] = dataclasses.field(default_factory=dict)
     label_kinds: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
     weight_key: str = ""
     flipped_examples: int = 0
@@ -107,6 +110,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
+        self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
         self._integer = {name: IntegerModel(tflite) for name, tflite in self._models.tflites.items()}
         self._threads = ThreadPoolExecutor(len(self._models.names))
 
@@ -114,17 +118,19 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._threads.shutdown()
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        transformed = self._transformed(np.asarray(extracts[constants.INPUT_KEY], object).ravel())
-        features = {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
-        scores = self._scores(features)
-        names = self._models.names
+        examples = np.asarray(extracts[constants.INPUT_KEY], object).ravel()
+        transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
+        features, names = _dense(transformed), self._models.names
+        fed = dict.fromkeys(names, features)
+        fed |= {name: _dense(_transformed(loaded, examples, name)) for name, loaded in self._transforms.items()}
+        scores = self._scores(fed)
         labels = self._labels(features, scores[FLOAT])
         weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
         raw = extracts[constants.FEATURES_KEY]
         kept = {name: util.to_tensor_value(transformed[name]) for name in transformed if name in self._models.kept}
         yield {
             INPUTS: {
-                (name, key): InputSums.of(features[key], InputRange(low=low, high=high, step=step))
+                (name, key): InputSums.of(fed[name][key], InputRange(low=low, high=high, step=step))
                 for name, model in self._integer.items()
                 for key, (low, high, step) in model.input_limits.items()
             },
@@ -156,20 +162,10 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             found[output] = FlipSums.of(examples, inputs, limits, self._models.flipped_examples)
         return {output: sums for output, sums in found.items() if sums is not None}
 
-    def _transformed(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
-        transform = self._saved[FLOAT].signatures[TRANSFORM_SIGNATURE]
-        try:
-            return dict(transform(examples=tf.constant(examples, tf.string)))
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(
-                f"examples cannot be parsed by the model's transform: {_what_is_wrong(str(error.message))}; evaluate"
-                " examples with the features that the model was trained on"
-            ) from error
-
-    def _scores(self, features: Arrays) -> dict[str, Arrays]:
+    def _scores(self, fed: Mapping[str, Arrays]) -> dict[str, Arrays]:
         runs = {
-            **{name: self._threads.submit(_run_saved, loaded, features) for name, loaded in self._saved.items()},
-            **{name: self._threads.submit(model.predict, features) for name, model in self._integer.items()},
+            **{name: self._threads.submit(_run_saved, loaded, fed[name]) for name, loaded in self._saved.items()},
+            **{name: self._threads.submit(model.predict, fed[name]) for name, model in self._integer.items()},
         }
         scores = {name: run.result() for name, run in runs.items()}
         expected = {name: values.shape for name, values in scores[FLOAT].items()}
@@ -200,6 +196,20 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             )
             for name, output in outputs.items()
         }
+
+
+def _transformed(loaded: Any, examples: npt.NDArray[Any], model: str) -> dict[str, Any]:
+    try:
+        return dict(loaded.signatures[TRANSFORM_SIGNATURE](examples=tf.constant(examples, tf.string)))
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"examples cannot be parsed by the transform of model {model!r}: {_what_is_wrong(str(error.message))};"
+            " evaluate examples with the features that the model was trained on"
+        ) from error
+
+
+def _dense(transformed: Mapping[str, Any]) -> Arrays:
+    return {name: value.numpy() for name, value in transformed.items() if isinstance(value, tf.Tensor)}
 
 
 def _what_is_wrong(message: str) -> str:

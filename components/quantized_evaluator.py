@@ -12,6 +12,7 @@ from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, proto_utils
 
@@ -34,7 +35,7 @@ from components.evaluation.measurements import (
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
-from components.evaluation_pass import EvaluationPass
+from components.evaluation_pass import EvaluationPass, own_transform
 from components.last_blessed import ORIGIN_KEY
 from components.model_probes import CANDIDATE, probed, write_refused
 from components.model_report import report_files
@@ -150,7 +151,11 @@ def _differences(models: Mapping[str, types.Artifact]) -> tuple[tuple[str, ...],
         return (), ()
     ours, other = models[INTEGER], models[LAST_BLESSED]
     contracts = [model_artifact.read_contract(model) for model in (ours, other)]
-    return foreign(_origin(ours), _origin(other)), incompatibilities(*contracts)
+    incompatible = incompatibilities(*contracts)
+    transform = own_transform(ours, other)
+    if transform and not fileio.isdir(transform):
+        incompatible += (f"it was made with another transform, and {transform}, which has that, is not there",)
+    return foreign(_origin(ours), _origin(other)), incompatible
 
 
 def _properties(measured: Measurements) -> dict[str, float]:

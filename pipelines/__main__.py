@@ -138,13 +138,20 @@ def _user() -> str:
 @click.option("--metadata", help=f"ML Metadata instead of the config's: {METADATA_HELP}.")
 @click.option("--runner", default="local", show_default=True, help="Who executes the pipeline: local or beam.")
 @click.option("--span", type=int, help="Of examples in spans: the newest to take; default: the newest complete one.")
+@click.option("--again", is_flag=True, help="What an earlier run on the same span blessed is no baseline.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file to write, last of all: what the run came to, as JSON.",
 )
 def run(
-    config_name: str, runner: str, span: int | None, report: Path | None, gates: tuple[str, ...], **changes: Any
+    config_name: str,
+    runner: str,
+    span: int | None,
+    again: bool,
+    report: Path | None,
+    gates: tuple[str, ...],
+    **changes: Any,
 ) -> None:
     """Runs the pipeline CONFIG, a file in pipelines/configs, on this machine.
 
@@ -155,7 +162,7 @@ def run(
     from pipelines.exclusive import exclusive_root
 
     runners.load_runner(runner)
-    config = _load(config_name, gates, changes).with_window(span)
+    config = _load(config_name, gates, changes).with_window(span, again)
     with exclusive_root(config):
         from pipelines.local_run import run_and_show
 
@@ -284,7 +291,7 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     given = run.make_context("run", list(arguments)).params
     if given["span"] is not None or given["report"] is not None:
         raise ValueError("--span and --report are of one run; leave them out")
-    unchanged = ("config_name", "gates", "runner", "span", "report")
+    unchanged = ("config_name", "gates", "runner", "span", "again", "report")
     return _load(
         given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}
     )

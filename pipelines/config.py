@@ -266,11 +266,12 @@ class PipelineConfig:
         """Where the scheduler keeps what became of each span."""
         return os.path.join(self.root, "spans")
 
-    def with_window(self, span: int | None) -> "PipelineConfig":
+    def with_window(self, span: int | None, again: bool = False) -> "PipelineConfig":
         """Returns a copy with the window of spans that a run takes; itself if its examples come in no spans.
 
         Args:
           span: The newest of the window; None for the newest complete one that is not quarantined.
+          again: Whether an earlier run on it did not end.
 
         Raises:
           ValueError: If there is no such complete span, or one is given where there are none.
@@ -280,7 +281,8 @@ class PipelineConfig:
                 raise ValueError(f"--span {span}: the examples of config {self.name!r} come in no spans; leave it out")
             return self
         quarantined = Ledger(Path(self.spans_dir)).quarantined()
-        return dataclasses.replace(self, spans=self.spans.ending_at(span, quarantined))
+        selected = self.spans.ending_at(span, quarantined)
+        return dataclasses.replace(self, spans=dataclasses.replace(selected, is_repeated=again))
 
     def with_gates(self, texts: tuple[str, ...]) -> "PipelineConfig":
         """Returns a copy with gates added; one of the same figure and kind is replaced.

@@ -40,7 +40,12 @@ def last_blessed(
     if on_service:
         strategy: dict[str, Any] = {"strategy_class": latest_blessed_model_strategy.LatestBlessedModelStrategy}
     else:
-        settings = {"origin": str(origin_of(config, plan)), "push_uri": plan.push_uri}
+        spans = config.spans
+        settings = {
+            "origin": str(origin_of(config, plan)),
+            "push_uri": plan.push_uri,
+            "not_of_span": spans.selected[-1] if spans and spans.is_repeated else None,
+        }
         strategy = {"strategy_class": LastBlessedModelStrategy, "config": settings}
         if validated:
             channels["infra_blessing"] = types.Channel(type=standard_artifacts.InfraBlessing)

@@ -178,6 +178,7 @@ def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: st
     def run(entry: Entry) -> Outcome:
         wait_until_free(Path(config.root))
         asked = ["--span", str(entry.span), "--report", str(ledger.report_file(entry))]
+        asked += ["--again"] if entry.attempt > 1 else []
         return span_run.run_span([*python, "run", *arguments, *asked], entry, ledger, config.retraining.run_limit_s)
 
     def alert(entry: Entry, held: str) -> None:

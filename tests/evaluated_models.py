@@ -34,19 +34,20 @@ def _outputs(x: tf.Tensor, shift: float) -> Outputs:
 
 
 class EvaluatedModel(tf.Module):
-    """Some of the outputs; shifted, it is another model."""
+    """Some of the outputs; shifted, it is another model; scaled, its transform makes other inputs of the same x."""
 
-    def __init__(self, names: tuple[str, ...], shift: float = 0.0) -> None:
+    def __init__(self, names: tuple[str, ...], shift: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def transform(examples: tf.Tensor) -> Outputs:
             parsed = tf.io.parse_example(examples, _SPEC)
-            return {**parsed, **{name: parsed[name][:, None] for name in ("kind", "length", "country", "weight")}}
+            columns = {name: parsed[name][:, None] for name in ("kind", "length", "country", "weight")}
+            return {**parsed, **columns, "x": scale * parsed["x"]}
 
         @tf.function
         def dense(x: tf.Tensor) -> Outputs:
-            return {name: value for name, value in _outputs(x, shift).items() if name in names}
+            return {name: value for name, value in _outputs(x / scale, shift).items() if name in names}
 
         self.transform = transform
         self.dense = dense

@@ -67,11 +67,14 @@ class SpanSource:
         zeros. The directory whose name has the number is the one that holds `_SUCCESS`.
       window: A run takes so many spans: the newest, and those before it that are complete and not quarantined.
       selected: The spans of one run, the newest last; () where TFX takes the newest by itself, as on a service.
+      is_repeated: Whether an earlier run on the newest of these did not end: what that blessed is no baseline, so that
+        this one gets from the cache what that had made, and comes to the same verdict.
     """
 
     pattern: str
     window: int = 1
     selected: tuple[int, ...] = ()
+    is_repeated: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is wrong, all of it."""

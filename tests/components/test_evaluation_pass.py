@@ -269,6 +269,28 @@ def test_view_of_tfma_shows_every_slice(found: Found, name: str, columns: dict[s
     assert shown == {f"country:{one.decode()}": (columns["country"] == one).sum() for one in (b"AT", b"BE", b"CH")}
 
 
+def test_pass_feeds_the_last_blessed_model_by_its_own_transform(
+    single: dict[str, types.Artifact], tmp_path: Path
+) -> None:
+    examples = write_examples(example_columns(60), tmp_path / "examples")
+    task = Task(label_key="kind", metrics={"loss": "SparseCategoricalCrossentropy"})
+    alone = _run(task, single, examples, tmp_path / "alone").measured
+    task = dataclasses.replace(task, models=(INTEGER, FLOAT, LAST_BLESSED))
+    models = {
+        INTEGER: EvaluatedModel(("kind",), 0.1, scale=50.0).save_tflite(tmp_path / "integer"),
+        FLOAT: EvaluatedModel(("kind",), 0.1, scale=50.0).save(tmp_path / "float"),
+        LAST_BLESSED: single[INTEGER],
+    }
+    for name, sha256 in ((INTEGER, "new"), (LAST_BLESSED, "old")):
+        models[name].set_string_custom_property("transform_sha256", sha256)
+    models[LAST_BLESSED].set_string_custom_property("float_model_uri", single[FLOAT].uri)
+    found = _run(task, models, examples, tmp_path / "both").measured
+    assert found.metrics[Cell(model=LAST_BLESSED)]["loss"] == alone.metrics[Cell(model=INTEGER)]["loss"]
+    models[LAST_BLESSED].set_string_custom_property("transform_sha256", "new")
+    wrong = _run(task, models, examples, tmp_path / "wrong").measured
+    assert wrong.metrics[Cell(model=LAST_BLESSED)]["loss"] != alone.metrics[Cell(model=INTEGER)]["loss"]
+
+
 def test_pass_runs_a_float_model_whose_batch_is_one(single: dict[str, types.Artifact], tmp_path: Path) -> None:
     examples = write_examples(example_columns(30), tmp_path / "examples")
     task = Task(label_key="kind", metrics={"loss": "SparseCategoricalCrossentropy"})
@@ -293,9 +315,12 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.Artifact
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made.pop("x"), r"by the model's transform: Feature: x \(data type: float\) is required"),
-        (lambda made: made.update(x=made["x"][:, :3]), "by the model's transform: Key: x, .*Values size: 3"),
-        (lambda made: made.update(x=made["kind"]), "by the model's transform: Key: x, .*Data types don't match"),
+        (lambda made: made.pop("x"), r"by the transform of model 'float': Feature: x \(data type: float\) is required"),
+        (lambda made: made.update(x=made["x"][:, :3]), "by the transform of model 'float': Key: x, .*Values size: 3"),
+        (
+            lambda made: made.update(x=made["kind"]),
+            "by the transform of model 'float': Key: x, .*Data types don't match",
+        ),
         (
             lambda made: made["x"].__setitem__((5, 0), np.nan),
             "input 'x' has values that are infinite or not numbers in 1 of",

@@ -139,17 +139,19 @@ def test_last_blessed_model_is_not_one_that_was_rolled_back_from(destination: Pu
         model, blessing = standard_artifacts.Model(), standard_artifacts.ModelBlessing()
         model.id, blessing.id = number, 10 + number
         model.set_string_custom_property("content_sha256", sha256)
+        model.set_int_custom_property("examples_span", 10 * number)
         blessing.set_string_custom_property(ORIGIN_KEY, "ours")
         blessing.set_int_custom_property("blessed", 1)
         blessing.set_int_custom_property("current_model_id", number)
         models.append(model)
         blessings.append(blessing)
 
-    def found() -> list[int]:
-        strategy = LastBlessedModelStrategy("ours", destination.uri)
+    def found(not_of_span: int | None = None) -> list[int]:
+        strategy = LastBlessedModelStrategy("ours", destination.uri, not_of_span)
         given = {"model": models, "model_blessing": blessings}
         return [model.id for model in strategy.resolve_artifacts(None, given)["model"]]
 
     assert found() == [3]
+    assert found(not_of_span=30) == [2]  # what a run on that span blessed before it was killed
     destination.rollback(destination.history()[1].version)
     assert found() == [2]
