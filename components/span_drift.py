@@ -82,9 +82,8 @@ def _measured(input_dict: dict[str, list[types.Artifact]], split: str) -> tuple[
     anomalies = drift_statistics.drift_anomalies(new, kept[drift_statistics.EXAMPLES])
     of_raw = Drift(distances=drift_statistics.distances(anomalies))
     if gone := drift_statistics.features(kept[drift_statistics.EXAMPLES]) - drift_statistics.features(new):
-        return dataclasses.replace(
-            of_raw, unmeasured=f"the examples have no {', '.join(sorted(gone))} any more"
-        ), anomalies
+        why = f"the examples have no {', '.join(sorted(gone))} any more"
+        return dataclasses.replace(of_raw, unmeasured=why), anomalies
     return _with_inputs(of_raw, baseline, kept, input_dict, split), anomalies
 
 
