@@ -66,6 +66,11 @@ def of_model(model: types.Artifact) -> dict[str, Statistics]:
     return found
 
 
+def features(statistics: Statistics) -> set[str]:
+    """Returns the names of the features that there are statistics of."""
+    return {".".join(feature.path.step) for feature in statistics.datasets[0].features}
+
+
 def drift_anomalies(new: Statistics, baseline: Statistics) -> anomalies_pb2.Anomalies:
     """Returns what the drift comparator says of every feature that both have; with any distance above 0 as an anomaly.
 

@@ -46,20 +46,8 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Measures, holds the gates, and publishes both, whatever they say."""
         output = artifact_utils.get_single_instance(output_dict["drift"])
-        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         split = exec_properties["split"]
-        kept, anomalies = {}, anomalies_pb2.Anomalies()
-        if input_dict.get("baseline_model"):
-            baseline = artifact_utils.get_single_instance(input_dict["baseline_model"])
-            kept = drift_statistics.of_model(baseline)
-        if drift_statistics.EXAMPLES in kept:
-            new = drift_statistics.of_split(statistics, split)
-            anomalies = drift_statistics.drift_anomalies(new, kept[drift_statistics.EXAMPLES])
-            found = _of_inputs(
-                Drift(distances=drift_statistics.distances(anomalies)), baseline, kept, input_dict, split
-            )
-        else:
-            found = Drift(no_baseline=_NO_STATISTICS if input_dict.get("baseline_model") else _NO_MODEL)
+        found, anomalies = _measured(input_dict, split)
         verdicts = {
             target: judge_drift(Gates.from_json(gates), found.facts(), today())
             for target, gates in json.loads(exec_properties["gates"]).items()
@@ -71,7 +59,7 @@ class Executor(base_executor.BaseExecutor):
             diff = os.path.join(uri, f"Split-{split}", stock.DEFAULT_FILE_NAME)
             io_utils.write_bytes_file(diff, anomalies.SerializeToString(deterministic=True))
         output.split_names = artifact_utils.encode_split_names([split])
-        output.span = statistics.span
+        output.span = artifact_utils.get_single_instance(input_dict["statistics"]).span
         reasons = [reason for verdict in verdicts.values() for reason in verdict.reasons]
         facts = {
             **found.facts(),
@@ -80,6 +68,23 @@ class Executor(base_executor.BaseExecutor):
         }
         model_artifact.set_facts(output, facts)
         _LOGGER.info("drift of split %s: %s", split, found.facts())
+
+
+def _measured(input_dict: dict[str, list[types.Artifact]], split: str) -> tuple[Drift, anomalies_pb2.Anomalies]:
+    """All distances, and what TFDV says of the raw features."""
+    if not input_dict.get("baseline_model"):
+        return Drift(no_baseline=_NO_MODEL), anomalies_pb2.Anomalies()
+    baseline = artifact_utils.get_single_instance(input_dict["baseline_model"])
+    kept = drift_statistics.of_model(baseline)
+    if drift_statistics.EXAMPLES not in kept:
+        return Drift(no_baseline=_NO_STATISTICS), anomalies_pb2.Anomalies()
+    new = drift_statistics.of_split(artifact_utils.get_single_instance(input_dict["statistics"]), split)
+    anomalies = drift_statistics.drift_anomalies(new, kept[drift_statistics.EXAMPLES])
+    of_raw = Drift(distances=drift_statistics.distances(anomalies))
+    if gone := drift_statistics.features(kept[drift_statistics.EXAMPLES]) - drift_statistics.features(new):
+        why = f"the examples have no {', '.join(sorted(gone))} any more"
+        return dataclasses.replace(of_raw, unmeasured=why), anomalies
+    return _with_inputs(of_raw, baseline, kept, input_dict, split), anomalies
 
 
 def read_drift(artifact: types.Artifact) -> Drift:
@@ -93,7 +98,7 @@ def read_verdicts(artifact: types.Artifact) -> dict[str, Any]:
     return found
 
 
-def _of_inputs(
+def _with_inputs(
     found: Drift,
     baseline: types.Artifact,
     kept: Mapping[str, drift_statistics.Statistics],

@@ -1,4 +1,4 @@
-"""The pipeline: eleven components in a row, and before the trainer perhaps a Resolver.
+"""The pipeline: eleven components in a row, before the trainer perhaps a Resolver, and before Transform drift's two.
 
 With several targets those behind the trainer are there once for each, with the target in their ids.
 """
@@ -15,7 +15,6 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2
 
 from components.anomaly_gate import AnomalyGate
-from components.drift_gate import DriftGate
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.evaluation.drift import CALIBRATION, INPUTS, of_drift
@@ -24,7 +23,6 @@ from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
 from components.quantized_evaluator import QuantizedEvaluator
 from components.schema_file import SchemaFile
-from components.span_drift import SpanDrift
 from components.span_example_gen import span_example_gen
 from components.target_compiler import TargetCompiler
 from components.target_gates.planned_target import PlannedTarget
@@ -34,6 +32,7 @@ from components.versioned_pusher import Executor as VersionedPush
 from pipelines import tasks
 from pipelines.beam_arguments import set_beam_arguments
 from pipelines.config import PipelineConfig
+from pipelines.drift import drift_components
 from pipelines.last_blessed import last_blessed
 from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import ResolvedPlan
@@ -170,31 +169,6 @@ def model_components(
         for component in target_components(config, plan, data, trainer, earlier.get(plan.target), drift).all
     ]
     return [*resolvers.values(), *measured, trainer, *behind]
-
-
-def drift_components(
-    config: PipelineConfig, data: list[base_node.BaseNode], baseline: types.BaseChannel
-) -> list[base_node.BaseNode]:
-    """Returns SpanDrift, and before Transform DriftGate if every target has gates on drift.
-
-    Args:
-      config: The config.
-      data: What `data_components` returned; its Transform is made to wait.
-      baseline: The last blessed model of the first target.
-    """
-    example_gen, statistics_gen, *_, transform = data
-    gates = {plan.target: plan.gates for plan in config.plans}
-    measured = SpanDrift(
-        examples=example_gen.outputs["examples"],
-        statistics=statistics_gen.outputs["statistics"],
-        baseline_model=baseline,
-        gates=gates,
-    )
-    if not all(map(of_drift, gates.values())):
-        return [measured]
-    gate = DriftGate(drift=measured.outputs["drift"])
-    transform.add_upstream_node(gate)
-    return [measured, gate]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

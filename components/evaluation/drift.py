@@ -40,7 +40,7 @@ class Drift:
     Attributes:
       distances: By feature.
       no_baseline: Why there is nothing to compare with; "" if there is.
-      unmeasured: Why the model's inputs could not be compared; "" if they could.
+      unmeasured: Why not everything could be compared; "" if it could.
     """
 
     distances: tuple[Distance, ...] = ()

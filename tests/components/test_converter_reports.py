@@ -14,7 +14,7 @@ import tf_keras
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
-from components import converted_model, example_files, tflite_int_converter
+from components import converted_model, drift_statistics, example_files, tflite_int_converter
 from components.quantization.interpreter import IntegerModel
 from components.tflite_int_converter import TFLiteIntConverter
 
@@ -37,6 +37,7 @@ def convert(channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Pat
             "examples": standard["transformed_examples"],
             "transform_graph": standard["transform_graph"],
             "schema": standard["schema"],
+            "statistics": standard["statistics"],
         }
         component = TFLiteIntConverter(
             model=_MODEL,
@@ -44,6 +45,7 @@ def convert(channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Pat
             examples=channel("transformed_examples"),
             transform_graph=channel("transform_graph"),
             schema=channel("schema"),
+            statistics=channel("statistics"),
             **arguments,
         )
         outputs = new_models(tmp_path / name, "tflite_model")
@@ -221,6 +223,20 @@ def test_a_calibrated_model_says_how_its_sample_stands_for_the_split(convert: Co
     assert not _file(trained, "representative.json").exists()
     assert _json(trained, "conversion.json")["calibration_sets"] == []
     assert not trained.has_custom_property("calibration_sets")
+
+
+def test_a_model_keeps_statistics_of_its_examples_inputs_and_calibration(convert: Convert, standard: Artifacts) -> None:
+    kept = drift_statistics.of_model(convert("float_model", representative_examples=5, attribution_examples=0))
+    assert sorted(kept) == ["calibration", "examples", "inputs"]
+    made = Path(standard["statistics"][0].uri) / "Split-train" / "FeatureStats.pb"
+    assert kept["examples"] == drift_statistics.Statistics.FromString(made.read_bytes())
+    whole = list(example_files.read_split(standard["transformed_examples"], "train"))
+    assert [kept[name].datasets[0].num_examples for name in ("inputs", "calibration")] == [len(whole), 5]
+    images = _examples(standard, "train", len(whole))["image"]
+    (mean,) = [one for one in kept["inputs"].datasets[0].features if one.path.step == ["image/mean"]]
+    assert mean.num_stats.max == pytest.approx(images.mean(axis=(1, 2, 3)).max())
+    trained = drift_statistics.of_model(convert(name="trained", attribution_examples=0))
+    assert sorted(trained) == ["examples", "inputs"]
 
 
 def _ordered(record: bytes) -> bytes:

@@ -41,10 +41,6 @@ def _columns(pixels: npt.NDArray[np.float32], name: str) -> Any:
     return drift_statistics.of_columns(columns.columns)
 
 
-def _raw(pixels: npt.NDArray[np.float32]) -> Any:
-    return drift_statistics.of_columns({"image": pixels})
-
-
 @pytest.fixture(scope="module")
 def blessed(tmp_path_factory: pytest.TempPathFactory) -> types.Artifact:
     """A model with what TFLiteIntConverter keeps of its examples, and its float parent's preprocessing."""
@@ -61,7 +57,7 @@ def blessed(tmp_path_factory: pytest.TempPathFactory) -> types.Artifact:
     tflite = convert(model, representative_dataset=[_PIXELS[:50] / 2])
     (directory / "integer" / "Format-Serving" / "tflite").write_bytes(tflite)
     kept = {
-        EXAMPLES: _raw(_PIXELS),
+        EXAMPLES: drift_statistics.of_columns({"image": _PIXELS}),
         INPUTS: _columns(_PIXELS / 2, "pixels"),
         CALIBRATION: _columns(_PIXELS[:50] / 2, "pixels"),
     }
@@ -85,6 +81,7 @@ def _measured(
     pixels: npt.NDArray[np.float32],
     baseline: list[types.Artifact],
     feature: str = "image",
+    described: str = "image",
     **gates: Gates,
 ) -> types.Artifact:
     """What SpanDrift publishes of examples with those pixels."""
@@ -100,7 +97,9 @@ def _measured(
             example.features.feature[feature].float_list.value.extend(row)
             writer.write(example.SerializeToString())
     (directory / "statistics" / "Split-train").mkdir(parents=True)
-    (directory / "statistics" / "Split-train" / "FeatureStats.pb").write_bytes(_raw(pixels).SerializeToString())
+    (directory / "statistics" / "Split-train" / "FeatureStats.pb").write_bytes(
+        drift_statistics.of_columns({described: pixels}).SerializeToString()
+    )
     inputs = {"examples": [examples], "statistics": [statistics], "baseline_model": baseline}
     properties = _component(gates or {"edge_tpu": _GATES}).exec_properties
     span_drift.Executor().Do(inputs, {"drift": [output]}, properties)
@@ -168,6 +167,13 @@ def test_examples_that_the_last_blessed_model_cannot_take_are_refused(tmp_path: 
     found = _measured(tmp_path, _PIXELS[:100], [blessed], feature="picture")
     assert found.get_string_custom_property("reason_codes") == "holds, not_measured"  # of image statistics are there
     with pytest.raises(DriftError, match="the preprocessing of the last blessed model cannot be run on these examples"):
+        _gate(found)
+
+
+def test_examples_that_lack_a_feature_of_the_training_are_refused(tmp_path: Path, blessed: types.Artifact) -> None:
+    found = _measured(tmp_path, _PIXELS[:100], [blessed], feature="picture", described="picture")
+    assert found.get_string_custom_property("reason_codes") == "not_measured"
+    with pytest.raises(DriftError, match="drift is not measured; the examples have no image any more"):
         _gate(found)
 
 

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.quantization.calibration_set import CalibrationSet, sets_json
 from infra.bench.recorded_run import Replayed
 from pipelines.lineage.story import lineage_schema
 
@@ -364,6 +365,35 @@ def test_diff_shows_what_changed_and_nothing_else(store: Store) -> None:
     assert [one["after"] for one in found if one["group"] != "model"] == ["2" * 64, "2.99.0"]
     assert "  tensorflow: 2.16.2 -> 2.99.0" in store.cli("diff", before, after).output
     assert store.cli("diff", before, before).output.endswith("nothing changed\n")
+
+
+def test_lineage_shows_which_examples_calibrated_a_model_and_diff_compares_them(store: Store) -> None:
+    runs, sets = [], []
+    for number, (sha256, artifact) in enumerate((("1" * 64, 3), ("2" * 64, 9))):
+        sets.append(
+            CalibrationSet(
+                by="TFLiteIntConverter",
+                split="train",
+                examples=300,
+                chosen="uniform",
+                seed=1,
+                sha256=sha256,
+                artifact=artifact,
+                span=4,
+            )
+        )
+        edit = changed(compiler_of("cpu"), "Model", calibration_sets=sets_json(sets[-1:]))
+        runs.append(store.run(f"run-{number}", before=runs[-1] if runs else None, edit=edit))
+    before, after = (store.artifact(run, compiler_of("cpu"), "Model").id for run in runs)
+    found = json.loads(store.cli(before, "--json").output)
+    jsonschema.validate(found, lineage_schema())
+    assert [CalibrationSet(**one) for one in found["calibration_sets"]] == sets[:1]
+    tree = " ".join(store.cli(before).output.replace("│", " ").split())
+    assert "calibrated by TFLiteIntConverter with 300 examples of split train of Examples #3, span 4, seed 1" in tree
+    changes = json.loads(store.cli("diff", before, after, "--json").output)["changes"]
+    assert [one["name"] for one in changes if one["group"] == "data and code"] == [
+        "calibration by TFLiteIntConverter.sha256"
+    ]
 
 
 def test_list_shows_each_push_with_what_it_replaced(store: Store) -> None:
