@@ -168,7 +168,8 @@ def _shown(values: npt.NDArray[Any], limits: tuple[float, float] | None) -> npt.
     pixels = values[::stride, ::stride].astype(np.float64)
     low, high = limits or (float(pixels.min()), float(pixels.max()))
     shares: npt.NDArray[np.float64] = np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)
-    return np.rint(255 * shares).astype(np.uint8)
+    picture: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
+    return picture
 
 
 def is_picture(values: npt.NDArray[Any]) -> bool:

@@ -125,7 +125,8 @@ def _most(classes: Sequence[Node]) -> list[Node]:
 
 def _with_room(examples: list[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
     """As many examples as a page has room for."""
-    shown, used = [], 0
+    shown: list[tuple[Node, Node]] = []
+    used = 0
     for output, example in examples:
         used += sum(len(given["picture"].text) for given in example["inputs"])
         if used > _MOST_PICTURE_BYTES or len(shown) == _LISTED:
