@@ -167,9 +167,9 @@ def _shown(values: npt.NDArray[Any], limits: tuple[float, float] | None) -> npt.
     stride = math.ceil(max(values.shape[:2]) / _SIDE_PIXELS)
     pixels = values[::stride, ::stride].astype(np.float64)
     low, high = limits or (float(pixels.min()), float(pixels.max()))
-    shares = np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)
-    shown: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
-    return shown
+    shares: npt.NDArray[np.float64] = np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)
+    picture: npt.NDArray[np.uint8] = np.rint(255 * shares).astype(np.uint8)
+    return picture
 
 
 def is_picture(values: npt.NDArray[Any]) -> bool:

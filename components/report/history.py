@@ -80,7 +80,7 @@ def _table(attempts: Sequence[Node]) -> Table:
     metrics = list(dict.fromkeys(name for one in attempts for name in one["metrics"].names))
     head = (
         "began at",
-        "verdict",
+        "why",
         "target",
         "number",
         "span",
@@ -88,20 +88,20 @@ def _table(attempts: Sequence[Node]) -> Table:
         "bytes",
         "clipped inputs",
         "pushed version",
-        "why not",
     )
     return table("What came of each, the newest first", head, [_row(one, metrics) for one in reversed(attempts)])
 
 
 def _row(one: Node, metrics: Sequence[str]) -> Row:
     none = "none"
-    failed = f"{one['component'].text} did not end" if not one["number"] else none
+    failed = f"{one['component'].text} did not end" if not one["number"] else ""
     reasons = "; ".join(reason.text for reason in one["reasons"])
-    state = one["state"].text
-    words = [state, "from the cache" if one["cached"].value else ""]
+    said = "" if one["cached"].value is not True else "from the cache"
     return row(
         one["at"].cell(),
-        ", ".join(filter(None, words)),
+        Cell(
+            text="; ".join(filter(None, (reasons, failed, said))) or none, path=one["reasons"].path if reasons else ""
+        ),
         one["target"].cell(missing=none),
         one["number"].cell(",d", missing=none),
         one["span"].cell("d", missing=none),
@@ -109,8 +109,7 @@ def _row(one: Node, metrics: Sequence[str]) -> Row:
         one["size_bytes"].cell(",d", missing=none),
         one["clipped_inputs"].cell(".3%", missing=none),
         one["version"].cell() if one["version"].text else none,
-        Cell(text=reasons or failed, path=one["reasons"].path if reasons else ""),
-        mark=_OFF.get(state, ""),
+        mark=_OFF.get(one["state"].text, ""),
     )
 
 
@@ -129,7 +128,11 @@ def _metrics(evaluated: list[Node]) -> list[Figure]:
 
 def _sizes(evaluated: list[Node]) -> list[Figure]:
     sizes = [one["size_bytes"] for one in evaluated]
-    return [_figure("bytes of the file", evaluated, {"bytes": sizes}, ",d")] if any(sizes) else []
+    return (
+        [_figure("bytes of the file", evaluated, {"bytes": sizes}, ",d", "kB (1,000 bytes)", 1_000.0)]
+        if any(sizes)
+        else []
+    )
 
 
 def _drift(evaluated: list[Node]) -> list[Figure]:
@@ -140,12 +143,14 @@ def _drift(evaluated: list[Node]) -> list[Figure]:
     return [_figure(name, evaluated, {name: values}, ".4g") for name, values in found.items() if any(values)]
 
 
-def _figure(what: str, evaluated: list[Node], values: Mapping[str, list[Node]], form: str) -> Figure:
-    """A line for each row of values, over the numbers of the evaluations."""
+def _figure(
+    what: str, evaluated: list[Node], values: Mapping[str, list[Node]], form: str, axis: str = "", unit: float = 1.0
+) -> Figure:
+    """A line for each row of values, over the numbers of the evaluations, on an axis in some unit of theirs."""
     numbers = [int(one["number"].number or 0) for one in evaluated]
     refused = frozenset(at for at, one in zip(numbers, evaluated, strict=True) if one["state"].text == "refused")
     drawn = [
-        charts.Line(label=name, values=tuple(one.number for one in row), first=numbers[0], marked=refused)
+        charts.Line(label=name, values=tuple(_in(one, unit) for one in row), first=numbers[0], marked=refused)
         for name, row in values.items()
     ]
     newest = ", ".join(f"{name} {row[-1].cell(form).text}" for name, row in values.items())
@@ -155,7 +160,11 @@ def _figure(what: str, evaluated: list[Node], values: Mapping[str, list[Node]], 
         for index, one in enumerate(evaluated)
     ]
     return Figure(
-        svg=charts.lines(drawn, what, "evaluation", from_zero=len(values) == 1),
+        svg=charts.lines(drawn, axis or what, "evaluation", from_zero=len(values) == 1),
         alt=f"{where} over {len(evaluated)} evaluations; the newest: {newest}.",
         table=table(where, ("evaluation", "began at", *values), rows),
     )
+
+
+def _in(value: Node, unit: float) -> float | None:
+    return None if value.number is None else value.number / unit

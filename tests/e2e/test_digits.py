@@ -83,6 +83,7 @@ def test_report_lies_beside_the_model_and_has_the_numbers_of_the_artifacts(local
         ("smoke_test", "EdgeInfraValidator/blessing/*/verdict.json"),
         ("measurements", "QuantizedEvaluator/evaluation/*/measurements.json"),
         ("paired", "QuantizedEvaluator/evaluation/*/paired.json"),
+        ("flips", "QuantizedEvaluator/evaluation/*/flips.json"),
         ("attribution", "TFLiteIntConverter/tflite_model/*/attribution.json"),
         ("contract", "TFLiteIntConverter/tflite_model/*/Format-Serving/io_contract.json"),
         ("compile_report", "EdgeTPUCompiler/compiled_model/*/compile_report.json"),

@@ -63,7 +63,7 @@ def test_doctor_finds_nothing_wrong_when_all_is_there(look: Callable[..., list[F
     assert _wrong(findings) == []
     messages = "\n".join(finding.message for finding in findings)
     assert "spec: 14 containers for vertex" in messages
-    assert "code: 17 executors and modules can be imported" in messages
+    assert "code: 18 executors and modules can be imported" in messages
     assert "versions: as compiled" in messages
     assert "root: gs://bucket/digits/artifacts can be written, read and cleared" in messages
     assert "examples: gs://bucket/digits/examples has 1 files" in messages

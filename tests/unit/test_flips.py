@@ -1,5 +1,6 @@
 """Flips: pairs of classes are counted, and the gravest examples kept, whatever the order of the parts."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from functools import reduce
@@ -12,6 +13,7 @@ import pytest
 from components.evaluation.decisions import Kind
 from components.evaluation.flips import FlipSums
 from components.evaluation.paired_statistics import Examples
+from pipelines.configs import load_config
 
 _COUNT = 600
 
@@ -161,3 +163,9 @@ def test_picture_has_at_most_64_pixels_a_side(shape: tuple[int, int, int]) -> No
 def test_other_inputs_keep_their_first_values(shape: tuple[int, ...]) -> None:
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     assert _kept(values, {}).tolist() == [float(value) for value in range(min(16, values.size))]
+
+
+@pytest.mark.parametrize("count", [-1, 51])
+def test_config_refuses_more_flipped_examples_than_a_page_has_room_for(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"flipped_examples={count} \(0 to 50, which a page has room for\)"):
+        dataclasses.replace(load_config("digits"), flipped_examples=count)

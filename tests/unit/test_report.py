@@ -12,6 +12,7 @@ import pytest
 
 from components.report import charts, derived
 from components.report.facts import Facts
+from components.report.layout import Branch
 from components.report.page import render
 from components.report.sections import sections
 
@@ -234,6 +235,34 @@ def test_page_is_made_when_one_document_is_missing(name: str) -> None:
     del found[name]
     page = _Page(_rendered(found))
     assert not [source for source, _, _ in page.numbers if source.startswith(f"/{name}/")]
+
+
+def _names(branch: Branch) -> Any:
+    return [branch.name, *map(_names, branch.children)]
+
+
+def _tree(found: dict[str, Any]) -> Branch | None:
+    (section,) = [one for one in sections(Facts(documents=found).root) if one.id == "lineage"]
+    return section.tree
+
+
+def test_lineage_is_a_tree_from_the_pushed_file_to_the_examples() -> None:
+    found = documents()
+    found["integer_model"] |= {"training_examples_sha256": "e" * 64, "examples_span": 3, "representative_examples": 300}
+    trained = ["model with fake quantization", ["float model", ["training examples"]]]
+    tree = _tree(found)
+    assert tree is not None
+    assert _names(tree) == ["pushed file", ["integer file", trained, ["calibration sample"]]]
+    assert [(name, cell.text) for name, cell in tree.facts] == [("sha256", "c" * 64), ("by", "a compiler")]
+    assert f'data-source="/integer_model/training_examples_sha256">{"e" * 64}' in _rendered(found)
+    # All ranges come from training: nothing was calibrated, whatever was asked for.
+    found["conversion"]["calibrated"] = []
+    assert _names(_tree(found)) == ["pushed file", ["integer file", trained]]
+    # Quantized after training: the integer file was made of the float model.
+    found["integer_model"]["parent_sha256"] = "f" * 64
+    assert _names(_tree(found)) == ["pushed file", ["integer file", trained[1]]]
+    del found["compiled_model"]
+    assert _names(_tree(found)) == ["integer file", trained[1]]
 
 
 def test_chain_is_said_to_be_broken_when_the_pushed_file_has_another_parent() -> None:
