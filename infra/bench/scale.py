@@ -31,18 +31,17 @@ _FLOAT_EPOCHS, _QAT_EPOCHS = 3, 1
 @click.option("--repeats", default=1, show_default=True, help="Runs of each size; the fastest counts.")
 def main(sizes: tuple[int, ...], repeats: int) -> None:
     """Measures runs of several sizes, into build/bench/scale.json."""
-    load = os.getloadavg()[0]
-    runs = []
-    for size in sizes or _SIZES:
-        runs.append(min((_in_a_process(size) for _ in range(repeats)), key=lambda run: run["wall_s"]))
-        click.echo(f"{size:,} examples: {runs[-1]['wall_s']:.0f} s")
     about = {
         "pipeline": "the digits, 8x8 pixels with a label, 43,242 parameters",
         "epochs": f"{_FLOAT_EPOCHS} of float training and {_QAT_EPOCHS} of fine-tuning",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, in memory, one process",
-        "load average before": f"{load:.1f}",
+        "load average before": f"{os.getloadavg()[0]:.1f}",
     }
-    click.echo(results.write_result("scale", {"about": about, "runs": runs}))
+    runs: list[dict[str, Any]] = []
+    for size in sizes or _SIZES:
+        runs.append(min((_in_a_process(size) for _ in range(repeats)), key=lambda run: run["wall_s"]))
+        path = results.write_result("scale", {"about": about, "runs": runs})
+        click.echo(f"{size:,} examples: {runs[-1]['wall_s']:.0f} s, {path}")
 
 
 def _in_a_process(size: int) -> dict[str, Any]:

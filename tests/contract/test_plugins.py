@@ -13,7 +13,7 @@ from components import targets
 from components.quantization import audit, convert, schemes
 from components.quantization.conversion import profiles
 from components.quantization.plugins import member_names
-from pipelines import configs, runners, tasks
+from pipelines import beam_runners, configs, runners, tasks
 from pipelines.pipeline import create_pipeline
 
 import small_models as models
@@ -84,6 +84,15 @@ def test_runner_takes_a_pipeline_or_compiles_a_config(name: str) -> None:
     assert functions in ({"run": ["pipeline"]}, service)
 
 
+@pytest.mark.parametrize("name", beam_runners.beam_runner_names())
+def test_beam_runner_has_the_name_of_its_file_and_a_class_of_typed_settings(name: str) -> None:
+    runner = beam_runners.load_beam_runner(name)
+    assert issubclass(runner, beam_runners.BeamRunner)
+    assert dataclasses.is_dataclass(runner)
+    assert runner.__module__ == f"pipelines.beam_runners.{name}"
+    assert runner.OWN_ARGS
+
+
 @pytest.mark.parametrize("name", member_names("pipelines.tasks"))
 def test_task_builds_a_compiled_model_of_its_features(name: str) -> None:
     task = tasks.load_task(name)
@@ -112,6 +121,7 @@ def test_config_makes_a_pipeline_of_its_own_name(name: str) -> None:
         ),
         (profiles.load_profile, "unknown target 'nothing': there are a311d, cpu, edge_tpu, ethos_u, nnapi, tflm"),
         (runners.load_runner, "unknown runner 'nothing': there are beam, kubeflow, local, vertex"),
+        (beam_runners.load_beam_runner, "unknown Beam runner 'nothing': there are dataflow, direct, flink, portable"),
         (configs.load_config, "unknown config 'nothing': there are devices, digits"),
         (tasks.load_task, "unknown task 'nothing': there are digits"),
         (lambda name: tasks.load_task(f"no.such.{name}"), "module 'no.such.nothing' cannot be imported"),

@@ -10,7 +10,7 @@ from tfx.dsl.compiler.compiler import Compiler
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from pipelines.__main__ import main
-from pipelines.beam_runners import BeamRunner, beam_runner_names, load_beam_runner, parse_beam_runner
+from pipelines.beam_runners import BeamRunner, load_beam_runner, parse_beam_runner
 from pipelines.beam_runners.dataflow import Dataflow
 from pipelines.beam_runners.direct import Direct
 from pipelines.beam_runners.flink import Flink
@@ -154,20 +154,21 @@ def test_load_beam_runner_lists_what_there_is_when_the_name_is_unknown() -> None
         load_beam_runner("samza")
 
 
-@pytest.mark.parametrize("name", beam_runner_names())
-def test_own_args_are_all_that_the_fields_are_turned_into(name: str) -> None:
-    of_each = {
-        "direct": [Direct(mode="multi_processing", workers=2)],
-        "dataflow": [
-            dataclasses.replace(_DATAFLOW, workers=1, disk_gb=9, machine_type="n", subnetwork="s", public_ips=False)
-        ],
-        "flink": [_FLINK, Flink(master="a:1", job_server_jar="x", parallelism=2)],
-        "spark": [Spark(master="spark://a:1", job_server_jar="x")],
-        "portable": [Portable(job_endpoint="a:1")],
-    }
-    for runner in of_each[name]:
-        given = {arg.removeprefix("--").partition("=")[0] for arg in runner.arguments(_IMAGE)}
-        assert given - {"runner"} <= type(runner).OWN_ARGS
+@pytest.mark.parametrize(
+    "runner",
+    [
+        Direct(mode="multi_processing", workers=2),
+        dataclasses.replace(_DATAFLOW, workers=1, disk_gb=9, machine_type="n", subnetwork="s", public_ips=False),
+        _FLINK,
+        Flink(master="a:1", job_server_jar="x", parallelism=2),
+        Spark(master="spark://a:1", job_server_jar="x"),
+        Portable(job_endpoint="a:1"),
+    ],
+    ids=lambda runner: runner.name,
+)
+def test_own_args_are_all_that_the_fields_are_turned_into(runner: BeamRunner) -> None:
+    given = {arg.removeprefix("--").partition("=")[0] for arg in runner.arguments(_IMAGE)}
+    assert given - {"runner"} <= type(runner).OWN_ARGS
 
 
 def _local_arguments(config: PipelineConfig) -> dict[str, list[str]]:
