@@ -3,6 +3,7 @@
 It is made of one document, as `pipelines/lineage/attempts.py` makes it, and like the page on a run it computes nothing.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from components.report.layout import Figure, Row, Section, Strip, Table, row, ta
 from components.report.page import Heading, page
 
 _LISTED = 200
+_MOST_DRIFT = 6  # figures for each target
 _STATES = ("blessed", "refused", "failed", "running")
 _OFF = {"refused": "refused", "failed": "failed", "running": "not ended"}
 
@@ -37,6 +39,11 @@ def sections(root: Node) -> tuple[Section, ...]:
     by_target: dict[str, list[Node]] = {}
     for one in evaluated:
         by_target.setdefault(one["target"].text, []).append(one)
+    most = max((len(_drift_names(of)) for of in by_target.values()), default=0)
+    drift = _section("drift", "Drift", by_target, _drift, "Nothing is recorded of drift.")
+    if most > _MOST_DRIFT:
+        note = f"Drawn are the {_MOST_DRIFT} figures of drift that were largest; history.json has all."
+        drift = dataclasses.replace(drift, notes=(*drift.notes, note))
     older = (f"The {left_out} oldest are in history.json alone.",) if left_out else ()
     return (
         Section(
@@ -49,7 +56,7 @@ def sections(root: Node) -> tuple[Section, ...]:
         ),
         _section("accuracy", "Metrics", by_target, _metrics, "No model was evaluated."),
         _section("size", "Size", by_target, _sizes, "The size of no model is recorded."),
-        _section("drift", "Drift", by_target, _drift, "Nothing is recorded of drift."),
+        drift,
     )
 
 
@@ -137,10 +144,18 @@ def _sizes(evaluated: list[Node]) -> list[Figure]:
 
 def _drift(evaluated: list[Node]) -> list[Figure]:
     found = {"clipped inputs": [one["clipped_inputs"] for one in evaluated]}
-    names = dict.fromkeys(name for one in evaluated for name in one["drift"].names)
-    found |= {name: [one["drift"][name] for one in evaluated] for name in names}
+    found |= {name: [one["drift"][name] for one in evaluated] for name in _drift_names(evaluated)[:_MOST_DRIFT]}
     # Each on an axis of its own: figures of drift have no unit in common.
     return [_figure(name, evaluated, {name: values}, ".4g") for name, values in found.items() if any(values)]
+
+
+def _drift_names(evaluated: Sequence[Node]) -> list[str]:
+    """Names of the figures of drift, those first that were largest."""
+    largest: dict[str, float] = {}
+    for one in evaluated:
+        for name in one["drift"].names:
+            largest[name] = max(largest.get(name, 0.0), one["drift"][name].number or 0.0)
+    return sorted(largest, key=lambda name: (-largest[name], name))
 
 
 def _figure(

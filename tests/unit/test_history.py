@@ -169,6 +169,16 @@ def test_page_stays_small_and_says_what_it_leaves_out_when_there_were_many_runs(
     assert "/attempts/799/size_bytes" not in page
 
 
+def test_page_draws_the_largest_figures_of_drift_when_there_are_many() -> None:
+    few = {f"drift_{number:02}": number / 100 for number in range(6)}
+    many = {f"drift_{number:02}": number / 100 for number in range(40)}
+    pages = [render_history(history_document("one", [_attempt(1, drift=drift)])) for drift in (few, many)]
+    drawn = [re.findall(r"<caption>(drift_\d+) for cpu</caption>", page) for page in pages]
+    assert drawn == [[f"drift_{number:02}" for number in reversed(range(6))], [f"drift_{n}" for n in range(39, 33, -1)]]
+    note = "Drawn are the 6 figures of drift that were largest; history.json has all."
+    assert [note in page for page in pages] == [False, True]
+
+
 def test_page_says_what_is_missing_when_nothing_was_evaluated() -> None:
     failed = _attempt(1, state="failed", component="Transform", number=None, metrics={}, size_bytes=None, target="")
     page = render_history(history_document("failing", [failed]))
