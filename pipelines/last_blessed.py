@@ -40,12 +40,9 @@ def last_blessed(
     if on_service:
         strategy: dict[str, Any] = {"strategy_class": latest_blessed_model_strategy.LatestBlessedModelStrategy}
     else:
-        spans = config.spans
-        settings = {
-            "origin": str(origin_of(config, plan)),
-            "push_uri": plan.push_uri,
-            "not_of_span": spans.selected[-1] if spans and spans.is_repeated else None,
-        }
+        settings: dict[str, Any] = {"origin": str(origin_of(config, plan)), "push_uri": plan.push_uri}
+        if config.spans and config.spans.is_repeated:
+            settings["not_of_span"] = config.spans.selected[-1]
         strategy = {"strategy_class": LastBlessedModelStrategy, "config": settings}
         if validated:
             channels["infra_blessing"] = types.Channel(type=standard_artifacts.InfraBlessing)
