@@ -44,15 +44,15 @@ _FLOAT_SUMS = ("calibration_error", "other_calibration_error")
 def main(only: tuple[str, ...]) -> None:
     """Times the digits pipeline on several Beam workers, into build/bench/distributed.json."""
     runs: dict[str, dict[str, Any]] = {}
-    made: dict[str, dict[str, Any]] = {}
+    first: dict[str, Any] = {}
     load = os.getloadavg()[0]
     for how in only or _HOWS:
-        runs[how], made[how] = _run(how)
-    first, *others = made
-    for how in others:
-        runs[how]["differences"] = _differences(made[first], made[how])
-    click.echo(_table(runs))
-    click.echo(results.write_result("distributed", {"runs": runs, "load_average_before": load}))
+        runs[how], made = _run(how)
+        if first:
+            runs[how]["differences"] = _differences(first, made)
+        first = first or made
+        path = results.write_result("distributed", {"runs": runs, "load_average_before": load})
+    click.echo(f"{_table(runs)}\n{path}")
     if any(run.get("differences") for run in runs.values()):
         sys.exit("results differ")
 

@@ -52,6 +52,11 @@ def peak_bytes() -> int:
     return _status(Path("/proc/self"))["VmHWM"] * 1024
 
 
+def resident_bytes() -> int:
+    """Returns this process's resident memory."""
+    return _status(Path("/proc/self"))["VmRSS"] * 1024
+
+
 def _resident_bytes_below(process_id: int) -> Iterator[int]:
     parents, resident = {}, {}
     for directory in Path("/proc").glob("[0-9]*"):

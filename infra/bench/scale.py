@@ -1,8 +1,9 @@
 """How the digits pipeline's time, memory and bytes grow with its examples: `make bench-scale`.
 
 Each run is a process of its own, from an empty cache, on images of the digits with a little noise, each another one.
-Memory is the process's peak while a component runs, which Linux counts anew before each; what a component left in the
-process counts for those after it. `python -m pipelines cost` reads what this writes.
+Memory is what the process had before the first component, and what a component added to what it found, at its peak,
+which Linux counts anew before each: what others left does not count. What it reused of that does not, either.
+`python -m pipelines cost` reads what this writes.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from typing import Any
 import click
 
 from infra.bench import results
-from infra.bench.process_memory import peak_bytes, reset_peak
+from infra.bench.process_memory import peak_bytes, reset_peak, resident_bytes
 
 _SIZES = (1_000, 3_000, 10_000)
 _FLOAT_EPOCHS, _QAT_EPOCHS = 3, 1
@@ -77,6 +78,7 @@ class _Meter(logging.Handler):
         super().__init__(logging.INFO)
         self.found: dict[str, dict[str, float]] = {}
         self._started_s = 0.0
+        self._started_bytes = self._first_bytes = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         words = record.getMessage().split()
@@ -84,9 +86,13 @@ class _Meter(logging.Handler):
             return
         if words[3] == "running.":
             reset_peak()
+            self._started_bytes = resident_bytes()
+            self._first_bytes = self._first_bytes or self._started_bytes
             self._started_s = time.monotonic()
         else:
-            self.found[words[1]] = {"seconds": time.monotonic() - self._started_s, "peak_bytes": peak_bytes()}
+            seconds = time.monotonic() - self._started_s
+            peak = self._first_bytes + peak_bytes() - self._started_bytes
+            self.found[words[1]] = {"seconds": seconds, "peak_bytes": peak}
 
 
 def _one(count: int) -> dict[str, Any]:

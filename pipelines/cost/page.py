@@ -6,6 +6,8 @@ from pipelines.cost.forecast import Forecast, forecast
 from pipelines.cost.growth import Measurements
 from pipelines.cost.plan import Plan
 
+# The largest distance of a measurement from its line, above which the line says little.
+_NOISE = 0.25
 _ASSUMPTIONS = """\
 - Time, memory and bytes are straight lines: a fixed part, and a part for each example. They are drawn through runs of
   {sizes} examples, so what stands below for more is beyond what was measured: by {farthest:,.0f} times at most. The
@@ -59,6 +61,7 @@ def cost_page(measurements: Measurements, plan: Plan, examples: Sequence[int], c
                 for stage in measurements.stages
             ),
         ),
+        *filter(None, [_noise(measurements)]),
         "Bytes per example are those of a process's memory; written are those of its artifacts.",
         "## Foreseen",
         _prices(plan),
@@ -76,6 +79,14 @@ def cost_page(measurements: Measurements, plan: Plan, examples: Sequence[int], c
         _ASSUMPTIONS.format(sizes=sizes, farthest=max(examples) / max(measured)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _noise(measurements: Measurements) -> str:
+    """Says which components were measured too badly to say how long more examples take; "" if none was."""
+    noisy = [stage.name for stage in measurements.stages if stage.seconds.deviation > _NOISE]
+    if not noisy:
+        return ""
+    return f"**Off by more than {_NOISE:.0%}: {', '.join(noisy)}. Measure again, with nothing else on the machine.**"
 
 
 def _prices(plan: Plan) -> str:

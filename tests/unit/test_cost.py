@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import REPOSITORY
 
 from pipelines.__main__ import main
 from pipelines.cost.forecast import forecast
@@ -154,13 +153,12 @@ def test_cost_says_that_prices_are_placeholders_by_the_plan_that_ships(tmp_path:
     assert page.count("\n| 1,000,000,000 |") == 1
 
 
-def test_docs_hold_what_their_command_makes(tmp_path: Path) -> None:
-    page = (REPOSITORY / "docs" / "cost.md").read_text()
-    command = page.split("Made by `python -m pipelines ", 1)[1].split("`", 1)[0].split()
-    output = command.index("-o") + 1
-    assert command[output] == "docs/cost.md"
-    command[output] = str(tmp_path / "cost.md")
-    ran = CliRunner().invoke(main, [str(REPOSITORY / word) if word.endswith(".json") else word for word in command])
-    assert ran.exit_code == 0, ran.output
-    written = (tmp_path / "cost.md").read_text().replace(f"{REPOSITORY}/", "")
-    assert written.replace(str(tmp_path / "cost.md"), "docs/cost.md") == page
+@pytest.mark.parametrize(("third_s", "noisy"), [(40.0, False), (20.0, True)])
+def test_cost_says_which_components_were_measured_too_badly(third_s: float, noisy: bool, tmp_path: Path) -> None:
+    path = _measured(tmp_path)
+    found = json.loads(path.read_text())
+    for run, seconds in zip(found["runs"], (80.0, 26.0, third_s) if noisy else (22.0, 26.0, third_s), strict=True):
+        run["components"]["StatisticsGen"]["seconds"] = seconds
+    path.write_text(json.dumps(found))
+    page = CliRunner().invoke(main, ["cost", str(path)]).output
+    assert ("**Off by more than 25%: StatisticsGen. Measure again" in page) == noisy
