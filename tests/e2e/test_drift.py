@@ -69,6 +69,7 @@ def test_retraining_takes_digits_in_another_order_and_trains_nothing_on_inverted
     assert run.custom_properties["decision_reason"].string_value == third.reason
     shown = _schedule(tmp_path, "--status")
     assert f"drift {third.report['drift']:.4f}" in shown
-    lineage = command("lineage", f"{first.report['verdict']['pushed_to']}/tflite", "--json")
+    file, metadata = f"{first.report['verdict']['pushed_to']}/tflite", str(tmp_path / "metadata.sqlite")
+    lineage = command("lineage", file, "--metadata", metadata, "--json")
     found = json.loads(subprocess.run(lineage, check=True, capture_output=True, text=True, timeout=_LIMIT_S).stdout)
     assert "no_baseline" in [code for one in found["judgements"] for code in one["codes"]]
