@@ -27,7 +27,7 @@ class DescribedInputs:
     @property
     def coverage(self) -> str:
         """How the sample stands for its split, as JSON; "" if nothing was calibrated."""
-        return self._described[0]
+        return self._described[0] if self._calibrated else ""
 
     @property
     def statistics(self) -> dict[str, bytes]:

@@ -289,8 +289,8 @@ def gc(arguments: tuple[str, ...], keep: int, dry_run: bool) -> None:
 def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     """Returns the config that `run` would run with these arguments."""
     given = run.make_context("run", list(arguments)).params
-    if given["span"] is not None or given["report"] is not None:
-        raise ValueError("--span and --report are of one run; leave them out")
+    if given["span"] is not None or given["report"] is not None or given["again"]:
+        raise ValueError("--span, --again and --report are of one run; leave them out")
     unchanged = ("config_name", "gates", "runner", "span", "again", "report")
     return _load(
         given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}

@@ -6,7 +6,6 @@ Without that the newest would be blamed for an older one, and so would each that
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_data_validation as tfdv
@@ -14,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.anomaly_gate import texts_of
 from components.retraining.spans import BrokenExamplesError, SpanSource
+from pipelines.beam_runners.direct import Direct
 from pipelines.config import PipelineConfig
 from pipelines.inputs import prepare_examples
 
@@ -42,7 +42,7 @@ def broken_examples(config: PipelineConfig, component: str, error: Exception) ->
         if said and component == _VALIDATOR and len(config.spans.selected) == 1:
             said.span = config.spans.selected[0]
         elif said and component == _VALIDATOR:
-            return _anomalous(config.spans, config.schema_file, config.beam_pipeline_args) or said
+            return _anomalous(config.spans, config.schema_file) or said
         if not said and component in _READERS:
             prepare_examples(config, checked_bytes=math.inf)
     except BrokenExamplesError as found:
@@ -52,15 +52,18 @@ def broken_examples(config: PipelineConfig, component: str, error: Exception) ->
     return said
 
 
-def _anomalous(source: SpanSource, schema_file: str, beam_pipeline_args: Sequence[str]) -> BrokenExamplesError | None:
-    """Returns what the newest span whose own examples break the schema breaks of it."""
+def _anomalous(source: SpanSource, schema_file: str) -> BrokenExamplesError | None:
+    """Returns what the newest span whose own examples break the schema breaks of it.
+
+    Spans are looked at on this machine, whatever Beam's runner: a cluster may not see its temporary directory.
+    """
     schema = tfdv.load_schema_text(schema_file)
     for span in reversed(source.selected):
         with tempfile.TemporaryDirectory() as scratch:
             statistics = tfdv.generate_statistics_from_tfrecord(
                 source.files_of(span),
                 output_path=str(Path(scratch) / "statistics"),
-                pipeline_options=PipelineOptions(list(beam_pipeline_args)),
+                pipeline_options=PipelineOptions(list(Direct().arguments())),
             )
         if texts := texts_of(tfdv.validate_statistics(statistics, schema)):
             return BrokenExamplesError(f"span {span}: its examples break the schema: {'; '.join(texts)}", span)

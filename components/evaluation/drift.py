@@ -114,5 +114,7 @@ def _reason(gate: Gate, facts: Mapping[str, float | str]) -> Reason:
 
 
 def _worst(facts: Mapping[str, float | str], distance: float) -> str:
-    names = (name.removeprefix(f"{DRIFT}_") for name, value in facts.items() if value == distance and name != DRIFT)
+    names = (
+        name.removeprefix(f"{DRIFT}_") for name in facts if name.startswith(f"{DRIFT}_") and facts[name] == distance
+    )
     return next(name for name in names if not name.startswith(CALIBRATION))

@@ -14,7 +14,7 @@ from pipelines.lineage.story import FORMAT
 from pipelines.lineage.trace import target_of, utc
 from pipelines.metadata import Value
 
-_EVALUATOR, _PUSHER = "QuantizedEvaluator", "Pusher"
+_EVALUATOR, _PUSHER, _DRIFT_GATE = "QuantizedEvaluator", "Pusher", "DriftGate"
 BLESSED, REFUSED, FAILED, RUNNING = "blessed", "refused", "failed", "running"
 _DRIFT = "drift"
 
@@ -62,7 +62,8 @@ def attempts_of(graph: Graph, pipeline: str) -> list[Attempt]:
     ended = [one for one in executions if one.succeeded]
     evaluators = [one.id for one in ended if one.component == _EVALUATOR]
     pushers = [one.id for one in ended if one.component == _PUSHER]
-    graph.edges_of_executions([*evaluators, *pushers])
+    stopped = [one.id for one in executions if one.component == _DRIFT_GATE and not one.succeeded]
+    graph.edges_of_executions([*evaluators, *pushers, *stopped])
     versions = {
         blessing: str(graph.artifacts[pushed].properties.get("pushed_version", ""))
         for pusher in pushers
@@ -74,7 +75,7 @@ def attempts_of(graph: Graph, pipeline: str) -> list[Attempt]:
     found = []
     for one in executions:
         if not one.succeeded:
-            found.append(_unended(one))
+            found.append(_unended(graph, one))
         elif one.component == _EVALUATOR:
             attempt = _evaluated(graph, one, versions)
             numbers[attempt.target] += 1
@@ -93,13 +94,20 @@ def history_document(pipeline: str, attempts: Sequence[Attempt]) -> dict[str, An
     }
 
 
-def _unended(execution: Execution) -> Attempt:
+def _unended(graph: Graph, execution: Execution) -> Attempt:
+    """One that failed or goes on; of DriftGate, which fails where examples have drifted, with what refused them."""
     facts = execution.properties
+    drift = [
+        graph.artifacts[one].properties
+        for one in (graph.inputs(execution.id).get("drift", ()) if execution.component == _DRIFT_GATE else ())
+    ]
     return Attempt(
         at=utc(execution.started_s),
         state=RUNNING if execution.running else FAILED,
         component=execution.component,
         target=str(facts.get("target", "") or facts.get("profile", "")),
+        drift=_drift(drift),
+        reasons=tuple(text for of in drift for text in without_held(json.loads(str(of.get("reasons", "")) or "[]"))),
     )
 
 

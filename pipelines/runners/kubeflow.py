@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 # TensorFlow reads s3:// only in an image to which tensorflow-io is added, which doctor notices; Kubeflow's own minio://
 # it never reads.
 SCHEMES = ("gs", "s3")
-# Of a Resolver the backend says that it is not implemented yet, until 2025 at least:
-# https://github.com/kubeflow/pipelines/blob/74886eef57095a0e0d21932628bd6eb76a0e359e/backend/src/v2/compiler/argocompiler/argo.go
 # https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
 _ACCELERATOR = re.compile(r"[a-z0-9][a-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
@@ -36,6 +34,8 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
         raise ValueError(
             "Kubeflow finds no spans: it runs no driver of ExampleGen; give it examples_dir, or Vertex the spans"
         )
+    # Of a Resolver the backend says that it is not implemented yet, until 2025 at least:
+    # https://github.com/kubeflow/pipelines/blob/74886eef57095a0e0d21932628bd6eb76a0e359e/backend/src/v2/compiler/argocompiler/argo.go
     if any(map(config.needs_last_blessed, config.plans)):
         raise ValueError(
             "Kubeflow finds no last blessed model: its backend refuses jobs with a Resolver; leave out warm_start,"

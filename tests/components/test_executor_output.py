@@ -75,10 +75,10 @@ def test_vertex_is_told_the_hashes_of_a_push_and_what_it_replaced(tmp_path: Path
         model = tmp_path / name
         (model / model_artifact.SERVING_DIR).mkdir(parents=True)
         (model / model_artifact.SERVING_DIR / "tflite").write_bytes(name.encode())
-        found.append(_push(tmp_path, model, f"hash of {name}"))
+        found.append(_push(tmp_path, model, hashlib.sha256(name.encode()).hexdigest()))
     first, second = (hashlib.sha256(name).hexdigest() for name in (b"first", b"second"))
     assert [one["sha256"] for one in found] == [first, second]
-    assert [one["parent_sha256"] for one in found] == ["hash of first", "hash of second"]
+    assert [one["parent_sha256"] for one in found] == [first, second]
     assert [one["replaced_sha256"] for one in found] == ["", first]
     assert [one["replaced_version"] for one in found] == ["", found[0]["pushed_version"]]
     assert found[1]["pushed"] == 1

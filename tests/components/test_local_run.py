@@ -187,14 +187,15 @@ def test_run_reports_its_verdict_when_it_cannot_roll_back(
     destination = PushDestination(plan.push_uri)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "tflite").write_text("c")
-    manifest = build_manifest(tmp_path / "model", facts={"parent_sha256": "c" * 64}, run_id="one", pushed_at="now")
+    manifest = build_manifest(tmp_path / "model", facts={"content_sha256": "c" * 64}, run_id="one", pushed_at="now")
     version = destination.push(tmp_path / "model", manifest)
     (Path(destination.path(version)) / "manifest.json").write_text("{")
     executions = [
-        _execution("last_blessed", "model", {"sha256": "c" * 64}),
+        _execution("last_blessed", "model", {"content_sha256": "c" * 64}),
         _execution("QuantizedEvaluator", "evaluation", {"last_blessed_accuracy": 0.8}),
     ]
-    refused = SimpleNamespace(target=plan.target, blessed=False, reasons=("fails: a gate",), pushed_to="")
+    told = {"blessed": False, "reasons": ("fails: a gate",), "pushed_to": "", "drift": None}
+    refused = SimpleNamespace(target=plan.target, **told)
     monkeypatch.setattr(local_run, "_run", lambda *_: None)
     monkeypatch.setattr(local_run, "_show", lambda *_: [refused])
     monkeypatch.setattr(

@@ -140,7 +140,10 @@ def check_disk(base: Path) -> str:
     for artifact in ancestry & {*artifacts}:
         assert Path(artifacts[artifact].uri).exists(), artifacts[artifact]
     # Nothing is made from the verdict of the examples, which a run has from the first to the last.
-    anomalies = sorted((one for one in artifacts.values() if one.type == "ExampleAnomalies"), key=lambda one: one.id)
+    anomalies = sorted(
+        (one for one in artifacts.values() if one.type == "ExampleAnomalies" and "/ExampleValidator/" in one.uri),
+        key=lambda one: one.id,
+    )
     for artifact in anomalies[: -config.retraining.keep_runs - len(BROKEN)]:
         assert not Path(artifact.uri).exists(), artifact
     kept = [artifact for artifact in artifacts.values() if artifact.state == mlmd.Artifact.LIVE]

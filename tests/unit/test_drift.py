@@ -55,6 +55,12 @@ def test_gates_hold_a_feature_or_the_greatest_distance(gate: str, code: str, tex
     assert verdict.blessed == (code == "holds")
 
 
+def test_reason_names_the_feature_whatever_other_facts_have_the_same_value() -> None:
+    facts = {"macs_on_target": 1.0, "compiled": 1.0, "drift": 1.0, "drift_age": 1.0, "calibration/x": 1.0}
+    (reason,) = judge_drift(Gates.of("drift <= 0.2"), facts, _DAY).reasons
+    assert reason.text == "fails: drift <= 0.2 (drift is 1.0000, of age)"
+
+
 def test_first_span_passes_with_a_reason_of_its_own() -> None:
     verdict = judge_drift(
         Gates.of("drift <= 0.4"), Drift(no_baseline="there is no last blessed model yet").facts(), _DAY

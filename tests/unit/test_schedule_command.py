@@ -85,7 +85,8 @@ def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
     [
         (["digits"], "config 'digits' has no spans; give it some"),
         (["stream", "--root", "gs://bucket/stream"], "root 'gs://bucket/stream' is no local directory"),
-        (["stream", "--span", "3"], "--span and --report are of one run"),
+        (["stream", "--span", "3"], "--span, --again and --report are of one run"),
+        (["stream", "--again"], "--span, --again and --report are of one run"),
         (["stream", "--gate", "nonsense"], "nonsense"),
         (["stream", "--spans", "data/*"], "{SPAN} or {SPAN:5} once"),
         (["--alert-url", "ftp://host/secret", "stream"], "the alert URL: expected http(s)://HOST/PATH"),
