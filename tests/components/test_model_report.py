@@ -21,6 +21,7 @@ _KINDS = {
     "compiled_model": standard_artifacts.Model,
     "model_run": standard_artifacts.ModelRun,
     "examples": standard_artifacts.Examples,
+    "drift": standard_artifacts.ExampleAnomalies,
 }
 
 
