@@ -98,7 +98,7 @@ def test_retraining_handles_each_span_once_and_pushes_no_worse_model_when_its_sc
     assert "feature 'label' is missing" in reasons[UNLABELLED]
     assert "image: Unexpectedly high value" in reasons[SHIFTED]
     assert "its TFRecord files are empty" in reasons[EMPTY]
-    print(_table(entries), check_disk(tmp_path), sep="\n\n")
+    print(_table(entries).replace(f"{tmp_path}/", ""), check_disk(tmp_path), sep="\n\n")
 
 
 def check(base: Path, entries: dict[int, Entry]) -> None:
