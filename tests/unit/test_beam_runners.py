@@ -192,7 +192,7 @@ def test_compiled_pipelines_carry_the_arguments_to_each_component_that_computes_
     for service in ("vertex", "kubeflow"):
         containers = containers_of(load_service(service).compile_job(config))
         for name, container in containers.items():
-            args = container["args"]
+            args = container.get("args", [])  # the page's has none
             beam = args[next((i for i, arg in enumerate(args) if arg.startswith("--runner=")), len(args)) :]
             assert beam == expected.get(name, [])
             assert not set(beam[1:]) & set(args[: len(args) - len(beam)])
