@@ -333,7 +333,7 @@ def test_compile_writes_the_job(tmp_path: Path, runner: str, name: str) -> None:
     command = [sys.executable, "-m", "pipelines", "compile", "digits", "--runner", runner, "-o", str(output), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert f"13 containers for {runner}, root gs://bucket/digits" in result.stdout
+    assert f"14 containers for {runner}, root gs://bucket/digits" in result.stdout
     assert result.stderr == ""
     assert "accuracy >= 0.5" in output.read_text()
     assert [path.name for path in output.parent.iterdir()] == [name]
