@@ -229,6 +229,6 @@ def lineage_schema() -> dict[str, object]:
     """Returns the JSON schema of what `Lineage.to_json` writes.
 
     >>> sorted(lineage_schema()["required"])[:3]
-    ['chain', 'data', 'earlier_models']
+    ['calibration_sets', 'chain', 'data']
     """
     return schema_of(Lineage)
