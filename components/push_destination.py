@@ -94,8 +94,8 @@ class PushDestination:
             except ValueError as error:  # nothing is held against a damaged version that nobody uses
                 _LOGGER.warning("%s", error)
                 continue
-            if manifest is not None:
-                found.add(str(manifest.facts.get("content_sha256")))
+            if manifest is not None and (sha256 := manifest.facts.get("content_sha256")):
+                found.add(str(sha256))
         return found
 
     def problems(self, version: str) -> list[str]:
@@ -236,10 +236,12 @@ class PushDestination:
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
 
     def _has_entry(self, version: str, run_id: str) -> bool:
-        """Whether a run has already made a version the latest."""
+        """Whether a run has already made a version the latest; of no run nothing is known."""
+        if not run_id:
+            return False
         names = [move.name for move in self.history() if move.action == history.PUSH and move.version == version]
         records = (json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, name))) for name in reversed(names))
-        return bool(run_id) and any(record["run_id"] == run_id for record in records)
+        return any(record["run_id"] == run_id for record in records)
 
     def _remove_abandoned(self) -> None:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""
