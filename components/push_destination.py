@@ -83,12 +83,19 @@ class PushDestination:
         return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
 
     def withdrawn_models(self) -> set[str]:
-        """Returns the `content_sha256` of the models whose versions were rolled back from.
+        """Returns the `content_sha256` of models whose versions were rolled back from, but for the one that is in use.
 
         That is the same in each run that makes a model, and before and after it is compiled.
         """
+        moves = self.history()
+        withdrawn = history.withdrawn(moves)
+        # A model may have several versions, as one that was compiled again, of which one was rolled back from.
+        return self._models(withdrawn) - self._models({moves[-1].version}) if withdrawn else set()
+
+    def _models(self, versions: set[str]) -> set[str]:
+        """The `content_sha256` of versions that are there and know it."""
         found = set()
-        for version in history.withdrawn(self.history()):
+        for version in versions:
             try:
                 manifest = self.manifest(version)
             except ValueError as error:  # nothing is held against a damaged version that nobody uses
@@ -114,21 +121,23 @@ class PushDestination:
         More than `problems`: a file that is too many, or a pointer that a killed push left behind, does no harm to who
         reads the version.
         """
-        found, manifest = self.problems(version), None
+        found = self.problems(version)
         with contextlib.suppress(ValueError):
             manifest = self.manifest(version)
-        if manifest is not None:
-            expected = {*manifest.files, MANIFEST_FILE, REPORT_FILE}
-            there = (
-                os.path.relpath(os.path.join(directory, name), self.path(version))
-                for directory, _, names in fileio.walk(self.path(version))
-                for name in names
-            )
-            found += [f"{path}: got a file that was not pushed" for path in sorted(set(there) - expected)]
+            found += [f"{path}: got a file that was not pushed" for path in self._surplus(manifest)] if manifest else []
         latest, moves = self.latest(), self.history()
         if version == latest and moves and moves[-1].version != latest:
             found.append(f"latest: got {latest}, expected {moves[-1].version}, which became it later; roll back to one")
         return found
+
+    def _surplus(self, manifest: Manifest) -> list[str]:
+        directory, expected = self.path(manifest.version), {*manifest.files, MANIFEST_FILE, REPORT_FILE}
+        there = {
+            os.path.relpath(os.path.join(place, name), directory)
+            for place, _, names in fileio.walk(directory)
+            for name in names
+        }
+        return sorted(there - expected)
 
     def push(self, directory: Path, manifest: Manifest, report: str = "") -> str:
         """Makes a model the latest version, unless it is that already; copies it unless it is there.

@@ -8,6 +8,7 @@ from tfx.types import artifact_utils
 
 from components import example_files, model_artifact
 from components.quantization.file_hash import sha256
+from components.transform_hash import transform_sha256
 
 EARLIER_MODELS = ("base_model", "warm_start_model")
 """The inputs that are models which training begins with."""
@@ -39,16 +40,14 @@ def training_origin(
         "task_sha256": exec_properties["module_sha256"],
         "training_examples_sha256": example_files.staged_fingerprint(train),
         "evaluation_examples_sha256": example_files.staged_fingerprint(evaluation),
-        "schema_sha256": _sha256(input_dict["schema"]),
-        "transform_sha256": _sha256(input_dict["transform_graph"]),
     }
+    with model_artifact.local_directory(artifact_utils.get_single_uri(input_dict["schema"])) as directory:
+        facts["schema_sha256"] = sha256(directory)
+    with model_artifact.local_directory(artifact_utils.get_single_uri(input_dict["transform_graph"])) as directory:
+        facts["transform_sha256"] = transform_sha256(directory)
     for key in EARLIER_MODELS:
         if input_dict.get(key):
             earlier = artifact_utils.get_single_instance(input_dict[key])
             facts[f"{key}_sha256"] = earlier.get_string_custom_property("sha256")
     return facts
 
-
-def _sha256(artifacts: list[types.Artifact]) -> str:
-    with model_artifact.local_directory(artifact_utils.get_single_uri(artifacts)) as directory:
-        return sha256(directory)

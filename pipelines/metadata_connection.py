@@ -21,6 +21,9 @@ from typing import Any
 METADATA_HELP = "a SQLite file, or postgresql://, mysql:// or grpc:// and where the server is"
 """The forms of a URL, for help texts."""
 
+GRPC_CALL_LIMIT_S = 300.0
+"""What a call to a gRPC server may take before it is an error: without a limit, one that hangs is waited for for ever."""
+
 # ML Metadata writes them between quotes into a connection string.
 _UNQUOTABLE = re.compile(r"['\"\\\x00-\x1f]")
 
@@ -239,7 +242,9 @@ def _set_tls(connection: MetadataConnection, message: Any) -> None:
 def _grpc(connection: MetadataConnection, create: bool) -> Any:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    client = mlmd.MetadataStoreClientConfig(host=connection.host, port=connection.port)
+    client = mlmd.MetadataStoreClientConfig(
+        host=connection.host, port=connection.port, client_timeout_sec=GRPC_CALL_LIMIT_S
+    )
     if "ssl_ca" in connection.options:
         client.ssl_config.custom_ca = _text(connection.options["ssl_ca"], "ssl_ca")
     return client

@@ -22,6 +22,8 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 # What clients meet that open an empty database at the same time; it is over when one of them has made the tables.
 _BEING_MADE = re.compile(r"concurrent connection|duplicate key|already exists|database is locked")
 _LIMIT_S = 60.0
+# How long a server may say nothing that has taken the connection; that of gRPC's clients.
+_SILENCE_LIMIT_S = 20
 # ML Metadata raises nothing of a reason of PostgreSQL's, but writes it to standard error.
 _WRITTEN_REASON = re.compile(r"PostgreSQL error: (.+)")
 
@@ -41,6 +43,7 @@ def open_store(url: str, create: bool = False) -> Any:
     connection = parse_connection(url)
     if not connection.scheme:
         _require_sqlite(Path(url), create)
+    _limit_silence(connection)
     password = connection.password()
     if password is not None:
         os.environ[connection.password_variable] = password
@@ -57,6 +60,26 @@ def open_store(url: str, create: bool = False) -> Any:
             if not _BEING_MADE.search(str(error)) or time.monotonic() > deadline_s:
                 raise ValueError(_explanation(connection, str(error), written[0])) from error
         time.sleep(random.uniform(0.1, 0.5))
+
+
+def _limit_silence(connection: MetadataConnection) -> None:
+    """Lets a database's client not wait for ever for a server that takes connections and hangs.
+
+    PostgreSQL's takes a limit from the environment; MySQL's has none, but its servers speak first.
+    """
+    if connection.scheme == "postgresql":
+        os.environ.setdefault("PGCONNECT_TIMEOUT", str(_SILENCE_LIMIT_S))
+    elif connection.scheme == "mysql":
+        try:
+            server = socket.create_connection((connection.host, connection.port), timeout=_SILENCE_LIMIT_S)
+        except OSError:
+            return  # the client says why
+        with server:
+            try:
+                server.recv(1)
+            except TimeoutError as error:
+                said = f"it takes connections, but said nothing for {_SILENCE_LIMIT_S} s; expected a MySQL server"
+                raise ValueError(f"ML Metadata at {connection.url} cannot be opened: {said}") from error
 
 
 def is_there(url: str) -> bool:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,33 @@ def stable(properties: dict[str, Any], component: str) -> dict[str, Any]:
         assert "content_sha256" in properties
         left_out.add("size_bytes")
     return {name: value for name, value in properties.items() if name not in left_out}
+
+
+def documents_of_report(root: Path, page: str) -> dict[str, Any]:
+    """The documents of a report, each equal to the artifact's file, as each of the page's numbers is to its source."""
+    (made,) = root.glob("artifacts/QuantizedEvaluator/blessing/*/report.json")
+    held: dict[str, Any] = json.loads(made.read_text())["documents"]
+    for name, file in (
+        ("verdict", "QuantizedEvaluator/blessing/*/verdict.json"),
+        ("smoke_test", "EdgeInfraValidator/blessing/*/verdict.json"),
+        ("measurements", "QuantizedEvaluator/evaluation/*/measurements.json"),
+        ("paired", "QuantizedEvaluator/evaluation/*/paired.json"),
+        ("flips", "QuantizedEvaluator/evaluation/*/flips.json"),
+        ("attribution", "TFLiteIntConverter/tflite_model/*/attribution.json"),
+        ("contract", "TFLiteIntConverter/tflite_model/*/Format-Serving/io_contract.json"),
+        ("compile_report", "EdgeTPUCompiler/compiled_model/*/compile_report.json"),
+    ):
+        (path,) = root.glob(f"artifacts/{file}")
+        assert held[name] == json.loads(path.read_text()), name
+    numbers = re.findall(r'<data value="([^"]+)" data-source="([^"]+)">', page)
+    assert len(numbers) > 300
+    for exact, source in numbers:
+        value: Any = held
+        for part in source.split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        assert json.loads(exact) == value, source
+    return held
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,21 @@ def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
         {(one["model"], str(one["slice"]), name): value for one in cells for name, value in one["metrics"].items()}
         for cells in (of["measurements"]["metrics"] for of in (first, other))
     ]
-    is_near = all(math.isclose(*both, rel_tol=1e-9, abs_tol=1e-9) for both in zip(*sums, strict=True))
-    is_near &= metrics[0].keys() == metrics[1].keys() and all(
-        math.isclose(value, metrics[1][key], rel_tol=1e-9, abs_tol=1e-9) for key, value in metrics[0].items()
-    )
-    return [*found, *([] if is_near else ["metrics"])]
+    far = [
+        f"{name} {values[0]!r} and {values[1]!r}" for name, *values in _named(sums, metrics) if not _is_near(*values)
+    ]
+    return [*found, *far]
+
+
+def _named(sums: list[list[float]], metrics: list[dict[tuple[str, str, str], float]]) -> Iterator[tuple[Any, ...]]:
+    """Yields each number's name, and its value in both runs; NaN where one has none."""
+    yield from (("a calibration error", *both) for both in zip(*sums, strict=True))
+    for key in sorted(metrics[0].keys() | metrics[1].keys()):
+        yield " ".join(key), *(of.get(key, math.nan) for of in metrics)
+
+
+def _is_near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _table(runs: dict[str, dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """A part of ML Metadata as a graph, which grows by what is asked of it."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -90,12 +90,12 @@ class Graph:
 
     def read_artifacts(self, ids: Iterable[int]) -> None:
         """Reads artifacts."""
-        for some in _batches(set(ids) - set(self.artifacts)):
+        for some in _batches(ids, self.artifacts):
             self._keep(self._client.get_artifacts_by_id(some))
 
     def edges_of_artifacts(self, ids: Collection[int]) -> list[Edge]:
         """Returns who made and took artifacts, in the order in which that happened."""
-        for some in _batches(set(ids) - set(self._of_artifact)):
+        for some in _batches(ids, self._of_artifact):
             self._of_artifact |= {one: [] for one in some}
             for edge in _edges(self._client.get_events_by_artifact_ids(some)):
                 self._of_artifact[edge.artifact].append(edge)
@@ -104,7 +104,7 @@ class Graph:
 
     def edges_of_executions(self, ids: Collection[int]) -> list[Edge]:
         """Returns what executions took and gave; the artifacts are read, too."""
-        for some in _batches(set(ids) - set(self._of_execution)):
+        for some in _batches(ids, self._of_execution):
             self._of_execution |= {one: [] for one in some}
             for edge in _edges(self._client.get_events_by_execution_ids(some)):
                 self._of_execution[edge.execution].append(edge)
@@ -114,7 +114,7 @@ class Graph:
 
     def read_executions(self, ids: Iterable[int]) -> None:
         """Reads executions."""
-        for some in _batches(set(ids) - set(self.executions)):
+        for some in _batches(ids, self.executions):
             for execution in self._client.get_executions_by_id(some):
                 self.executions[execution.id] = _execution(execution)
 
@@ -193,8 +193,9 @@ class Graph:
         return read
 
 
-def _batches(ids: Iterable[int]) -> Iterator[list[int]]:
-    ordered = sorted(ids)
+def _batches(ids: Iterable[int], known: Container[int]) -> Iterator[list[int]]:
+    """Those ids that are not known yet, each once."""
+    ordered = sorted({one for one in ids if one not in known})
     for start in range(0, len(ordered), _IDS_AT_ONCE):
         yield ordered[start : start + _IDS_AT_ONCE]
 

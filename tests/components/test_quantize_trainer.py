@@ -18,6 +18,7 @@ from components.quantization.records import fingerprint
 from components.quantize_trainer import QuantizeTrainer
 from components.target_gates.planned_target import PlannedTarget
 from components.training_origin import ORIGIN_FACTS
+from components.transform_hash import transform_sha256
 
 from conftest_components import Artifacts, train
 
@@ -85,7 +86,7 @@ def test_executor_records_what_the_models_were_made_of(trained: Artifacts, stand
     expected = {
         "task_sha256": toolchain.module_sha256("pipelines.tasks.digits"),
         "schema_sha256": sha256(Path(standard["schema"][0].uri)),
-        "transform_sha256": sha256(Path(standard["transform_graph"][0].uri)),
+        "transform_sha256": transform_sha256(Path(standard["transform_graph"][0].uri)),
         "training_examples_sha256": fingerprint(read_split(standard["transformed_examples"], "train")),
         "evaluation_examples_sha256": fingerprint(read_split(standard["transformed_examples"], "eval")),
     }

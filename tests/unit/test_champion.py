@@ -133,6 +133,28 @@ def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pu
     assert PushDestination(str(tmp_path / "nowhere")).withdrawn_models() == set()
 
 
+def test_model_is_not_withdrawn_while_another_version_of_it_is_in_use(
+    destination: PushDestination, tmp_path: Path
+) -> None:
+    (tmp_path / "c" / "io_contract.json").write_text("{}")
+    third, other = destination.latest(), _push(destination, tmp_path, "c", run="with a contract")
+    assert other != third
+    destination.rollback(third)
+    assert destination.withdrawn_models() == set()
+    _push(destination, tmp_path, "a", run="again")
+    _push(destination, tmp_path, "c", run="with a contract, later")
+    destination.rollback(third)
+    assert destination.withdrawn_models() == {_SHA256["a"]}
+    destination.rollback(_version_of(destination, "b"))
+    assert destination.withdrawn_models() == {_SHA256["a"], _SHA256["c"]}
+
+
+def _version_of(destination: PushDestination, name: str) -> str:
+    versions = {move.version for move in destination.history()}
+    manifests = {version: destination.manifest(version) for version in versions}
+    return next(v for v, found in manifests.items() if found and found.facts["content_sha256"] == _SHA256[name])
+
+
 def test_last_blessed_model_is_not_one_that_was_rolled_back_from(destination: PushDestination) -> None:
     models, blessings = [], []
     for number, sha256 in enumerate(_SHA256.values(), 1):

@@ -12,6 +12,7 @@ from pipelines.cost.forecast import forecast
 from pipelines.cost.growth import Growth, Measurements
 from pipelines.cost.plan import Machine, Plan
 
+_DOCS = Path(__file__).parents[2] / "docs"
 _PLAN = """
 currency = "EUR"
 placeholder = false
@@ -162,3 +163,14 @@ def test_cost_says_which_components_were_measured_too_badly(third_s: float, nois
     path.write_text(json.dumps(found))
     page = CliRunner().invoke(main, ["cost", str(path)]).output
     assert ("**Off by more than 25%: StatisticsGen. Measure again" in page) == noisy
+
+
+def test_page_in_docs_is_what_its_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (_DOCS / "cost.md").read_text()
+    command = page.split("`")[1].split()
+    assert command[:4] == ["python", "-m", "pipelines", "cost"]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "cost.json").write_bytes((_DOCS / "cost.json").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, command[3:]).exit_code == 0
+    assert (tmp_path / "docs" / "cost.md").read_text() == page
