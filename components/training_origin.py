@@ -50,4 +50,3 @@ def training_origin(
             earlier = artifact_utils.get_single_instance(input_dict[key])
             facts[f"{key}_sha256"] = earlier.get_string_custom_property("sha256")
     return facts
-

@@ -22,7 +22,7 @@ METADATA_HELP = "a SQLite file, or postgresql://, mysql:// or grpc:// and where 
 """The forms of a URL, for help texts."""
 
 GRPC_CALL_LIMIT_S = 300.0
-"""What a call to a gRPC server may take before it is an error: without a limit, one that hangs is waited for for ever."""
+"""What a call to a gRPC server may take before it is an error; for one that hangs a client waits for ever."""
 
 # ML Metadata writes them between quotes into a connection string.
 _UNQUOTABLE = re.compile(r"['\"\\\x00-\x1f]")

@@ -66,7 +66,7 @@ def config(root: Path) -> PipelineConfig:
     """One epoch of each kind of training."""
     return PipelineConfig(
         name="cifar10",
-        task="cifar10_run",
+        task="tests.cifar10_run",
         label_key=LABEL,
         root=str(root),
         training=TrainingParameters(
