@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 from tfx import types
+from tfx.components.example_gen import utils
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
@@ -17,6 +18,16 @@ _LOGGER = logging.getLogger(__name__)
 
 # Splits up to this size are sorted in memory; larger ones keep the order of their files.
 _SORTED_BYTES = 2 * 1024**3
+
+
+def newest_span(examples: types.Artifact) -> int:
+    """Returns the span that examples are of, of a window the newest; 0 if they come in none.
+
+    TFX's drivers note it as a custom property; the property of the same name that Examples have they leave at 0.
+    """
+    name = utils.SPAN_PROPERTY_NAME
+    declared: int = examples.span
+    return examples.get_int_custom_property(name) if examples.has_custom_property(name) else declared
 
 
 def read_split(artifacts: list[types.Artifact], split: str) -> Iterator[bytes]:

@@ -65,7 +65,9 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         return {name: [] for name in input_dict}
 
     def _is_of_same_span(self, model: types.Artifact) -> bool:
-        return self._not_of_span is not None and self._not_of_span == model.get_int_custom_property("examples_span")
+        if self._not_of_span is None or not model.has_custom_property("examples_span"):
+            return False
+        return self._not_of_span == model.get_int_custom_property("examples_span")
 
     def _is_meant(self, blessing: types.Artifact) -> bool:
         return _is_blessed(blessing) and blessing.get_string_custom_property(ORIGIN_KEY) == self._origin

@@ -95,7 +95,8 @@ class Executor(base_executor.BaseExecutor):
             calibrated = trained.calibration_set
             if calibrated is not None:
                 split = exec_properties["train_split"]
-                calibrated = with_origin(calibrated, "QuantizeTrainer", split, input_dict["examples"])
+                raw = input_dict.get("raw_examples") or ()
+                calibrated = with_origin(calibrated, "QuantizeTrainer", split, input_dict["examples"], raw)
             trained_models.export_models(
                 trained, parameters, origin, transform, serving_features, staged, outputs, calibrated
             )
@@ -222,6 +223,7 @@ class QuantizeTrainerSpec(component_spec.ComponentSpec):
         "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "warm_start_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "hyperparameters": component_spec.ChannelParameter(type=standard_artifacts.HyperParameters, optional=True),
+        "raw_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -260,6 +262,7 @@ class QuantizeTrainer(base_component.BaseComponent):
         base_model: types.BaseChannel | None = None,
         warm_start_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
+        raw_examples: types.BaseChannel | None = None,
         train_split: str = "train",
         eval_split: str = "eval",
     ) -> None:
@@ -288,6 +291,8 @@ class QuantizeTrainer(base_component.BaseComponent):
           warm_start_model: An earlier model, integer, quantized or float, such as the last blessed one that a Resolver
             finds: float training begins with the weights of its float model, layer by layer where they fit.
           hyperparameters: A Tuner's best; those named as training parameters replace them, all reach build_model.
+          raw_examples: Examples before Transform, which know the span that a calibration's examples are of; they are
+            not read.
           train_split: Name of the split to train on.
           eval_split: Name of the split to evaluate on.
 
@@ -320,6 +325,7 @@ class QuantizeTrainer(base_component.BaseComponent):
                 base_model=base_model,
                 warm_start_model=warm_start_model,
                 hyperparameters=hyperparameters,
+                raw_examples=raw_examples,
                 module=module,
                 module_sha256=toolchain.module_sha256(module),
                 scheme=scheme.to_json(),

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,12 +18,14 @@ from tfx.utils import io_utils
 
 from components import drift_statistics, example_files, model_artifact
 from components.evaluation import drift
-from components.evaluation.drift import CALIBRATION, INPUTS, Drift
+from components.evaluation.drift import CALIBRATION, INPUTS, RANGE, Distance, Drift
 from components.evaluation.gates import Gates, today
 from components.evaluation.input_columns import InputColumns
+from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.judgement import judge_drift
 from components.quantization import toolchain
 from components.quantization.conversion import interface
+from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
 
 DRIFT_FILE, VERDICTS_FILE = "drift.json", "verdicts.json"
@@ -59,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
             diff = os.path.join(uri, f"Split-{split}", stock.DEFAULT_FILE_NAME)
             io_utils.write_bytes_file(diff, anomalies.SerializeToString(deterministic=True))
         output.split_names = artifact_utils.encode_split_names([split])
-        output.span = artifact_utils.get_single_instance(input_dict["statistics"]).span
+        output.span = example_files.newest_span(artifact_utils.get_single_instance(input_dict["examples"]))
         reasons = [reason for verdict in verdicts.values() for reason in verdict.reasons]
         facts = {
             **found.facts(),
@@ -105,18 +107,18 @@ def _with_inputs(
     input_dict: dict[str, list[types.Artifact]],
     split: str,
 ) -> Drift:
-    """Adds distances of the inputs of the last blessed model, made by its own preprocessing."""
-    float_model = standard_artifacts.Model()
-    float_model.uri = baseline.get_string_custom_property("float_model_uri")
-    names, _ = interface.signature_of(model_artifact.read_tflite(baseline))
+    """Adds distances of the inputs of the last blessed model, made by its own preprocessing, and what it would clip."""
+    tflite = model_artifact.read_tflite(baseline)
+    names, _ = interface.signature_of(tflite)
     columns = InputColumns(tuple(names))
+    clipped: dict[str, InputSums] = {}
+    limits = IntegerModel(tflite).input_limits
     try:
-        with model_artifact.local_saved_model(float_model) as path:
-            transform = tf.saved_model.load(str(path)).signatures[TRANSFORM_SIGNATURE]
-            records = itertools.islice(example_files.read_split(input_dict["examples"], split), _COMPARED_EXAMPLES)
-            while some := list(itertools.islice(records, _BATCH)):
-                features = transform(examples=tf.constant(some))
-                columns.add({name: features[name].numpy() for name in names})
+        for batch in _inputs_of(baseline, input_dict["examples"], split, tuple(names)):
+            columns.add(batch)
+            for name, (low, high, step) in limits.items():
+                sums = InputSums.of(batch[name], InputRange(low=low, high=high, step=step))
+                clipped[name] = clipped[name] + sums if name in clipped else sums
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         why = f"the preprocessing of the last blessed model cannot be run on these examples: {error}".split("\n")[0]
         _LOGGER.warning("%s", why)
@@ -130,7 +132,25 @@ def _with_inputs(
         if name in kept:
             anomalies = drift_statistics.drift_anomalies(new, kept[name])
             further += drift_statistics.distances(anomalies, prefix, against)
+    further += [
+        Distance(feature=f"{RANGE}{name}", against="input range", measure="share of values beyond", distance=sums.share)
+        for name, sums in clipped.items()
+    ]
     return dataclasses.replace(found, distances=tuple(further))
+
+
+def _inputs_of(
+    model: types.Artifact, examples: list[types.Artifact], split: str, names: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """Yields batches of the inputs that a model's own preprocessing makes of raw examples."""
+    float_model = standard_artifacts.Model()
+    float_model.uri = model.get_string_custom_property("float_model_uri")
+    with model_artifact.local_saved_model(float_model) as path:
+        transform = tf.saved_model.load(str(path)).signatures[TRANSFORM_SIGNATURE]
+        records = itertools.islice(example_files.read_split(examples, split), _COMPARED_EXAMPLES)
+        while some := list(itertools.islice(records, _BATCH)):
+            features = transform(examples=tf.constant(some))
+            yield {name: features[name].numpy() for name in names}
 
 
 class SpanDriftSpec(component_spec.ComponentSpec):

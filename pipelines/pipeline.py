@@ -17,7 +17,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2
 from components.anomaly_gate import AnomalyGate
 from components.edge_infra_validator import EdgeInfraValidator
 from components.edge_tpu_compiler import EdgeTPUCompiler
-from components.evaluation.drift import CALIBRATION, INPUTS, of_drift
+from components.evaluation.drift import CALIBRATION, INPUTS, RANGE, of_drift
 from components.evaluation.measurements import FAKE_QUANT, LAST_BLESSED
 from components.quantization import toolchain
 from components.quantize_trainer import QuantizeTrainer
@@ -75,7 +75,7 @@ def _check_features(config: PipelineConfig, spec: Mapping[str, object]) -> None:
     named = {*evaluation.labels.values(), *(key for keys in config.slices for key in keys), config.weight_key}
     drifting = {gate.output for plan in config.plans for gate in of_drift(plan.gates)}
     # What the model's inputs are called is known when there is a model.
-    raw = {name for name in drifting if not name.startswith((INPUTS, CALIBRATION))}
+    raw = {name for name in drifting if not name.startswith((INPUTS, CALIBRATION, RANGE))}
     for what, names in (("label_key, weight_key or slices", named), ("gates on drift", raw)):
         if unknown := sorted(names - {"", *spec}):
             raise ValueError(
@@ -131,7 +131,7 @@ def model_components(
 
     With a warm start, or where it is evaluated, the Resolvers of the last blessed models are the first of them.
     """
-    _, _, schema_gen, _, transform = data
+    example_gen, _, schema_gen, _, transform = data
     resolvers = {
         plan.target: last_blessed(config, plan, on_service) for plan in config.plans if config.needs_last_blessed(plan)
     }
@@ -150,6 +150,7 @@ def model_components(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema_gen.outputs["schema"],
+        raw_examples=example_gen.outputs["examples"],
         module=tasks.task_path(config.task),
         label_key=config.label_key,
         weight_key=config.weight_key,

@@ -10,8 +10,9 @@ from components.evaluation.verdict import Reason, holding
 
 NO_BASELINE, UNMEASURED = "no_drift_baseline", "unmeasured_drift"
 """Facts that say why no distance, or not every one, was measured."""
-INPUTS, CALIBRATION = "inputs/", "calibration/"
-"""How names begin of what is compared as the model takes it: with its training, and with what calibrated it."""
+INPUTS, CALIBRATION, RANGE = "inputs/", "calibration/", "range/"
+"""How names begin of what is compared as the model takes it: with its training, what calibrated it, its integers."""
+_NOT_OF_TRAINING = (CALIBRATION, RANGE)
 _FORMAT = 1
 
 
@@ -21,9 +22,9 @@ class Distance:
 
     Attributes:
       feature: A raw feature; or, with `INPUTS` or `CALIBRATION` before it, an input of the model, or "/mean" or "/std"
-        of its values in each example.
-      against: The baseline's "training examples" or "calibration examples".
-      measure: "Jensen-Shannon divergence" of numbers, "L-infinity" of categories.
+        of its values in each example; or, with `RANGE` before it, an input.
+      against: The baseline's "training examples", "calibration examples" or "input range".
+      measure: "Jensen-Shannon divergence" of numbers, "L-infinity" of categories, "share of values beyond" a range.
       distance: From 0, the same, to 1.
     """
 
@@ -57,7 +58,7 @@ class Drift:
         {'drift_x': 0.5, 'drift': 0.5}
         """
         found: dict[str, float | str] = {f"{DRIFT}_{one.feature}": one.distance for one in self.distances}
-        trained = [one.distance for one in self.distances if not one.feature.startswith(CALIBRATION)]
+        trained = [one.distance for one in self.distances if not one.feature.startswith(_NOT_OF_TRAINING)]
         found |= {DRIFT: max(trained)} if trained else {}
         further = {NO_BASELINE: self.no_baseline, UNMEASURED: self.unmeasured}
         return found | {name: text for name, text in further.items() if text}
@@ -117,4 +118,4 @@ def _worst(facts: Mapping[str, float | str], distance: float) -> str:
     names = (
         name.removeprefix(f"{DRIFT}_") for name in facts if name.startswith(f"{DRIFT}_") and facts[name] == distance
     )
-    return next(name for name in names if not name.startswith(CALIBRATION))
+    return next(name for name in names if not name.startswith(_NOT_OF_TRAINING))

@@ -119,7 +119,8 @@ def test_digits_in_another_order_keep_the_gates(tmp_path: Path, blessed: types.A
     distances = _by_feature(found)
     of_inputs = [f"inputs/pixels{of}" for of in ("", "/mean", "/std")]
     of_calibration = [f"calibration/pixels{of}" for of in ("", "/mean", "/std")]
-    assert list(distances) == ["image", *of_inputs, *of_calibration]
+    assert list(distances) == ["image", *of_inputs, *of_calibration, "range/pixels"]
+    assert distances["range/pixels"] == 0
     assert max(distances[name] for name in ("image", *of_inputs)) < 0.005
     assert distances["calibration/pixels/mean"] > 0.01  # 50 examples are not all of them
     assert found.get_float_custom_property("drift") == max(distances[name] for name in ("image", *of_inputs))
@@ -148,6 +149,21 @@ def test_inputs_are_those_of_the_last_blessed_models_own_preprocessing(tmp_path:
     # Halving shifts no histogram, and a Transform that scaled each span by its maximum would have hidden it here.
     assert distances["inputs/pixels"] == pytest.approx(distances["image"], abs=0.02)
     assert distances["image"] > 0.1
+
+
+def test_values_beyond_the_range_of_the_last_blessed_model_are_counted_and_gated(
+    tmp_path: Path, blessed: types.Artifact
+) -> None:
+    gates = Gates.of("drift of range/pixels <= 0.01")
+    found = _measured(tmp_path, _PIXELS * 2, [blessed], edge_tpu=gates)
+    # Calibrated with values up to 8, an int8 input clips those that doubled exceed it by more than half a step.
+    halves = (_PIXELS * 2 / 2).astype(np.float64)
+    expected = float(np.mean(halves > 8 + 8 / 255 / 2))
+    assert expected > 0.1
+    assert _by_feature(found)["range/pixels"] == pytest.approx(expected, abs=1e-9)
+    assert found.get_float_custom_property("drift") < 1
+    with pytest.raises(DriftError, match=r"fails: drift of range/pixels <= 0.01 \(drift of range/pixels is 0\.\d+\)"):
+        _gate(found)
 
 
 @pytest.mark.parametrize("kind", ["none", "earlier version"])

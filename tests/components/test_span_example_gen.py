@@ -9,7 +9,9 @@ import tensorflow as tf
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline
+from tfx.types import artifact_utils
 
+from components import example_files
 from components.retraining.spans import BrokenExamplesError, SpanSource
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
@@ -74,6 +76,14 @@ def _spans_and_fingerprints(config: PipelineConfig) -> list[tuple[list[int], lis
     return [(json.loads(str(one["spans"])), json.loads(str(one["span_fingerprints"]))) for one in noted]
 
 
+def _newest_spans(config: PipelineConfig) -> list[int]:
+    """The newest span of all Examples, as a component that is given them reads it."""
+    client = MetadataStore(config.metadata_url).client
+    kind = client.get_artifact_type("Examples")
+    examples = sorted(client.get_artifacts_by_type("Examples"), key=lambda one: one.id)
+    return [example_files.newest_span(artifact_utils.deserialize_artifact(kind, one)) for one in examples]
+
+
 @pytest.mark.slow
 def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Path) -> None:
     for span, count in ((1, 2), (2, 3), (3, 4), (4, 5)):
@@ -89,6 +99,7 @@ def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Pat
     assert _examples(config) == ([2] * 3 + [4] * 5, 4, False)
     ((spans, fingerprints),) = _spans_and_fingerprints(config)
     assert spans == [2, 4]
+    assert _newest_spans(config) == [3, 4]
     sizes = [(tmp_path / "data" / f"span-{span:02d}" / "part.tfrecord").stat().st_size for span in spans]
     assert [one.split(",")[1:3] for one in fingerprints] == [["num_files:1", f"total_bytes:{size}"] for size in sizes]
     for file in (tmp_path / "data" / "span-02").iterdir():
