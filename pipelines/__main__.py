@@ -277,6 +277,8 @@ def gc(arguments: tuple[str, ...], keep: int, dry_run: bool) -> None:
         retention = Retention(config)
         garbage = retention.garbage(keep)
         size_bytes = garbage.size_bytes
+        if retention.unknown:
+            click.echo(f"warning: {retention.unknown}", err=True)
         if dry_run:
             for directory in garbage.directories:
                 click.echo(str(directory))

@@ -78,6 +78,14 @@ class Retention:
             side = self._outputs if event.type in OUTPUT_EVENTS else self._inputs
             side[event.execution_id].add(event.artifact_id)
 
+    @property
+    def unknown(self) -> str:
+        """Says that the store has no run of the pipeline, as after it was renamed; "" if it has some."""
+        if self._executions:
+            return ""
+        others = ", ".join(sorted(one.name for one in self._store.get_contexts_by_type("pipeline"))) or "none"
+        return f"no pipeline {self._config.name!r} has run here, only {others}; collect a renamed one by its old name"
+
     def garbage(self, keep: int) -> Garbage:
         """Returns what neither a pushed model nor any of the last `keep` runs needs.
 

@@ -15,6 +15,7 @@ from pipelines.submission import kubeflow_package
 
 # Five fields of https://man7.org/linux/man-pages/man5/crontab.5.html
 _CRON = re.compile(r"[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+")
+_CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _PARENT = re.compile(r"projects/[a-z0-9][a-z0-9.:-]*/locations/[a-z]+-[a-z]+[0-9]+")
 
 Json = dict[str, Any]
@@ -22,8 +23,14 @@ Json = dict[str, Any]
 
 def require_cron(cron: str) -> None:
     """Raises ValueError if that is no cron expression of five fields, which both services count in UTC."""
-    if not _CRON.fullmatch(cron):
+    if not _CRON.fullmatch(cron) or not all(map(_is_within, cron.split(), _CRON_RANGES)):
         raise ValueError(f"--at {cron!r}: expected minute, hour, day, month and weekday, such as '0 3 * * *'")
+
+
+def _is_within(field: str, limits: tuple[int, int]) -> bool:
+    """Whether the numbers of a field, but for steps, are within limits; names are left to the service."""
+    numbers = map(int, re.findall(r"\d+", re.sub(r"/\d+", "", field)))
+    return all(limits[0] <= number <= limits[1] for number in numbers)
 
 
 def vertex_schedule(job: Mapping[str, Any], *, cron: str, parent: str, catch_up: bool) -> Json:

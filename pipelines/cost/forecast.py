@@ -1,9 +1,10 @@
 """What a run takes and costs with a number of examples, on the machines of a plan."""
 
 import dataclasses
+import math
 
 from pipelines.cost.growth import Measurements, Stage
-from pipelines.cost.plan import Machine, Plan
+from pipelines.cost.plan import Plan
 
 _HOUR_S = 3600.0
 _GB = 1e9
@@ -66,24 +67,27 @@ def forecast(measurements: Measurements, plan: Plan, examples: int) -> Forecast:
     """Returns what a run with so many examples takes.
 
     What a component takes for each example is shared out to its workers, each as fast as the plan says; what it takes
-    whatever there is, is not. Memory and bytes grow as measured.
+    whatever there is, is not. Memory, up to its limit, and bytes grow as measured.
     """
     stored_gb = sum(stage.written_bytes.at(examples) for stage in measurements.stages) / _GB
     return Forecast(
         examples=examples,
         measured_hours=sum(stage.seconds.at(examples) for stage in measurements.stages) / _HOUR_S,
-        stages=tuple(_stage(stage, *plan.machine_of(stage.name), examples) for stage in measurements.stages),
+        stages=tuple(_stage(stage, plan, examples) for stage in measurements.stages),
         stored_gb=stored_gb,
         storage_price=stored_gb * plan.storage_per_gb_month * plan.months_kept,
     )
 
 
-def _stage(stage: Stage, name: str, machine: Machine, examples: int) -> StageForecast:
+def _stage(stage: Stage, plan: Plan, examples: int) -> StageForecast:
+    name, machine = plan.machine_of(stage.name)
     seconds = stage.seconds.at(examples, machine.parts) / machine.speed + 60 * machine.start_minutes
     return StageForecast(
         stage=stage.name,
         machine=name,
         hours=seconds / _HOUR_S,
         price=seconds / _HOUR_S * machine.workers * machine.price_per_hour,
-        worker_gb=stage.peak_bytes.at(examples, machine.workers) / _GB,
+        worker_gb=min(
+            stage.peak_bytes.at(examples, machine.workers) / _GB, plan.memory_limits_gb.get(stage.name, math.inf)
+        ),
     )

@@ -14,7 +14,7 @@ _ASSUMPTIONS = """\
   column "off by" is the largest distance of a run from its line; a line can hold no better than that.
 - An example is as large as those that were measured, and the model is the same. Other data need other measurements.
 - Training takes as many epochs with more examples. A trainer reads up to 2 GiB of records into memory to sort them, and
-  keeps the order of what is beyond: more memory than that is not needed, whatever the line says.
+  keeps the order of what is beyond, and a converter holds samples of fixed size: their memory ends where the plan says.
 - In memory, Beam keeps what it computes with; on workers, each is taken to keep its share. Dataflow, Flink and Spark
   write to disks instead.
 - Components run one after the other. A machine is paid from its start to the end of its component. Transfers between

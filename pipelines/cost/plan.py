@@ -61,6 +61,7 @@ class Plan:
       storage_per_gb_month: Price of keeping 1e9 bytes for a month.
       months_kept: How long artifacts are kept.
       machines: By the name that the page has for them.
+      memory_limits_gb: By the component's id, where its memory stops growing, in units of 1e9 bytes.
     """
 
     currency: str
@@ -69,6 +70,7 @@ class Plan:
     storage_per_gb_month: float
     months_kept: float
     machines: dict[str, Machine]
+    memory_limits_gb: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, stages: Collection[str]) -> "Plan":
@@ -113,7 +115,10 @@ class Plan:
             for name in ("storage_per_gb_month", "months_kept")
             if not 0 <= getattr(self, name) < math.inf
         ]
+        limits = self.memory_limits_gb
+        wrong += [f"memory limit of {name}: {limit} (above 0)" for name, limit in limits.items() if not limit > 0]
         planned = [stage for machine in self.machines.values() for stage in machine.stages]
+        wrong += [f"memory limit of {name} (one of {', '.join(planned)})" for name in limits if name not in planned]
         wrong += [f"no machine for {stage} (in the stages of one)" for stage in stages if stage not in planned]
         twice = sorted({stage for stage in planned if planned.count(stage) > 1})
         return [*wrong, *(f"two machines for {stage} (one)" for stage in twice)]

@@ -97,6 +97,15 @@ def test_forecast_shares_out_what_grows_and_pays_every_machine_from_its_start(tm
     assert found.worker_gb == pytest.approx(0.5)
 
 
+def test_forecast_ends_memory_at_its_limit(tmp_path: Path) -> None:
+    limited = _PLAN.replace("months_kept = 2", "months_kept = 2\nmemory_limits_gb = {StatisticsGen = 0.35}")
+    measurements = Measurements.read(_measured(tmp_path))
+    plan = Plan.read(_plan(tmp_path, limited), ["StatisticsGen", "QuantizeTrainer"])
+    memory = [forecast(measurements, plan, count).stages[0].worker_gb for count in (110_000, 1_000_000)]
+    # 300 MB and 1 kB for each of a worker's examples, of 11 workers.
+    assert memory == pytest.approx([0.3 + 0.01, 0.35])
+
+
 def test_machine_parts_is_one_for_one_worker_whatever_its_efficiency() -> None:
     assert Machine(stages=(), price_per_hour=1, efficiency=0.5).parts == 1
     assert Machine(stages=(), price_per_hour=1, workers=3, efficiency=0.5).parts == 2
@@ -114,6 +123,16 @@ def test_machine_parts_is_one_for_one_worker_whatever_its_efficiency() -> None:
         ("price_per_hour = 7.0", "", "a field is missing"),
         ("price_per_hour = 7.0", 'price_per_hour = "7"', "of another type"),
         ("months_kept = 2", "months_kept = inf", r"months_kept=inf \(0 or more\)"),
+        (
+            "months_kept = 2",
+            "months_kept = 2\nmemory_limits_gb = {Other = 1.0}",
+            r"memory limit of Other \(one of Stat",
+        ),
+        (
+            "months_kept = 2",
+            "months_kept = 2\nmemory_limits_gb = {StatisticsGen = 0.0}",
+            r"StatisticsGen: 0.0 \(above 0",
+        ),
         ("[machines.beam]", "[machines.beam", "is no TOML"),
     ],
 )

@@ -198,3 +198,10 @@ def test_gc_shows_and_removes_nothing_when_it_is_dry(store: _Store) -> None:
     assert store.there() == _of(_ALL, *"abcde")
     assert "12 artifacts, 60 bytes, removed; 13 are needed" in CliRunner().invoke(main, arguments).output
     assert len(store.there()) == 13
+
+
+def test_gc_says_so_when_the_store_knows_no_pipeline_of_that_name(store: _Store) -> None:
+    assert Retention(store.config).unknown == ""
+    renamed = Retention(dataclasses.replace(store.config, name="numbers"))
+    assert renamed.unknown.startswith("no pipeline 'numbers' has run here, only digits; ")
+    assert not renamed.garbage(1).artifacts

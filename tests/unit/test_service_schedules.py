@@ -78,6 +78,8 @@ def test_kubeflow_recurring_run_is_what_its_client_sends(tmp_path: Path, options
     [
         ("vertex", ("--at", "daily", *_VERTEX), "--at 'daily': expected minute, hour, day, month and weekday"),
         ("vertex", ("--at", "0 0 3 * * *", *_VERTEX), "expected minute, hour, day, month and weekday"),
+        ("vertex", ("--at", "60 3 * * *", *_VERTEX), "expected minute, hour, day, month and weekday"),
+        ("vertex", ("--at", "0 3 1-32 * *", *_VERTEX), "expected minute, hour, day, month and weekday"),
         ("vertex", ("--at", "0 3 * * *", "--project", "p"), "expected projects/PROJECT/locations/REGION; pass"),
         ("kubeflow", ("--at", "0 3 * * *"), "no experiment for the recurring run; pass --experiment-id"),
     ],
