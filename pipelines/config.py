@@ -262,6 +262,11 @@ class PipelineConfig:
         return self.metadata or os.path.join(self.root, "metadata.sqlite")
 
     @property
+    def logs_dir(self) -> str:
+        """Where runs on this machine write what is not shown."""
+        return os.path.join(self.root, "logs")
+
+    @property
     def spans_dir(self) -> str:
         """Where the scheduler keeps what became of each span."""
         return os.path.join(self.root, "spans")

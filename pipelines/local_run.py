@@ -48,7 +48,7 @@ def run_and_show(
       ValueError: For a mistake in the config or the data; says which component found it.
     """
     begun_s = time.time()
-    log_file = Path(config.root) / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+    log_file = Path(config.logs_dir) / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
     with quiet(log_file) as console:
         progress = Progress(console, 20 + max(len(plan.suffix) for plan in config.plans))
         try:

@@ -1,4 +1,4 @@
-"""Garbage collection: removes the files of artifacts that nothing needs any more, and says so in ML Metadata.
+"""Garbage collection: removes files of artifacts and logs that nothing needs any more, and says so in ML Metadata.
 
 Needed are the inputs and outputs of the last runs, and each pushed model with all that it was made from and what
 judged it: its ancestry by the events of ML Metadata, to which a warm start adds the model that it began with. A model
@@ -39,19 +39,20 @@ class Garbage:
     Attributes:
       artifacts: Those of ML Metadata.
       directories: Where their files are, in the same order.
+      logs: Of runs before the last ones.
       kept: How many artifacts are needed.
     """
 
     artifacts: list[Any]
     directories: list[Path]
+    logs: list[Path]
     kept: int
 
     @property
     def size_bytes(self) -> int:
-        """Size of their files."""
-        return sum(
-            file.stat().st_size for directory in self.directories for file in directory.rglob("*") if file.is_file()
-        )
+        """Size of all files."""
+        below = (file for directory in self.directories for file in directory.rglob("*") if file.is_file())
+        return sum(file.stat().st_size for file in (*below, *self.logs))
 
 
 class Retention:
@@ -102,16 +103,19 @@ class Retention:
         return Garbage(
             artifacts=[artifact for artifact, _ in found],
             directories=[directory for _, directory in found],
+            logs=[*_old_logs(Path(self._config.logs_dir), keep), *_old_logs(Path(self._config.spans_dir), keep)],
             kept=len(needed),
         )
 
     def remove(self, garbage: Garbage) -> None:
-        """Removes the files of artifacts."""
+        """Removes the files of artifacts, and logs."""
         self._mark(garbage.artifacts, _MARKED)
         for directory in garbage.directories:
             if directory.is_dir():
                 shutil.rmtree(directory)
         self._mark(garbage.artifacts, _DELETED)
+        for log in garbage.logs:
+            log.unlink(missing_ok=True)
         _LOGGER.info("removed the files of %d artifacts", len(garbage.artifacts))
 
     def _mark(self, artifacts: Iterable[Any], state: int) -> None:
@@ -167,6 +171,11 @@ def _versions(directory: str) -> set[str]:
             " empty file of that name if all that was pushed there is gone for good; nothing was removed"
         )
     return {name.rstrip("/") for name in fileio.listdir(directory)}
+
+
+def _old_logs(directory: Path, keep: int) -> list[Path]:
+    """All but so many of the newest logs in a directory."""
+    return sorted(directory.glob("*.log"), key=lambda log: (log.stat().st_mtime_ns, log.name))[:-keep]
 
 
 def _is_below(directory: Path, root: Path) -> bool:

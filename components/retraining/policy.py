@@ -21,7 +21,7 @@ class RetrainingPolicy:
         eval split of a later run, and that run's model is refused, the version before it is made the latest; 0 for
         never. The last blessed model must be compared with, by a gate or `also_compared`.
       keep_runs: After each decision the artifacts are removed that neither a pushed model nor any of so many last runs
-        needs; 0 for never.
+        needs, and all but so many of the newest logs; 0 for never.
     """
 
     catch_up: bool = True

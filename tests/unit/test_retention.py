@@ -1,6 +1,7 @@
 """Garbage collection in a store that holds what runs of a small pipeline leave: examples -> model -> pushed model."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,21 @@ def test_gc_says_so_when_the_store_knows_no_pipeline_of_that_name(store: _Store)
     renamed = Retention(dataclasses.replace(store.config, name="numbers"))
     assert renamed.unknown.startswith("no pipeline 'numbers' has run here, only digits; ")
     assert not renamed.garbage(1).artifacts
+
+
+def test_gc_keeps_the_newest_logs(store: _Store) -> None:
+    directories = [Path(store.config.logs_dir), Path(store.config.spans_dir)]
+    for directory in directories:
+        directory.mkdir(parents=True)
+        for age in range(3):
+            (directory / f"{age}.log").write_text("said")
+            os.utime(directory / f"{age}.log", (1000 - age, 1000 - age))
+        (directory / "3.json").touch()
+    retention = Retention(store.config)
+    garbage = retention.garbage(2)
+    before = retention.garbage(100).size_bytes
+    assert before == 0
+    assert len(garbage.logs) == 2
+    retention.remove(garbage)
+    for directory in directories:
+        assert sorted(path.name for path in directory.iterdir()) == ["0.log", "1.log", "3.json"]

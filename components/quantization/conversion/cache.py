@@ -1,5 +1,6 @@
 """Conversions by the content of what they were made from, so that a retry costs nothing."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -16,6 +17,8 @@ from components.quantization import toolchain
 _LOGGER = logging.getLogger(__name__)
 
 _DIGEST_BYTES = 32
+# The conversions that were used last stay: a retry wants the newest, a sweep of schemes or targets a few dozen.
+_MOST = 64
 
 
 def require_directory(directory: Path) -> None:
@@ -62,12 +65,16 @@ def read(directory: Path, key: str) -> tuple[bytes, Any] | None:
     digest, kept = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(kept).digest() != digest:
         return None
+    with contextlib.suppress(OSError):  # of a directory that may only be read
+        os.utime(directory / key)
     known, _, tflite = kept.partition(b"\n")
     return tflite, json.loads(known)
 
 
 def write(directory: Path, key: str, tflite: bytes, known: Any) -> None:
     """Keeps a file and what is known of it, as JSON takes it; whoever reads meanwhile sees all of it or nothing.
+
+    Of more than `_MOST` those that were not used for longest are removed.
 
     What cannot be written is not kept, with a warning: a full disk costs the next conversion, not this one.
     """
@@ -79,3 +86,12 @@ def write(directory: Path, key: str, tflite: bytes, known: Any) -> None:
     except OSError as error:
         _LOGGER.warning("the conversion is not kept in the cache %s: %s", directory, error)
         partial.unlink(missing_ok=True)
+    else:
+        _prune(directory)
+
+
+def _prune(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # another process prunes, too
+        by_use = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in by_use[:-_MOST]:
+            path.unlink()
