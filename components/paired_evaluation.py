@@ -1,4 +1,4 @@
-"""Paired statistics and degenerate outputs of a Beam pass, beside TFMA's metrics, and all of it read back.
+"""Paired statistics and degenerate outputs of a Beam pass, beside TFMA's metrics; evaluation_results.py reads them.
 
 {output_path}/
   metrics-*, validations-*, eval_config.json   TFMA's
@@ -27,14 +27,11 @@ from tensorflow_model_analysis.extractors import slice_key_extractor
 from tfx.dsl.io import fileio
 
 from components.batched_inputs import values_of
-from components.batched_metrics import accuracies_of
-from components.evaluation.accuracy_check import accuracy_question
 from components.evaluation.decisions import Kind
 from components.evaluation.degenerate import Limits, OutputSums
 from components.evaluation.flips import Flip, FlipSums, is_picture
-from components.evaluation.input_ranges import CLIPPED_INPUTS
 from components.evaluation.label_clues import LabelClues
-from components.evaluation.measurements import FLIPS_FILE, FLOAT, INTEGER, Cell, Measurements, Paired, Slice
+from components.evaluation.measurements import FLIPS_FILE, FLOAT, INTEGER, Slice
 from components.evaluation.paired_statistics import Examples, PairedSums
 from components.paired_predictions import FLIPS, INPUTS, PAIRED_PREDICTIONS_STAGE
 
@@ -237,87 +234,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[str, float | str]) -> Measurements:
-    """Reads what a pass wrote.
-
-    Args:
-      output_path: Its directory.
-      models: Names of the models.
-      facts: What is known of the integer model as a file; what is clipped of its inputs is added.
-    """
-    with fileio.open(os.path.join(output_path, PAIRED_FILE), "r") as file:
-        document = json.loads(file.read())
-    paired, examples = {}, {}
-    for record in document["paired"]:
-        cut = tuple((feature, value) for feature, value in record["slice"])
-        names = [field.name for field in dataclasses.fields(Paired)]
-        figures = {name: math.nan if record[name] is None else record[name] for name in names}
-        paired[record["model"], record["output"], cut] = Paired(**figures)
-        examples[cut] = record["examples"]
-    results = {model: tfma.load_eval_result(output_path, model_name=model) for model in models}
-    metrics = _metrics(results)
-    return Measurements(
-        metrics=metrics,
-        examples=examples,
-        paired=paired,
-        weightless=frozenset(cut for (_, _, cut), of in paired.items() if not of.effective_examples),
-        unclear={
-            **_accuracy_questions(accuracies_of(results[INTEGER].config), metrics, document),
-            **{record["output"]: record["question"] for record in document["labels"] if record["question"]},
-        },
-        degenerate={
-            (record["model"], record["output"]): tuple(record["degenerate"])
-            for record in document["outputs"]
-            if record["degenerate"]
-        },
-        facts={**facts, **_clipped(document["inputs"])},
-    )
-
-
-def _accuracy_questions(
-    accuracies: Mapping[tuple[str, str], str], metrics: Mapping[Cell, Mapping[str, float]], document: Mapping[str, Any]
-) -> dict[str, str]:
-    """What is to be mended of accuracies over all examples, by output."""
-    wanted = {record["output"]: record["accuracy_class"] for record in document["labels"]}
-    shares: dict[str, dict[str, float]] = {output: {} for output in wanted}
-    for record in document["paired"]:
-        if not record["slice"]:
-            for model, accuracy in ((INTEGER, record["accuracy"]), (record["model"], record["other_accuracy"])):
-                shares[record["output"]][model] = math.nan if accuracy["value"] is None else accuracy["value"]
-    found: dict[str, str] = {}
-    for (output, name), class_name in accuracies.items():
-        if output in wanted:
-            values = {model: metrics[Cell(model=model, output=output)][name] for model in shares[output]}
-            question = accuracy_question(name, class_name, wanted[output], values, shares[output])
-            found |= {output: question} if question else {}
-    return found
-
-
-def _clipped(inputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The share of the integer model's inputs that is clipped; of inputs that are not quantized, nothing is."""
-    shares = [one["clipped"] / one["values"] for one in inputs if one["model"] == INTEGER]
-    return {CLIPPED_INPUTS: max(shares, default=0.0)}
-
-
-def _suffix(sub_key: str) -> str:
-    """What `TaskMetric.figures` adds to a name, for TFMA's "classId:2", "k:2" or "topK:2"."""
-    kind, _, value = sub_key.partition(":")
-    return f"_{ {'classId': 'class', 'topK': 'top'}.get(kind, kind) }_{value}" if kind else ""
-
-
-def _metrics(results: Mapping[str, Any]) -> dict[Cell, dict[str, float]]:
-    """Metrics that are single numbers, of every model, output and slice."""
-    metrics: dict[Cell, dict[str, float]] = {}
-    for model, result in results.items():
-        for key, outputs in result.slicing_metrics:
-            cut = tuple((feature, str(value)) for feature, value in key)
-            for output, by_class in outputs.items():
-                metrics[Cell(model=model, output=output, slice=cut)] = {
-                    name + _suffix(sub_key): float(value["doubleValue"])
-                    for sub_key, values in by_class.items()
-                    for name, value in values.items()
-                    if "doubleValue" in value
-                }
-    return metrics

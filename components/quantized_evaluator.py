@@ -36,10 +36,10 @@ from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
 from components.evaluation_pass import EvaluationPass, own_transform
+from components.evaluation_results import read_measurements
 from components.last_blessed import ORIGIN_KEY
 from components.model_probes import CANDIDATE, probed, write_refused
 from components.model_report import report_files
-from components.paired_evaluation import read_measurements
 from components.quantization import toolchain
 from components.span_drift import read_drift
 from components.target_gates.candidate_facts import candidate_facts

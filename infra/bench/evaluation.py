@@ -181,7 +181,7 @@ def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     from components.evaluation.measurements import FLOAT, INTEGER
     from components.evaluation.task import Task
     from components.evaluation_pass import EvaluationPass
-    from components.paired_evaluation import read_measurements
+    from components.evaluation_results import read_measurements
 
     examples = standard_artifacts.Examples()
     examples.uri, examples.split_names = str(directory / "examples"), '["eval", "longer"]'

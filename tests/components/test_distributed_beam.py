@@ -37,13 +37,13 @@ from pipelines.runners import load_runner
 
 from conftest_components import new_models
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 _EXAMPLES = 1500
 # What is made from sums of probabilities, which depend on the order of the terms; all else of pairs is counted.
 _SUMS_OF_FLOATS = ("calibration_error", "other_calibration_error")
 
 
-@pytest.fixture(scope="module", params=["processes", "cluster"])
+@pytest.fixture(scope="module", params=[pytest.param("processes", marks=pytest.mark.long), "cluster"])
 def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BeamRunner]:
     """A runner with two worker processes: Beam's own, and a job server with a worker pool."""
     if request.param == "processes":
@@ -182,6 +182,7 @@ def data_in_memory(tmp_path_factory: pytest.TempPathFactory) -> dict[str, types.
     return _data(Direct(), tmp_path_factory.mktemp("memory"))
 
 
+@pytest.mark.long
 def test_examples_statistics_and_transform_on_two_workers_equal_those_in_memory(
     workers: BeamRunner, data_in_memory: dict[str, types.Artifact], tmp_path: Path
 ) -> None:

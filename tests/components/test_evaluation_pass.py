@@ -19,7 +19,7 @@ from components.evaluation.gates import Gates
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
 from components.evaluation.task import Task
 from components.evaluation_pass import EvaluationPass
-from components.paired_evaluation import read_measurements
+from components.evaluation_results import read_measurements
 from components.quantization.interpreter import IntegerModel
 
 pytestmark = [
