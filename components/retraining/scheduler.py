@@ -122,10 +122,14 @@ class Scheduler:
 
     def _run(self, entry: Entry) -> None:
         begun = dataclasses.replace(entry, state="running", reason="under way", attempt=entry.attempt + 1)
+        self.ledger.report_file(begun).unlink(missing_ok=True)  # of a run before the entry was moved away
         self._write(begun)
         try:
             outcome = self.run(begun)
         except BaseException as error:  # stopped by a signal, or unable to begin: the span is not to blame
+            if report := read_report(self.ledger, begun):  # the run had ended, but for the end of its process
+                self._conclude(begun, Outcome(report=report))
+                raise
             why = str(error) if isinstance(error, Exception) else "the scheduler was stopped"
             reason = f"run {begun.attempt} was not ended: {why}"
             self._write(dataclasses.replace(begun, state="waiting", reason=reason))

@@ -69,6 +69,28 @@ def test_scheduler_pushes_once_when_it_is_killed_during_a_run(
     assert (came["begun"], came["ended"]) == (["1"] * begun, ["1"] * ended)
 
 
+@pytest.mark.parametrize(("has_reported", "runs"), [(True, 1), (False, 2)])
+def test_scheduler_runs_a_span_again_when_it_is_stopped_only_if_its_run_has_not_reported(
+    tmp_path: Path, has_reported: bool, runs: int
+) -> None:
+    write_span(tmp_path, 1, "push")
+    one = scheduler(tmp_path)
+    one.ledger.report_file(Entry(span=1, state="running", reason="", attempt=1)).write_text("{}")  # of an old entry
+
+    def run_and_be_stopped(entry: Entry) -> Any:
+        if has_reported:
+            one.run(entry)
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        dataclasses.replace(one, run=run_and_be_stopped).step()
+    assert one.ledger.entries()[1].state == ("pushed" if has_reported else "waiting")
+    work(tmp_path)
+    came = state(tmp_path)
+    assert [entry[1] for entry in came["entries"]] == ["pushed"]
+    assert (len(came["begun"]), one.ledger.entries()[1].attempt) == (1, runs)
+
+
 def test_scheduler_quarantines_a_span_when_it_dies_with_it_again_and_again(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "kill-scheduler")
     write_span(tmp_path, 2, "push")
