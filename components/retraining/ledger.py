@@ -19,9 +19,10 @@ States of a span, and who moves it:
 
 `begin` is written before a run starts, so a scheduler that finds `running` when it starts knows that another one died.
 It then looks for the run's report, as does one that is stopped: with one, the run had ended and only the entry is
-behind; without one, the run was killed with its scheduler, or before it could say, and is begun anew. What it had done by then is not done twice:
-components that ended come from TFX's cache, and a push names versions by their content. `pushed`, `refused`,
-`quarantined` and `skipped` are final. An entry that is final and still to be told about says so by `untold`.
+behind; without one, the run was killed with its scheduler, or before it could say, and is begun anew. What it had done
+by then is not done twice: components that ended come from TFX's cache, and a push names versions by their content.
+`pushed`, `refused`, `quarantined` and `skipped` are final. An entry that is final and still to be told about says so by
+`untold`.
 """
 
 import contextlib
