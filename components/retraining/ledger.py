@@ -57,7 +57,7 @@ class Entry:
       blameless: Whether its own examples were broken, so that the decision says nothing of models, machines and the
         world.
       report: What the last run came to, as it reported; {} if it did not.
-      untold: Who is still to be told of the final state.
+      untold: Who is still to be told of the final state; one who could not be is told later.
     """
 
     span: int
