@@ -7,6 +7,7 @@ from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
 from components.push_destination import PushDestination
+from components.withdrawn_models import withdrawn_models
 
 ORIGIN_KEY = "origin"
 """The custom property of a blessing that says of which pipeline, task and target its model is."""
@@ -33,7 +34,8 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
         Args:
           origin: As QuantizedEvaluator writes it into a blessing.
           push_uri: Where models of that origin are pushed; "" for nowhere.
-          not_of_span: The newest span of models that are passed over; None for none.
+          not_of_span: The newest span of models that are passed over, and of which rollbacks count for nothing: that of
+            a run which is repeated, and is to find what it found the first time; None for none.
         """
         self._origin = origin
         self._push_uri = push_uri
@@ -47,7 +49,8 @@ class LastBlessedModelStrategy(resolver.ResolverStrategy):
           input_dict: Models under "model", blessings under "model_blessing", perhaps those of the validator under
             "infra_blessing".
         """
-        withdrawn = PushDestination(self._push_uri).withdrawn_models() if self._push_uri else set()
+        destination = PushDestination(self._push_uri) if self._push_uri else None
+        withdrawn = withdrawn_models(destination, but_by_span=self._not_of_span) if destination else set()
         models = {
             model.id: model
             for model in input_dict["model"]

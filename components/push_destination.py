@@ -30,6 +30,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tfx.dsl.io import fileio
 
@@ -78,32 +79,13 @@ class PushDestination:
             raise ValueError(f"{path}: got the manifest of {manifest.version}, expected that of {version}")
         return manifest
 
+    def record(self, move: history.Entry) -> dict[str, Any]:
+        """Returns what the file of a move says beside its name: "at", "run_id" of a push, "span" of some rollbacks."""
+        return dict(json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, move.name))))
+
     def history(self) -> list[history.Entry]:
         """Returns all moves of the pointer, the newest last."""
         return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
-
-    def withdrawn_models(self) -> set[str]:
-        """Returns the `content_sha256` of models whose versions were rolled back from, but for the one that is in use.
-
-        That is the same in each run that makes a model, and before and after it is compiled.
-        """
-        moves = self.history()
-        withdrawn = history.withdrawn(moves)
-        # A model may have several versions, as one that was compiled again, of which one was rolled back from.
-        return self._models(withdrawn) - self._models({moves[-1].version}) if withdrawn else set()
-
-    def _models(self, versions: set[str]) -> set[str]:
-        """The `content_sha256` of versions that are there and know it."""
-        found = set()
-        for version in versions:
-            try:
-                manifest = self.manifest(version)
-            except ValueError as error:  # nothing is held against a damaged version that nobody uses
-                _LOGGER.warning("%s", error)
-                continue
-            if manifest is not None and (sha256 := manifest.facts.get("content_sha256")):
-                found.add(str(sha256))
-        return found
 
     def problems(self, version: str) -> list[str]:
         """Reads a version and returns what is wrong with it, one sentence each; empty if nothing is."""
@@ -161,12 +143,16 @@ class PushDestination:
             else:
                 version = manifest.version
                 self._copy(stage, directory, manifest, report)
-            self._move_pointer(stage, history.PUSH, version, manifest)
+            self._move_pointer(stage, history.PUSH, version, manifest, {"run_id": manifest.run_id})
         self._remove_abandoned()
         return version
 
-    def rollback(self, version: str) -> None:
+    def rollback(self, version: str, span: int | None = None) -> None:
         """Makes a version the latest that was pushed before.
+
+        Args:
+          version: The version.
+          span: The span of examples that showed the latest one to be too bad; None where somebody asked for it.
 
         Raises:
           ValueError: If it is not there, incomplete or damaged; nothing has changed then.
@@ -175,7 +161,8 @@ class PushDestination:
         if manifest is None or problems:
             raise ValueError(f"version {version} in {self.uri} cannot be used: {'; '.join(problems)}")
         with self._stage(version) as stage:
-            self._move_pointer(stage, history.ROLLBACK, version, manifest)
+            why = {} if span is None else {"span": span}
+            self._move_pointer(stage, history.ROLLBACK, version, manifest, {"run_id": "", **why})
 
     @contextlib.contextmanager
     def _stage(self, version: str) -> Iterator[str]:
@@ -227,16 +214,15 @@ class PushDestination:
         if problems:
             raise OSError(f"{directory} does not read back as written: {'; '.join(problems)}")
 
-    def _move_pointer(self, stage: str, action: str, version: str, manifest: Manifest) -> None:
+    def _move_pointer(self, stage: str, action: str, version: str, manifest: Manifest, facts: dict[str, Any]) -> None:
         """Adds to the history, unless its newest entry says the same, and moves the pointer to the newest entry.
 
         A push that was killed and is repeated may have its entry already, and others may have come after it.
         """
         moves = self.history()
-        run_id = manifest.run_id if action == history.PUSH else ""
-        if (not moves or moves[-1].version != version) and not self._has_entry(version, run_id):
+        if (not moves or moves[-1].version != version) and not self._has_entry(version, facts["run_id"]):
             entry = history.following(moves, action, version, manifest.model_sha256[:12])
-            record = {"action": action, "at": utc_now(), "run_id": run_id, "version": version}
+            record = {"action": action, "at": utc_now(), "version": version, **facts}
             _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
         moved_to = None
         while (newest := self.history()[-1]) != moved_to:
@@ -248,9 +234,8 @@ class PushDestination:
         """Whether a run has already made a version the latest; of no run nothing is known."""
         if not run_id:
             return False
-        names = [move.name for move in self.history() if move.action == history.PUSH and move.version == version]
-        records = (json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, name))) for name in reversed(names))
-        return any(record["run_id"] == run_id for record in records)
+        moves = [move for move in self.history() if move.action == history.PUSH and move.version == version]
+        return any(self.record(move)["run_id"] == run_id for move in reversed(moves))
 
     def _remove_abandoned(self) -> None:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""

@@ -1,7 +1,8 @@
 """Rolls back a pushed model that a later span shows to be too bad, where a run has pushed no better one.
 
 The run has evaluated the last blessed model on its own eval split. Only if that model is what the push directory has as
-the latest, something is rolled back: repeated after a kill, or on the next span, nothing happens a second time. That
+the latest, something is rolled back: repeated after a kill, or on the next span, nothing happens a second time. The one
+that is repeated has the same last blessed model, since the history of pushes says which span a rollback was for. That
 something was rolled back is said again then, as a run that was killed could not say it.
 """
 
@@ -54,13 +55,14 @@ def champion_of(executions: Sequence[ExecutionRecord], config: PipelineConfig, p
     return Champion(content_sha256=str(model["content_sha256"]), value=value)
 
 
-def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
+def roll_back_below(floor: float, champion: Champion, push_uri: str, span: int | None = None) -> str:
     """Makes the version before the champion the latest, if the champion is the latest and below the floor.
 
     Args:
       floor: The least value that it must have.
       champion: The last blessed model, as it did on the later span.
       push_uri: Where its target's models are pushed.
+      span: The newest span of the run; None where examples come in no spans.
 
     Returns:
       What was done, or why nothing was, as a sentence; empty if the floor is kept or another version is the latest.
@@ -82,7 +84,7 @@ def roll_back_below(floor: float, champion: Champion, push_uri: str) -> str:
     version = version_before(moves, latest, there)
     if not version:
         return f"not rolled back, as nothing was pushed before: {why}"
-    destination.rollback(version)
+    destination.rollback(version, span)
     _LOGGER.warning("rolled back to %s: %s", version, why)
     return f"rolled back to {version}: {why}"
 

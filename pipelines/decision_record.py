@@ -2,7 +2,8 @@
 
 Not each has a run there: a span may have been empty, or too old, or have exhausted the machine.
 
-A program as well, so that the scheduler need not load ML Metadata: METADATA DECISION RUN and a JSON object of facts.
+A program as well, so that the scheduler need not load ML Metadata: its argument is where that is, its standard input a
+JSON list of [decision, run, facts]. It prints each decision once it is recorded, and ends at the first that cannot be.
 """
 
 import json
@@ -72,4 +73,6 @@ def _put(store: Any, context: mlmd.Context, facts: Mapping[str, str | int]) -> N
 
 
 if __name__ == "__main__":
-    record(*sys.argv[1:4], json.loads(sys.argv[4]))
+    for _decision, _run, _facts in json.load(sys.stdin):
+        record(sys.argv[1], _decision, _run, _facts)
+        print(_decision, flush=True)

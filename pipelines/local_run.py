@@ -116,13 +116,14 @@ def _roll_back(config: PipelineConfig, summaries: "list[RunSummary]") -> dict[st
     from pipelines.metadata import MetadataStore
 
     executions = MetadataStore(config.metadata_url).last_run(config.name)
+    span = config.spans.selected[-1] if config.spans else None
     done = {}
     for plan, summary in zip(config.plans, summaries, strict=True):
         if summary.blessed:
             continue
         champion = champion_of(executions, config, plan)
         try:
-            what = champion and roll_back_below(config.retraining.champion_floor, champion, plan.push_uri)
+            what = champion and roll_back_below(config.retraining.champion_floor, champion, plan.push_uri, span)
             what = what or rolled_back_before(plan.push_uri)
         except (ValueError, OSError, errors.OpError) as error:  # the run has come to its verdict, which is to be told
             what = f"the rollback failed: {error}"

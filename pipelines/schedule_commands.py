@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +15,11 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from components.retraining.ledger import Entry
-    from components.retraining.scheduler import Scheduler, Tell
+    from components.retraining.scheduler import Scheduler
     from pipelines.config import PipelineConfig
 
 HELD_STATUS = 3
 STOPPED_STATUS = 128 + signal.SIGTERM
-_RECORD_LIMIT_S = 120
-_COLLECT_LIMIT_S = 3600
 _DIRECTORY, _FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
 
 _LOGGER = logging.getLogger(__name__)
@@ -73,10 +69,12 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         Where nothing is new it ends within a second. Exit status: 0 if nothing is left to do, 3 if there is and it is
         held, 2 for a mistake in what was asked.
         """
+        from pipelines.local_schedule import scheduler_of
+
         config = config_of_run(arguments)
         if systemd or cron:
             _refuse_secret(config.name)
-        scheduler = _scheduler(config, arguments, alert_url)
+        scheduler = scheduler_of(config, arguments, alert_url)
         if only_status:
             _show(scheduler)
         if systemd:
@@ -157,67 +155,6 @@ def _work(scheduler: "Scheduler", poll_s: float | None) -> None:
         if poll_s is None:
             return
         time.sleep(poll_s)
-
-
-def _scheduler(config: "PipelineConfig", arguments: Sequence[str], alert_url: str) -> "Scheduler":
-    from components.retraining import alerts, span_run
-    from components.retraining.decisions import Outcome
-    from components.retraining.directory_lock import wait_until_free
-    from components.retraining.ledger import Entry, Ledger
-    from components.retraining.scheduler import Scheduler
-
-    if config.spans is None:
-        raise ValueError(f"config {config.name!r} has no spans; give it some, as spans=SpanSource(pattern=...)")
-    if "://" in config.root:
-        raise ValueError(f"root {config.root!r} is no local directory; schedule it on a service instead")
-    if alert_url:
-        alerts.require_webhook(alert_url)
-    ledger = Ledger(Path(config.spans_dir))
-    python = [sys.executable, "-m", "pipelines"]
-
-    def run(entry: Entry) -> Outcome:
-        wait_until_free(Path(config.root))
-        asked = ["--span", str(entry.span), "--report", str(ledger.report_file(entry))]
-        asked += ["--again"] if entry.attempt > 1 else []
-        return span_run.run_span([*python, "run", *arguments, *asked], entry, ledger, config.retraining.run_limit_s)
-
-    def alert(entry: Entry, held: str) -> None:
-        alerts.post(alert_url, alerts.message(config.name, entry, held))
-
-    def collect(entry: Entry, held: str) -> None:
-        wait_until_free(Path(config.root))
-        subprocess.run(
-            [*python, "gc", *arguments, "--keep", str(config.retraining.keep_runs)],
-            check=True,
-            timeout=_COLLECT_LIMIT_S,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-
-    tell: dict[str, Tell] = {"the record in ML Metadata": lambda entry, held: _record(config, entry, held)}
-    if alert_url:
-        tell["the webhook"] = alert
-    if config.retraining.keep_runs:
-        tell["the garbage collection"] = collect
-    return Scheduler(source=config.spans, policy=config.retraining, ledger=ledger, run=run, tell=tell)
-
-
-def _record(config: "PipelineConfig", entry: "Entry", held: str) -> None:
-    """Writes the decision into ML Metadata, and to the run that it is about, where one came so far as to be known."""
-    from components.retraining.alerts import decision_id
-
-    facts = {
-        "pipeline": config.name,
-        "span": entry.span,
-        "attempt": entry.attempt,
-        "decision": entry.state,
-        "decision_reason": entry.reason,
-        "decided_at": entry.at,
-        "hold_reason": held,
-    }
-    program = [sys.executable, "-m", "pipelines.decision_record", config.metadata_url]
-    command = [*program, decision_id(config.name, entry), entry.report.get("run", ""), json.dumps(facts)]
-    subprocess.run(command, check=True, timeout=_RECORD_LIMIT_S, stdin=subprocess.DEVNULL, capture_output=True)
 
 
 def _show(scheduler: "Scheduler") -> None:

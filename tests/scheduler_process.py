@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from components.retraining.policy import RetrainingPolicy
 from components.retraining.scheduler import Scheduler
 from components.retraining.span_run import run_span
 from components.retraining.spans import SpanSource
+from components.retraining.telling import Telling
 
 FAKE_RUN = Path(__file__).with_name("fake_run.py")
 POLICY = RetrainingPolicy(max_failures=2, max_interruptions=3, backoff_s=0.001, backoff_limit_s=0.001, run_limit_s=60)
@@ -43,12 +44,14 @@ def scheduler(base: Path, policy: RetrainingPolicy = POLICY) -> Scheduler:
         command = [sys.executable, "-I", "-S", str(FAKE_RUN), str(file), str(base), str(report), str(os.getpid())]
         return run_span(command, entry, ledger, policy.run_limit_s)
 
-    def tell(entry: Entry, held: str) -> None:
-        with (base / "told").open("a") as file:
-            file.write(json.dumps([entry.span, entry.decision, entry.state, held]) + "\n")
+    def tell(entries: Sequence[Entry], held: str) -> Iterator[Entry]:
+        for entry in entries:
+            with (base / "told").open("a") as file:
+                file.write(json.dumps([entry.span, entry.decision, entry.state, held]) + "\n")
+            yield entry
 
     source = SpanSource(pattern=f"{base}/data/span-{{SPAN}}/*.tfrecord")
-    return Scheduler(source=source, policy=policy, ledger=ledger, run=run, tell={"test": tell})
+    return Scheduler(source=source, policy=policy, ledger=ledger, run=run, telling=Telling({"test": tell}, policy))
 
 
 def work(base: Path) -> None:

@@ -18,10 +18,11 @@ States of a span, and who moves it:
     (no entry) --too old--> skipped
 
 `begin` is written before a run starts, so a scheduler that finds `running` when it starts knows that another one died.
-It then looks for the run's report: with one, the run had ended and only the entry is behind; without one, the run was
-killed with its scheduler, or before it could say, and is begun anew. What it had done by then is not done twice:
-components that ended come from TFX's cache, and a push names versions by their content. `pushed`, `refused`,
-`quarantined` and `skipped` are final. An entry that is final and still to be told about says so by `untold`.
+It then looks for the run's report, as does one that is stopped: with one, the run had ended and only the entry is
+behind; without one, the run was killed with its scheduler, or before it could say, and is begun anew. What it had done
+by then is not done twice: components that ended come from TFX's cache, and a push names versions by their content.
+`pushed`, `refused`, `quarantined` and `skipped` are final. An entry that is final and still to be told about says so by
+`untold`.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ class Entry:
       blameless: Whether its own examples were broken, so that the decision says nothing of models, machines and the
         world.
       report: What the last run came to, as it reported; {} if it did not.
-      untold: Who is still to be told of the final state.
+      untold: Who is still to be told of the final state; one who could not be is told later.
     """
 
     span: int

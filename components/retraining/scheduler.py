@@ -17,11 +17,11 @@ from components.retraining.decisions import Outcome
 from components.retraining.ledger import FINAL, Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
+from components.retraining.telling import Telling
 
 _LOGGER = logging.getLogger(__name__)
 
 Run = Callable[[Entry], Outcome]
-Tell = Callable[[Entry, str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +34,8 @@ class Scheduler:
       ledger: What became of each span.
       run: Runs the pipeline on the span of an entry and returns when that has ended. It raises ValueError if the run
         cannot begin for a reason that is no span's fault, such as a mistake in the config.
-      tell: By a name, what follows each final decision, and is told why nothing more is run, "" if more is: at least
-        once, and more than once only where the scheduler dies meanwhile. What one raises is logged and changes nothing.
+      telling: What follows each final decision: at least once, and more than once only where the scheduler dies
+        meanwhile.
       now_s: The clock, in seconds since the epoch.
     """
 
@@ -43,7 +43,7 @@ class Scheduler:
     policy: RetrainingPolicy
     ledger: Ledger
     run: Run
-    tell: Mapping[str, Tell] = dataclasses.field(default_factory=dict)
+    telling: Telling
     now_s: Callable[[], float] = time.time
 
     def recover(self) -> None:
@@ -82,10 +82,9 @@ class Scheduler:
         Raises:
           ValueError: If the spans cannot be listed, or a run cannot begin; no span is blamed for it.
         """
-        entries = self.ledger.entries()
-        if untold := [entry for entry in entries.values() if entry.untold]:
-            self._tell(min(untold, key=lambda entry: entry.decision))
+        if self.telling.tell(self.ledger, self.held(), self.now_s()):
             return True
+        entries = self.ledger.entries()
         if asked := self.ledger.asked_again():
             self._let_again(asked[0], entries)
             return True
@@ -122,10 +121,14 @@ class Scheduler:
 
     def _run(self, entry: Entry) -> None:
         begun = dataclasses.replace(entry, state="running", reason="under way", attempt=entry.attempt + 1)
+        self.ledger.report_file(begun).unlink(missing_ok=True)  # of a run before the entry was moved away
         self._write(begun)
         try:
             outcome = self.run(begun)
         except BaseException as error:  # stopped by a signal, or unable to begin: the span is not to blame
+            if report := read_report(self.ledger, begun):  # the run had ended, but for the end of its process
+                self._conclude(begun, Outcome(report=report))
+                raise
             why = str(error) if isinstance(error, Exception) else "the scheduler was stopped"
             reason = f"run {begun.attempt} was not ended: {why}"
             self._write(dataclasses.replace(begun, state="waiting", reason=reason))
@@ -146,19 +149,9 @@ class Scheduler:
         entry = dataclasses.replace(entry, at=at)
         if entry.state in FINAL:
             made = max((other.decision for other in self.ledger.entries().values()), default=0)
-            entry = dataclasses.replace(entry, decision=made + 1, untold=tuple(self.tell))
+            entry = dataclasses.replace(entry, decision=made + 1, untold=self.telling.names)
         self.ledger.write(entry)
         _LOGGER.info("span %d, run %d: %s: %s", entry.span, entry.attempt, entry.state, entry.reason)
-
-    def _tell(self, entry: Entry) -> None:
-        held = self.held()
-        for name in entry.untold:
-            if name in self.tell:
-                try:
-                    self.tell[name](entry, held)
-                except Exception as error:
-                    _LOGGER.warning("span %d: %s failed: %s", entry.span, name, error)
-        self.ledger.write(dataclasses.replace(entry, untold=()))
 
 
 def read_report(ledger: Ledger, entry: Entry) -> dict[str, Any]:

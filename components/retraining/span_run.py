@@ -32,7 +32,6 @@ def run_span(command: Sequence[str], entry: Entry, ledger: Ledger, limit_s: floa
       ValueError: If it refused what it was asked, and blamed no examples and no component for it.
       OSError: If the program does not start.
     """
-    ledger.report_file(entry).unlink(missing_ok=True)  # of a run of that number before its entry was moved away
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
     timed_out = threading.Event()
     with (

@@ -11,6 +11,7 @@ from components.push_destination import PushDestination
 from components.quantization.contract.file_metadata import ModelIdentity, content_sha256, with_metadata
 from components.quantization.conversion import flatbuffer
 from components.retraining.policy import RetrainingPolicy
+from components.withdrawn_models import withdrawn_models
 from pipelines.champion import Champion, champion_of, roll_back_below, rolled_back_before
 from pipelines.configs import load_config
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, Value
@@ -74,7 +75,7 @@ def test_roll_back_and_withdrawal_know_a_model_that_another_run_made_again(
     assert _push(destination, tmp_path, "c", run="a later one") == third
     assert roll_back_below(0.9, Champion(content_sha256=_SHA256["c"], value=0.8), destination.uri)
     assert destination.latest() == second
-    assert destination.withdrawn_models() == {_SHA256["c"]}
+    assert withdrawn_models(destination) == {_SHA256["c"]}
 
 
 def test_roll_back_changes_nothing_when_the_floor_is_kept_or_nothing_was_pushed(
@@ -123,14 +124,14 @@ def test_withdrawn_models_are_those_that_were_rolled_back_from_until_they_are_pu
     destination: PushDestination, tmp_path: Path
 ) -> None:
     first, second, _ = (move.version for move in destination.history())
-    assert destination.withdrawn_models() == set()
+    assert withdrawn_models(destination) == set()
     destination.rollback(second)
-    assert destination.withdrawn_models() == {_SHA256["c"]}
+    assert withdrawn_models(destination) == {_SHA256["c"]}
     destination.rollback(first)
-    assert destination.withdrawn_models() == {_SHA256["b"], _SHA256["c"]}
+    assert withdrawn_models(destination) == {_SHA256["b"], _SHA256["c"]}
     _push(destination, tmp_path, "c", run="a later one")
-    assert destination.withdrawn_models() == {_SHA256["b"]}
-    assert PushDestination(str(tmp_path / "nowhere")).withdrawn_models() == set()
+    assert withdrawn_models(destination) == {_SHA256["b"]}
+    assert withdrawn_models(PushDestination(str(tmp_path / "nowhere"))) == set()
 
 
 def test_model_is_not_withdrawn_while_another_version_of_it_is_in_use(
@@ -140,13 +141,13 @@ def test_model_is_not_withdrawn_while_another_version_of_it_is_in_use(
     third, other = destination.latest(), _push(destination, tmp_path, "c", run="with a contract")
     assert other != third
     destination.rollback(third)
-    assert destination.withdrawn_models() == set()
+    assert withdrawn_models(destination) == set()
     _push(destination, tmp_path, "a", run="again")
     _push(destination, tmp_path, "c", run="with a contract, later")
     destination.rollback(third)
-    assert destination.withdrawn_models() == {_SHA256["a"]}
+    assert withdrawn_models(destination) == {_SHA256["a"]}
     destination.rollback(_version_of(destination, "b"))
-    assert destination.withdrawn_models() == {_SHA256["a"], _SHA256["c"]}
+    assert withdrawn_models(destination) == {_SHA256["a"], _SHA256["c"]}
 
 
 def _version_of(destination: PushDestination, name: str) -> str:
@@ -175,5 +176,11 @@ def test_last_blessed_model_is_not_one_that_was_rolled_back_from(destination: Pu
 
     assert found() == [3]
     assert found(not_of_span=30) == [2]  # what a run on that span blessed before it was killed
-    destination.rollback(destination.history()[1].version)
-    assert found() == [2]
+    # The run on span 40 rolls back and is killed; repeated, it has the same champion, and rolls back no further.
+    second = destination.history()[1].version
+    champion = Champion(content_sha256=_SHA256["c"], value=0.5)
+    assert roll_back_below(0.9, champion, destination.uri, span=40).startswith(f"rolled back to {second}")
+    assert found(not_of_span=40) == [3]
+    assert roll_back_below(0.9, champion, destination.uri, span=40) == ""
+    assert destination.latest() == second
+    assert found() == found(not_of_span=50) == [2]  # for others it is withdrawn

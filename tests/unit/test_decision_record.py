@@ -1,6 +1,9 @@
 """Decisions of the scheduler as ML Metadata has them, in a real store."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,9 @@ from components.retraining.policy import RetrainingPolicy
 from pipelines import decision_record
 from pipelines.__main__ import _config_of_run
 from pipelines.decision_record import DECISION_TYPE, record
+from pipelines.local_schedule import scheduler_of
 from pipelines.metadata import properties_of
 from pipelines.metadata_opening import open_store
-from pipelines.schedule_commands import _scheduler
 
 from scheduler_process import write_span
 
@@ -56,6 +59,43 @@ def test_record_keeps_each_decision_once_and_with_its_run(tmp_path: Path) -> Non
     assert properties_of(run) == {"span": 7, "decision": "refused", "decision_reason": "second"}
 
 
+def test_program_says_which_decisions_it_recorded_before_one_that_it_could_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "metadata.sqlite")
+    store = _with_run(path, "monday")
+    asked = [["digits/7/3", "monday", {"span": 7}], ["digits/8/4", "tuesday", {}], ["digits/9/5", "", {"span": 9}]]
+    command = [sys.executable, "-m", "pipelines.decision_record", path]
+    done = subprocess.run(
+        command, input=json.dumps(asked), check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["digits/7/3"]
+    assert "no pipeline_run 'tuesday'" in done.stderr.splitlines()[-1]
+    assert {one.name for one in store.get_contexts_by_type(DECISION_TYPE)} == {"digits/7/3", "digits/8/4"}
+
+
+def test_scheduler_logs_why_a_decision_could_not_be_recorded_and_records_it_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["stream", "--root", str(tmp_path / "root"), "--spans", f"{tmp_path}/data/span-{{SPAN}}/*.tfrecord"]
+    config = _config_of_run(arguments)
+    entry = Entry(span=7, state="skipped", reason="too old", decision=1, untold=("the record in ML Metadata",))
+    in_the_way = Path(config.metadata_url)
+    in_the_way.mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    ledger = scheduler_of(config, arguments, "").ledger
+    with ledger.lock():
+        ledger.write(entry)
+        assert not scheduler_of(config, arguments, "").step()
+        assert ledger.entries()[7].untold == entry.untold
+        assert f"{in_the_way}" in caplog.text
+        assert "non-zero exit status" not in caplog.text
+        in_the_way.rmdir()
+        assert scheduler_of(config, arguments, "").step()
+    assert ledger.entries()[7].untold == ()
+    (decision,) = open_store(config.metadata_url).get_contexts_by_type(DECISION_TYPE)
+    assert decision.name == "stream/7/1"
+
+
 def test_record_keeps_the_decision_and_raises_when_its_run_is_unknown(tmp_path: Path) -> None:
     path = str(tmp_path / "metadata.sqlite")
     store = _with_run(path, "monday")
@@ -81,7 +121,7 @@ def test_scheduler_records_every_decision_also_of_spans_that_no_run_in_ml_metada
             _with_run(config.metadata_url, "monday")
         return outcomes[entry.span]
 
-    one = dataclasses.replace(_scheduler(config, arguments, ""), run=run)
+    one = dataclasses.replace(scheduler_of(config, arguments, ""), run=run)
     with one.ledger.lock():
         for arriving in ((2, 3, 4), (1,)):
             for span in arriving:

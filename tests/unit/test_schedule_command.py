@@ -1,5 +1,7 @@
 """`schedule` as a user calls it; in place of a run of the pipeline there is what it would report."""
 
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +16,9 @@ from click.testing import CliRunner
 from components.retraining import span_run, timers
 from components.retraining.decisions import Outcome
 from components.retraining.ledger import Entry, Ledger
-from pipelines.__main__ import main
+from components.retraining.policy import RetrainingPolicy
+from pipelines import local_schedule
+from pipelines.__main__ import _config_of_run, main
 
 from scheduler_process import write_span
 
@@ -30,7 +34,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return Outcome(report={"run": "", "state": "SUCCEEDED", "error": "", "fault": "", "verdict": verdict})
 
     monkeypatch.setattr(span_run, "run_span", run_span)
-    monkeypatch.setattr("pipelines.schedule_commands._record", lambda *_: None)  # see test_decision_record.py
+    monkeypatch.setattr(
+        "pipelines.local_schedule._record", lambda _, entries, __: entries
+    )  # see test_decision_record.py
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return asked
 
@@ -78,6 +84,36 @@ def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
     assert len(commands) == 6
     _schedule(tmp_path, "--resume")
     assert len(commands) == 8
+
+
+def test_scheduler_records_what_is_skipped_at_once_and_collects_garbage_only_after_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs: list[str] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        programs.append(command[2 if "decision_record" in command[2] else 3].rpartition(".")[2])
+        asked = json.loads(options["input"] or "[]")
+        return subprocess.CompletedProcess(command, 0, "".join(f"{decision}\n" for decision, *_ in asked), "")
+
+    monkeypatch.setattr(local_schedule.subprocess, "run", run)
+    for span in range(1, 51):
+        write_span(tmp_path, span, "")
+    config = dataclasses.replace(
+        _config_of_run(_arguments(tmp_path)), retraining=RetrainingPolicy(catch_up=False, keep_runs=3)
+    )
+    refused = {"blessed": False, "pushed_to": "", "reasons": ["fails: a gate"]}
+    outcome = Outcome(report={"run": "", "state": "SUCCEEDED", "error": "", "fault": "", "verdict": refused})
+    one = dataclasses.replace(
+        local_schedule.scheduler_of(config, _arguments(tmp_path), ""),
+        run=lambda _: programs.append("run") or outcome,  # type: ignore[func-returns-value]
+    )
+    with one.ledger.lock():
+        while one.step():
+            pass
+    assert programs == ["decision_record", "run", "decision_record", "gc"]
+    assert {entry.untold for entry in one.ledger.entries().values()} == {()}
+    assert len(one.ledger.entries()) == 50
 
 
 @pytest.mark.parametrize(
@@ -198,8 +234,6 @@ def test_crontab_raises_when_cron_cannot_count_so() -> None:
 
 
 def test_run_with_window_leaves_out_quarantined_spans(tmp_path: Path) -> None:
-    from pipelines.__main__ import _config_of_run
-
     for span in (1, 2, 3):
         write_span(tmp_path, span, "")
     config = _config_of_run(_arguments(tmp_path))

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.scheduler import Scheduler
+from components.retraining.telling import Telling
 
 import scheduler_process
 from scheduler_process import POLICY, in_a_process, scheduler, state, work, write_span
@@ -67,6 +69,28 @@ def test_scheduler_pushes_once_when_it_is_killed_during_a_run(
     came = state(tmp_path)
     assert [entry[:3] for entry in came["entries"]] == [[1, "pushed", 1]]
     assert (came["begun"], came["ended"]) == (["1"] * begun, ["1"] * ended)
+
+
+@pytest.mark.parametrize(("has_reported", "runs"), [(True, 1), (False, 2)])
+def test_scheduler_runs_a_span_again_when_it_is_stopped_only_if_its_run_has_not_reported(
+    tmp_path: Path, has_reported: bool, runs: int
+) -> None:
+    write_span(tmp_path, 1, "push")
+    one = scheduler(tmp_path)
+    one.ledger.report_file(Entry(span=1, state="running", reason="", attempt=1)).write_text("{}")  # of an old entry
+
+    def run_and_be_stopped(entry: Entry) -> Any:
+        if has_reported:
+            one.run(entry)
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        dataclasses.replace(one, run=run_and_be_stopped).step()
+    assert one.ledger.entries()[1].state == ("pushed" if has_reported else "waiting")
+    work(tmp_path)
+    came = state(tmp_path)
+    assert [entry[1] for entry in came["entries"]] == ["pushed"]
+    assert (len(came["begun"]), one.ledger.entries()[1].attempt) == (1, runs)
 
 
 def test_scheduler_quarantines_a_span_when_it_dies_with_it_again_and_again(tmp_path: Path) -> None:
@@ -236,14 +260,81 @@ def test_run_of_a_span_whose_entry_was_moved_away_reports_anew(tmp_path: Path) -
     assert one.ledger.entries()[1].state == "waiting"
 
 
-def test_scheduler_goes_on_when_who_is_told_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def raises(*_: Any) -> None:
-        raise OSError("no answer")
+class _Listener:
+    """Takes what it is told unless its span is refused at that time."""
 
+    def __init__(self, *refused: int) -> None:
+        self.refused, self.told, self.asked = refused, list[int](), list[list[int]]()
+
+    def __call__(self, entries: Sequence[Entry], held: str) -> Iterator[Entry]:
+        self.asked.append([entry.span for entry in entries])
+        for entry in entries:
+            if entry.span in self.refused:
+                raise OSError("no answer")
+            self.told.append(entry.span)
+            yield entry
+
+
+def test_scheduler_tells_later_whom_it_could_not_and_goes_on_meanwhile(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    policy = RetrainingPolicy(backoff_s=60, backoff_limit_s=100)
+    alert, record = _Listener(1, 2), _Listener()
+    one = dataclasses.replace(
+        scheduler(tmp_path), telling=Telling({"alert": alert, "record": record}, policy), now_s=lambda: now
+    )
+    for span in (1, 2):
+        write_span(tmp_path, span, "push")
+    entries = _until_nothing(one)
+    assert [(entry.state, entry.untold) for entry in entries.values()] == [("pushed", ("alert",))] * 2
+    assert record.told == [1, 2]
+    assert "span 1: alert failed, is tried again in 60 s: no answer" in caplog.text
+    tries = len(alert.asked)
+    assert tries == 1  # not again for the second span
+    for now_s, expected in ((1059.0, 1), (1060.0, 2), (1159.0, 2)):  # 60 * 2 is more than the limit
+        now = now_s
+        assert not one.step()
+        assert len(alert.asked) == expected
+    alert.refused = ()
+    now = 1160.0
+    entries = _until_nothing(one)
+    assert sorted(alert.told) == record.told == [1, 2]
+    assert [entry.untold for entry in entries.values()] == [(), ()]
+
+
+def test_scheduler_tells_at_once_what_a_scheduler_before_it_could_not(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "push")
-    one = dataclasses.replace(scheduler(tmp_path), tell={"alert": raises})
-    assert _until_nothing(one)[1].untold == ()
-    assert "span 1: alert failed: no answer" in caplog.text
+    alert = _Listener(1)
+    _until_nothing(dataclasses.replace(scheduler(tmp_path), telling=Telling({"test": alert}, RetrainingPolicy())))
+    work(tmp_path)
+    assert [told[:2] for told in state(tmp_path)["told"]] == [[1, 1]]
+
+
+def test_scheduler_tells_other_decisions_first_when_one_is_not_taken(tmp_path: Path) -> None:
+    now = 1000.0
+    alert = _Listener(1)
+    telling = Telling({"alert": alert}, RetrainingPolicy(backoff_s=60))
+    policy = dataclasses.replace(POLICY, catch_up=False)
+    one = dataclasses.replace(scheduler(tmp_path, policy), telling=telling, now_s=lambda: now)
+    for span in (1, 2, 3):
+        write_span(tmp_path, span, "push")
+    _until_nothing(one)
+    assert (alert.asked, alert.told) == ([[1, 2]], [])
+    now = 1060.0
+    entries = _until_nothing(one)
+    assert alert.told == [2, 3]
+    assert [entry.untold for entry in entries.values()] == [("alert",), (), ()]
+
+
+def test_scheduler_tells_of_all_that_is_skipped_at_once(tmp_path: Path) -> None:
+    listener = _Listener()
+    policy = dataclasses.replace(POLICY, catch_up=False)
+    one = dataclasses.replace(scheduler(tmp_path, policy), telling=Telling({"record": listener}, policy))
+    for span in (1, 2, 3, 4):
+        write_span(tmp_path, span, "push")
+    _until_nothing(one)
+    assert listener.asked == [[1, 2, 3], [4]]
 
 
 def test_scheduler_quarantines_a_waiting_span_when_it_is_gone(tmp_path: Path) -> None:
