@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.lineage.changes import flat
 from pipelines.lineage.find import SHORT
-from pipelines.lineage.story import Lineage, Node
+from pipelines.lineage.story import WHOLE, Lineage, Node
 from pipelines.lineage.tree import (
     calibration_line,
     fingerprint_lines,
@@ -57,11 +57,7 @@ def page_of(lineage: Lineage) -> str:
 
 
 def _header(lineage: Lineage, name: str) -> str:
-    state = (
-        _mark("the chain of hashes is broken", "bad")
-        if lineage.problems
-        else _mark("the chain of hashes is whole", "good")
-    )
+    state = _mark(f"the chain of hashes is {lineage.chain_state}", "good" if lineage.chain_state == WHOLE else "bad")
     verdict = _mark("pushed", "good") if lineage.pushes else _mark("not pushed", "bad")
     what = f"{lineage.kind} model for {lineage.target or 'no target'}, pipeline {lineage.pipeline}, run {lineage.run}"
     return (
@@ -101,7 +97,11 @@ def _chain(lineage: Lineage) -> str:
         (f"{link.kind} #{link.id}", link.sha256, link.parent_sha256, f"{link.component}, {link.made_at}", link.file)
         for link in lineage.chain
     ]
-    problems = f'<p class="bad">Broken:</p>{_list(lineage.problems)}' if lineage.problems else ""
+    problems = "".join(
+        f'<p class="bad">{title}:</p>{_list(of)}'
+        for title, of in (("Broken", lineage.problems), ("Incomplete", lineage.gaps))
+        if of
+    )
     head = ("Model", "sha256", "of its parent", "Made by", "File")
     return problems + _table("Each model has its own hash and its parent's", head, rows)
 
