@@ -23,8 +23,11 @@ from components.quantization.conversion import convert as conversion
 from components.quantization.conversion import interface, io_dtypes
 from components.quantization.conversion.calibration import AUTO, MIN_MAX, load_method
 from components.quantization.conversion.profiles import load_profile
+from components.quantization.qat.ladder import Rung
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.retraining.spans import SPAN_FINGERPRINTS, SPANS
+
+_CALIBRATED_ALONE: Rung = "ptq"  # of a model whose weights are those of its float parent
 
 
 class Executor(base_executor.BaseExecutor):
@@ -67,7 +70,7 @@ class Executor(base_executor.BaseExecutor):
             attribution=found,
             coverage=described.coverage,
             pipeline=exec_properties["pipeline"],
-            settings=_settings(input_dict, exec_properties),
+            settings=_settings(input_dict, exec_properties, bool(made.report.calibrated)),
             statistics=described.statistics,
         )
         run_id = (self._context and self._context.pipeline_run_id) or ""
@@ -86,7 +89,8 @@ def _attribution(
         if input_dict.get("float_model"):
             float_model = artifact_utils.get_single_instance(input_dict["float_model"])
             parent = stack.enter_context(model_artifact.local_saved_model(float_model))
-        models = SavedModels(converted=saved_model, float_parent=parent)
+        kind = artifact_utils.get_single_instance(input_dict["model"]).get_string_custom_property("kind")
+        models = SavedModels(converted=saved_model, float_parent=parent, fine_tuned=kind != _CALIBRATED_ALONE)
         return attribute_saved(models, tflite, batches, exec_properties["label_key"])
 
 
@@ -110,14 +114,14 @@ def _scheme(source: types.Artifact, exec_properties: dict[str, Any]) -> Quantiza
 
 
 def _settings(
-    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], is_calibrated: bool
 ) -> dict[str, model_artifact.Fact]:
-    """What lineage shows of a conversion besides its scheme: the settings, and the spans that the examples are of."""
-    settings: dict[str, model_artifact.Fact] = {
-        "calibration": exec_properties["calibration"],
-        "representative_examples": exec_properties["representative_examples"],
-        "representative_seed": exec_properties["seed"],
-    }
+    """What lineage shows besides the scheme: settings of a calibration if there was one, and the spans of examples."""
+    settings: dict[str, model_artifact.Fact] = {}
+    if is_calibrated:
+        settings["calibration"] = exec_properties["calibration"]
+        settings["representative_examples"] = exec_properties["representative_examples"]
+        settings["representative_seed"] = exec_properties["seed"]
     for examples in input_dict.get("raw_examples") or []:
         settings["examples_span"] = example_files.newest_span(examples)
         settings["examples_fingerprint"] = examples.get_string_custom_property("input_fingerprint")

@@ -1,12 +1,13 @@
 """Lineage as one HTML page: self-contained, without scripts, light or dark as the reader has it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from pipelines.lineage.changes import flat
 from pipelines.lineage.find import SHORT
-from pipelines.lineage.story import Lineage, Node
+from pipelines.lineage.story import WHOLE, Lineage, Node
 from pipelines.lineage.tree import (
     calibration_line,
     fingerprint_lines,
@@ -25,19 +26,20 @@ _STYLE = """
   :root { --text: #e8ebee; --back: #14171a; --dim: #b4bcc5; --line: #3b434c; --good: #7ddc9f; --bad: #ffa3a3;
           --panel: #1e2328; } }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--text); background: var(--back);
-       font: 1rem/1.5 system-ui, sans-serif; }
+       font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; } h3 { font-size: 1rem; margin: .75rem 0 0; }
 code { font-family: ui-monospace, monospace; font-size: .85rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; color: var(--dim); }
-th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line);
-         overflow-wrap: break-word; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
+td code, th code { display: inline-block; min-width: 14ch; } .scroll { overflow-x: auto; }
+@media (max-width: 48rem) { tbody th { overflow-wrap: anywhere; min-width: 6rem; } }
 th { font-weight: 600; } ul { padding-left: 1.25rem; margin: .25rem 0; } .good { color: var(--good); }
 .bad { color: var(--bad); } .good, .bad { font-weight: 600; }
 details { background: var(--panel); padding: .5rem .75rem; margin: .5rem 0; } summary { cursor: pointer; }
-@media print { details { background: none; } }
+@media print { details { background: none; } .scroll { overflow: visible; } th, td { overflow-wrap: anywhere; } }
 """
 
-_UNBROKEN = 40  # what is longer and has no space in it, as a hash or a path, may be broken anywhere
+_LONG_WORD = re.compile(r"\S{41,}")  # as a hash, a path or a fingerprint: may be broken anywhere
 
 
 def page_of(lineage: Lineage) -> str:
@@ -57,11 +59,7 @@ def page_of(lineage: Lineage) -> str:
 
 
 def _header(lineage: Lineage, name: str) -> str:
-    state = (
-        _mark("the chain of hashes is broken", "bad")
-        if lineage.problems
-        else _mark("the chain of hashes is whole", "good")
-    )
+    state = _mark(f"the chain of hashes is {lineage.chain_state}", "good" if lineage.chain_state == WHOLE else "bad")
     verdict = _mark("pushed", "good") if lineage.pushes else _mark("not pushed", "bad")
     what = f"{lineage.kind} model for {lineage.target or 'no target'}, pipeline {lineage.pipeline}, run {lineage.run}"
     return (
@@ -101,7 +99,11 @@ def _chain(lineage: Lineage) -> str:
         (f"{link.kind} #{link.id}", link.sha256, link.parent_sha256, f"{link.component}, {link.made_at}", link.file)
         for link in lineage.chain
     ]
-    problems = f'<p class="bad">Broken:</p>{_list(lineage.problems)}' if lineage.problems else ""
+    problems = "".join(
+        f'<p class="bad">{title}:</p>{_list(of)}'
+        for title, of in (("Broken", lineage.problems), ("Incomplete", lineage.gaps))
+        if of
+    )
     head = ("Model", "sha256", "of its parent", "Made by", "File")
     return problems + _table("Each model has its own hash and its parent's", head, rows)
 
@@ -129,7 +131,7 @@ def _node(node: Node) -> str:
     by = f" by {node.component}, {node.made_at}, {node.seconds:.1f} s" if node.component else ""
     facts = {"uri": node.uri, "run": node.run, "made of": taken, **node.properties}
     rows = {name: value for name, value in facts.items() if value != ""}
-    title = escape(f"{node.type} #{node.id}{by}")
+    title = _text(f"{node.type} #{node.id}{by}")
     return f"<details><summary>{title}</summary>{_values('What is recorded', rows)}</details>"
 
 
@@ -140,7 +142,11 @@ def _values(caption: str, values: Mapping[str, Any]) -> str:
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+    name = escape(caption)
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}"><table><caption>{name}</caption>'
+        f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cells(row: Sequence[Any]) -> str:
@@ -149,12 +155,11 @@ def _cells(row: Sequence[Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = escape(shown(value))
-    return f"<code>{text}</code>" if len(text) > _UNBROKEN and " " not in text else text
+    return _LONG_WORD.sub(r"<code>\g<0></code>", escape(shown(value)))
 
 
 def _list(lines: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
 
 
 def _mark(text: str, name: str) -> str:

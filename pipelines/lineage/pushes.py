@@ -32,7 +32,7 @@ class Pushed:
       spans: All spans of the examples, the oldest first; () if nobody recorded any.
       overrides: How many gates were overridden for it.
       metrics: What the evaluation said of the integer model, by the metric's name.
-      replaced_version: What was latest before; "" for the first.
+      replaced_version: What was latest before; "" for none, as of the first; None if nobody recorded it.
       destination: Directory of the version.
     """
 
@@ -48,7 +48,7 @@ class Pushed:
     spans: tuple[int, ...]
     overrides: int
     metrics: dict[str, float]
-    replaced_version: str
+    replaced_version: str | None
     destination: str
 
 
@@ -94,7 +94,7 @@ def pushes_lines(pushes: Sequence[Pushed]) -> list[str]:
                 f"{one.size_bytes:,}",
                 metrics,
                 overridden,
-                one.replaced_version,
+                "not recorded" if one.replaced_version is None else one.replaced_version,
                 *([one.store] if several else []),
             )
         )
@@ -108,7 +108,7 @@ def _pushed(graph: Graph, pushed: ArtifactRecord, maker: int, judges: dict[int, 
     facts = pushed.properties
     blessings = inputs.get("model_blessing", [])
     overrides = [str(graph.artifacts[one].properties.get("overrides", "")) for one in blessings]
-    size, span = model.get("size_bytes", 0), model.get("examples_span")
+    size, span, replaced = model.get("size_bytes", 0), model.get("examples_span"), facts.get("replaced_version")
     return Pushed(
         id=pushed.id,
         store=graph.url,
@@ -122,7 +122,7 @@ def _pushed(graph: Graph, pushed: ArtifactRecord, maker: int, judges: dict[int, 
         spans=spans_of(model, "examples_"),
         overrides=sum(len(json.loads(one)) for one in overrides if one),
         metrics=_metrics(graph, [judges[one] for one in blessings]),
-        replaced_version=str(facts.get("replaced_version", "")),
+        replaced_version=None if replaced is None else str(replaced),
         destination=str(facts.get("pushed_destination", "")),
     )
 

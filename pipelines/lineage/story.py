@@ -9,7 +9,25 @@ from components.quantization.calibration_set import CalibrationSet
 from components.quantization.dataclass_schema import schema_of
 from pipelines.metadata import Value
 
-FORMAT = 1
+FORMAT = 2
+WHOLE, INCOMPLETE, BROKEN = "whole", "incomplete", "broken"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Earlier:
+    """A model that a training began with.
+
+    Attributes:
+      id: Of the artifact.
+      taken_as: "warm_start_model", of which the weights were taken, or "base_model".
+      sha256: As it was recorded with that model; "" if nobody recorded it.
+      taken_sha256: What the model that was trained says that it took; "" if nobody recorded it.
+    """
+
+    id: int
+    taken_as: str
+    sha256: str
+    taken_sha256: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +44,9 @@ class Link:
       component: Class of the component that made it.
       made_at: When that began, in UTC.
       run: Id of the pipeline's run in which it was made.
-      file: "as recorded", "changed" or "gone"; "remote" if it is not on this machine and so was not read.
+      file: "as recorded", "changed" or "gone"; "remote" if it is not on this machine and so was not read;
+        "not recorded" if it is there, but nobody recorded a hash to compare it with.
+      earlier: Models that its training began with.
     """
 
     id: int
@@ -39,6 +59,7 @@ class Link:
     made_at: str
     run: str
     file: str
+    earlier: tuple[Earlier, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +125,7 @@ class Push:
       version: Its name.
       sha256: Of its file; another than the model's if the same model, of another run, was there already; "" if unknown.
       blessings: Ids of the blessings that it was pushed with.
-      replaced_version: What was latest before; "" for the first.
+      replaced_version: What was latest before; "" for none, as of the first; None if nobody recorded it.
       replaced_sha256: Its file's; "" if unknown.
       replaced_by: The version that replaced it, by another push; "" for none so far.
     """
@@ -117,7 +138,7 @@ class Push:
     version: str
     sha256: str
     blessings: tuple[int, ...]
-    replaced_version: str
+    replaced_version: str | None
     replaced_sha256: str
     replaced_by: str
 
@@ -184,6 +205,7 @@ class Lineage:
       reused: In how many later runs it was taken from the cache.
       chain: From the newest push, or the model itself, back to the float model.
       problems: Where hashes or files say that the chain is broken, one sentence each.
+      gaps: Where a hash was never recorded, so that nobody can tell, one sentence each.
       data: The examples.
       calibration_sets: Which examples ranges are from; empty if all ranges were trained, or nobody noted them.
       origin: Hashes of data, schema, transform and code, and the seed.
@@ -207,6 +229,7 @@ class Lineage:
     reused: int
     chain: tuple[Link, ...]
     problems: tuple[str, ...]
+    gaps: tuple[str, ...]
     data: tuple[Data, ...]
     calibration_sets: tuple[CalibrationSet, ...]
     origin: Mapping[str, Value]
@@ -219,6 +242,11 @@ class Lineage:
     earlier_models: tuple[int, ...]
     nodes: tuple[Node, ...]
     format: int = FORMAT
+
+    @property
+    def chain_state(self) -> str:
+        """Either "whole", "broken" where a hash or file differs, or "incomplete" where one was never recorded."""
+        return BROKEN if self.problems else INCOMPLETE if self.gaps else WHOLE
 
     def to_json(self) -> str:
         """Returns all of it as indented JSON, of the schema that `lineage_schema` returns."""

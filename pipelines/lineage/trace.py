@@ -9,7 +9,7 @@ from typing import Any
 
 from components.quantization.calibration_set import PROPERTY, sets_from_json
 from components.retraining.spans import SPAN_FINGERPRINTS, spans_of
-from pipelines.lineage.chain import chain_of, problems_of
+from pipelines.lineage.chain import chain_of, gaps_of, problems_of
 from pipelines.lineage.find import MODEL, PUSHED, is_push
 from pipelines.lineage.graph import Graph
 from pipelines.lineage.story import Data, Judgement, Lineage, Link, Node, Push, Sibling
@@ -83,6 +83,7 @@ class _Trace:
             reused=sum(edge.is_output for edge in self._graph.edges_of_artifacts([self._model.id])) - 1,
             chain=chain,
             problems=problems_of(chain),
+            gaps=gaps_of(chain),
             data=self._data(),
             calibration_sets=sets_from_json(str(facts.get(PROPERTY, ""))),
             origin={name: facts[name] for name in _ORIGIN if facts.get(name, "") != ""},
@@ -173,7 +174,7 @@ class _Trace:
                         blessings=tuple(
                             itertools.chain(inputs.get("model_blessing", ()), inputs.get("infra_blessing", ()))
                         ),
-                        replaced_version=facts.get("replaced_version", ""),
+                        replaced_version=facts.get("replaced_version"),
                         replaced_sha256=facts.get("replaced_sha256", ""),
                         replaced_by=_replaced_by(pushed, self._all_pushes),
                     )

@@ -9,7 +9,9 @@ from rich.tree import Tree
 
 from components.quantization.calibration_set import CalibrationSet
 from pipelines.lineage.find import SHORT
-from pipelines.lineage.story import Data, Judgement, Lineage, Link, Node, Push
+from pipelines.lineage.story import BROKEN, INCOMPLETE, WHOLE, Data, Judgement, Lineage, Link, Node, Push
+
+_COLOURS = {WHOLE: "green", INCOMPLETE: "yellow", BROKEN: "red"}
 
 
 def tree_of(lineage: Lineage) -> Tree:
@@ -27,10 +29,11 @@ def tree_of(lineage: Lineage) -> Tree:
     pushed = tree.add("[bold]pushed[/bold]" if lineage.pushes else "[bold]not pushed[/bold]")
     for push in lineage.pushes:
         _add_push(pushed, push, lineage.sha256)
-    whole = "[green]whole[/green]" if not lineage.problems else "[red]broken[/red]"
-    chain = tree.add(f"[bold]chain of hashes[/bold]: {whole}")
+    colour = _COLOURS[lineage.chain_state]
+    chain = tree.add(f"[bold]chain of hashes[/bold]: [{colour}]{lineage.chain_state}[/{colour}]")
     _add_lines(chain, map(_link_line, lineage.chain))
     _add_lines(chain, (f"broken: {problem}" for problem in lineage.problems), style="red")
+    _add_lines(chain, (f"incomplete: {gap}" for gap in lineage.gaps), style="yellow")
     _add_group(tree, "metrics", lineage.metrics)
     _add_data(tree, lineage)
     settings = tree.add("[bold]settings[/bold]")
@@ -66,7 +69,8 @@ def push_lines(push: Push, sha256: str) -> list[str]:
     lines = [f"PushedModel #{push.id}{target}, {push.at}, run {push.run}, to {push.destination}"]
     if push.sha256 not in ("", sha256):
         lines.append(f"the same model, of another run, was there already; its file has sha256 {push.sha256}")
-    return [*lines, replaced or "replaced nothing", by]
+    nothing = "replaced nothing" if push.replaced_version is not None else "nobody recorded what it replaced"
+    return [*lines, replaced or nothing, by]
 
 
 def spans_text(spans: Sequence[int]) -> str:

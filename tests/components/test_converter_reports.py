@@ -30,9 +30,11 @@ Convert = Callable[..., types.Artifact]
 def convert(channel: Any, standard: Artifacts, trained: Artifacts, tmp_path: Path) -> Convert:
     """Runs the executor on a trained model, with its float parent."""
 
-    def run(source: str = "model", name: str = "tflite_model", **arguments: Any) -> types.Artifact:
+    def run(
+        source: str | list[types.Artifact] = "model", name: str = "tflite_model", **arguments: Any
+    ) -> types.Artifact:
         inputs = {
-            "model": trained[source],
+            "model": trained[source] if isinstance(source, str) else source,
             "float_model": trained["float_model"],
             "examples": standard["transformed_examples"],
             "transform_graph": standard["transform_graph"],
@@ -101,6 +103,20 @@ def test_attribution_has_the_metric_of_each_step_on_the_golden_split(
     assert [pair["examples"] for pair in found["kernels"]["pairs"]] == [60, 32, 32]
     assert "fake-quant to integer default" in _file(artifact, "attribution.txt").read_text()
     assert _file(artifact, "attribution.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("rung", "cause"), [("qat", ", and fine-tuning"), ("selective", ", and fine-tuning"), ("ptq", "")]
+)
+def test_attribution_blames_fine_tuning_only_when_there_was_any(
+    convert: Convert, trained: Artifacts, rung: str, cause: str
+) -> None:
+    model = standard_artifacts.Model()
+    model.copy_from(trained["model"][0])
+    model.set_string_custom_property("kind", rung)
+    found = _json(convert([model], label_key="label", attribution_examples=20), "attribution.json")
+    causes = {one["cause"] for one in found["changes"] if (one["start"], one["end"]) == ("float", "fake-quant")}
+    assert causes == {f"quantization as such{cause}"}
 
 
 def test_attribution_of_a_float_model_compares_the_integers_with_itself(convert: Convert) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -246,42 +245,6 @@ def test_lineage_shows_the_refusal_when_gates_let_a_model_not_pass(store: Store)
     }
     listed = json.loads(store.cli("list", "--json").output)["pushes"]
     assert [one["target"] for one in listed] == ["edge_tpu"]
-
-
-@pytest.mark.parametrize(
-    ("node", "changes", "message"),
-    [
-        (
-            "TFLiteIntConverter-cpu",
-            {"parent_sha256": "0" * 64},
-            "int8 #{} says that it was made of 000000000000, but qat",
-        ),
-        (compiler_of("cpu"), {"parent_sha256": ""}, "not compiled #{} does not say what it was made of"),
-        (
-            "Pusher-cpu",
-            {"parent_sha256": "1" * 64},
-            "pushed #{} says that it was made of 111111111111, but not compiled",
-        ),
-    ],
-)
-def test_lineage_says_where_the_chain_is_broken(store: Store, node: str, changes: Any, message: str) -> None:
-    kind = "PushedModel" if node.startswith("Pusher") else "Model"
-    run = store.run("run-1", edit=changed(node, kind, **changes))
-    (problem,) = store.lineage(store.artifact(run, compiler_of("cpu"), "Model").id).problems
-    assert problem.startswith(message.format(store.artifact(run, node, kind).id))
-    assert "broken" in store.cli(store.artifact(run, compiler_of("cpu"), "Model").id).output
-    other = store.lineage(store.artifact(run, compiler_of("edge_tpu"), "Model").id)
-    assert other.problems == ()
-
-
-def test_lineage_says_that_a_file_in_the_store_was_changed(store: Store) -> None:
-    run = store.run("run-1")
-    path = store.file(run, "cpu")
-    path.write_bytes(path.read_bytes() + b"x")
-    model = store.artifact(run, compiler_of("cpu"), "Model")
-    assert store.lineage(model.id).problems == (
-        f"not compiled #{model.id}: its file is not the recorded one any more: {model.uri}",
-    )
 
 
 def test_tampered_file_is_unknown_with_the_nearest_known_and_where_the_bytes_differ(

@@ -43,7 +43,8 @@ FLOAT, FAKE_QUANT, INTEGER = "float", "fake-quant", "integer"
 # What a file whose ranges of 16 bits were calibrated is comparable with: those of training are not in it.
 FAKE_QUANT_WEIGHTS = "fake-quant weights"
 _KERAS = "Keras, float32"
-_QUANTIZATION = "quantization as such, and fine-tuning"
+_QUANTIZATION = "quantization as such"
+_FINE_TUNING = "quantization as such, and fine-tuning"
 _CONVERSION = "conversion and kernels"
 _CONVERSION_OF_16_BITS = "activations of 16 bits, conversion and kernels"
 _OF_KERNELS = "kernels alone"
@@ -64,6 +65,8 @@ class AttributionOptions:
         there is no metric, but the agreement with the other kernels.
       bound_lsb: From how many steps of 8-bit integers on a layer counts as diverging.
       sensitivity: Whether each layer is quantized alone as well, which takes one run of the model for each.
+      fine_tuned: Whether the model with fake quantization was trained on; if its ranges were only calibrated, training
+        is not among the causes of a change.
     """
 
     metric: Metric | None = None
@@ -72,6 +75,7 @@ class AttributionOptions:
     reference_examples: int | None = None
     bound_lsb: float = 2.0
     sensitivity: bool = False
+    fine_tuned: bool = True
 
     def __post_init__(self) -> None:
         """Refuses nonsense."""
@@ -241,7 +245,8 @@ class _Attribution:
             causes = [(FLOAT, first, "quantization, conversion and kernels")]
         else:
             conversion = _CONVERSION if self._middle == FAKE_QUANT else _CONVERSION_OF_16_BITS
-            causes = [(FLOAT, self._middle, _QUANTIZATION), (self._middle, first, conversion)]
+            quantization = _FINE_TUNING if self._options.fine_tuned else _QUANTIZATION
+            causes = [(FLOAT, self._middle, quantization), (self._middle, first, conversion)]
         causes += [(first, other, _OF_KERNELS) for other in others]
         found = [changes((start, measured[start]), (end, measured[end]), cause) for start, end, cause in causes]
         return tuple(change for group in found for change in group)

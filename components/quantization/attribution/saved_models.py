@@ -35,10 +35,12 @@ class SavedModels:
     Attributes:
       converted: The model that was converted, quantization-aware or float.
       float_parent: The float model that a quantization-aware one was made from; None if nobody knows.
+      fine_tuned: Whether the quantization-aware one was trained on from that one's weights.
     """
 
     converted: Path
     float_parent: Path | None = None
+    fine_tuned: bool = True
 
 
 def attribute_saved(
@@ -56,15 +58,16 @@ def attribute_saved(
     Returns:
       What was found; None, with the reason in the log, if there is nothing to compare the file with.
     """
+    options = dataclasses.replace(_OPTIONS, fine_tuned=models.fine_tuned)
     try:
         float_model, qat_model = _loaded(models)
         inputs = [{name: batch[name] for name in float_model.input_names} for batch in batches]
         problem = _label_problem(float_model, batches, label_key)
         if problem:
             _LOGGER.info("attribution: without the metrics of the task: %s", problem)
-            return attribute(float_model, qat_model, tflite, inputs, _OPTIONS)
+            return attribute(float_model, qat_model, tflite, inputs, options)
         examples = [(features, batch[label_key]) for features, batch in zip(inputs, batches, strict=True)]
-        return attribute(float_model, qat_model, tflite, examples, _OPTIONS)
+        return attribute(float_model, qat_model, tflite, examples, options)
     except ValueError as error:
         _LOGGER.info("attribution: not measured: %s", error)
         return None

@@ -11,7 +11,7 @@ def calibration(root: Node) -> Section:
     if not found:
         missing.append("How the file was converted is not recorded.")
     if found and not found["calibrated"].value:
-        missing.append("No range was calibrated: training gave all of them.")
+        missing.append(f"The converter calibrated no range: {_given_by(found)}")
     elif not sample:
         missing.append("How well the calibration sample stands for its split is not recorded.")
     tables = [one for one in (_choices(found), _coverage(sample), _methods(found["candidates"])) if one.rows]
@@ -44,13 +44,24 @@ def audit(root: Node) -> Section:
     )
 
 
+def _given_by(found: Node) -> str:
+    """Whom ranges are from that the converter did not calibrate."""
+    makers = ", ".join(dict.fromkeys(one["by"].text for one in found["calibration_sets"]))
+    if not makers:
+        return "training gave all of them."
+    return f"{makers} gave all of them, starting from those that it calibrated with the examples of the next section."
+
+
 def _choices(found: Node) -> Table:
     if not found:
         return table("Conversion", ("choice", "value"), [])
+    calibrated = (
+        ("tensors calibrated", found["calibrated"].cell()),
+        ("method", found["calibration"].cell()),
+        ("examples", found["examples"].cell(",d")),
+    )
     rows = [
-        row("tensors calibrated", found["calibrated"].cell()),
-        row("method", found["calibration"].cell()),
-        row("examples", found["examples"].cell(",d")),
+        *(row(name, cell) for name, cell in calibrated if found["calibrated"].value),
         *(row(f"seconds to {name}", found["seconds"][name].cell(".3g")) for name in found["seconds"].names),
         row("taken from the cache", found["cached"].cell()),
     ]
