@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,21 +14,15 @@ import tensorflow_transform as tft
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils
 
-from components import example_files, model_artifact, trained_models
+from components import example_files, model_artifact, trained_models, trainer_inputs
 from components.calibration_origin import with_origin
-from components.evaluation.gates import Gates, today
-from components.evaluation.judgement import judge
-from components.evaluation.measurements import of_all_examples
+from components.evaluation.gates import Gates
 from components.quantization import plugins, toolchain
-from components.quantization.agreement import EXAMPLE_COUNT
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
-from components.quantization.qat import export
 from components.quantization.qat.checkpoints import remove_checkpoints
 from components.quantization.qat.distribution import is_chief, make_strategy
-from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
@@ -40,8 +32,6 @@ from components.targets import Options, options_json
 from components.training_origin import training_origin
 
 USER_FUNCTIONS = ("build_model", "input_fn")
-# A feature of the schema that is not in this environment is not there when the model serves.
-_SERVING_ENVIRONMENT = "SERVING"
 
 
 class Executor(base_executor.BaseExecutor):
@@ -57,12 +47,14 @@ class Executor(base_executor.BaseExecutor):
         user = plugins.load_user_module(exec_properties["module"], USER_FUNCTIONS)
         scheme = QuantizationScheme.from_json(exec_properties["scheme"])
         targets = planned_target.from_json(exec_properties["targets"])
-        hyperparameters = _read_hyperparameters(input_dict.get("hyperparameters"))
-        parameters = _training_parameters(exec_properties["training"], hyperparameters)
+        hyperparameters = trainer_inputs.read_hyperparameters(input_dict.get("hyperparameters"))
+        parameters = trainer_inputs.training_parameters(exec_properties["training"], hyperparameters)
         # Workers that train together must find each other before anything else runs in TensorFlow.
         strategy = make_strategy(parameters.distribution, parameters.batch_size)
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
-        serving_features = _serving_features(input_dict, transform, json.loads(exec_properties["training_only"]))
+        serving_features = trainer_inputs.serving_features(
+            input_dict, transform, json.loads(exec_properties["training_only"])
+        )
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tfx-qat-")))
             splits = [
@@ -72,15 +64,15 @@ class Executor(base_executor.BaseExecutor):
             spec, batch = transform.transformed_feature_spec(), parameters.batch_size
             datasets = [functools.partial(user.input_fn, [str(split)], spec, batch) for split in splits]
             outputs = {key: artifact_utils.get_single_instance(artifacts) for key, artifacts in output_dict.items()}
-            checkpoints = _checkpoint_dir(outputs["model"], exec_properties)
+            checkpoints = trainer_inputs.checkpoint_dir(outputs["model"], exec_properties)
             logs = scratch / "logs"
             logs.mkdir()
             trained = QuantizationAwareTraining(*datasets, parameters, logs).run(
                 functools.partial(user.build_model, hyperparameters),
                 scheme,
-                _load_float(input_dict, "base_model"),
-                warm_start_model=_load_float(input_dict, "warm_start_model"),
-                ladder=_ladder_options(targets),
+                trainer_inputs.load_float(input_dict, "base_model"),
+                warm_start_model=trainer_inputs.load_float(input_dict, "warm_start_model"),
+                ladder=trainer_inputs.ladder_options(targets),
                 checkpoint_dir=checkpoints,
                 strategy=strategy,
                 conversions=[planned_target.conversion_of(one) for one in targets],
@@ -106,53 +98,6 @@ class Executor(base_executor.BaseExecutor):
                 checkpoints.parent.rmdir()  # unless another training is going on
 
 
-def _checkpoint_dir(model: types.Artifact, exec_properties: dict[str, Any]) -> Path | None:
-    """A directory that another attempt of this training finds again: beside its output, named after what it trains.
-
-    A bucket must be mounted, as Vertex AI does under /gcs; without it an attempt starts anew.
-    """
-    uri = str(model.uri).rstrip("/")
-    # Services give all attempts of a task one URI, TASK/model; local runners count executions, NODE/model/12.
-    home = os.path.dirname(uri) if os.path.basename(uri) == "model" else os.path.dirname(os.path.dirname(uri))
-    if home.startswith("gs://"):
-        home = f"/gcs/{home.removeprefix('gs://')}"
-        if not os.path.isdir(os.path.join("/gcs", home.split("/")[2])):
-            return None
-    if "://" in home:
-        return None
-    key = hashlib.sha256(json.dumps(exec_properties, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Path(home) / "checkpoints" / key
-
-
-def _read_hyperparameters(artifacts: list[types.Artifact] | None) -> dict[str, Any]:
-    """Reads what a Tuner wrote: the configuration of keras_tuner's HyperParameters."""
-    if not artifacts:
-        return {}
-    uri = artifact_utils.get_single_uri(artifacts)
-    config = json.loads(io_utils.read_string_file(io_utils.get_only_uri_in_dir(uri)))
-    values: dict[str, Any] = config.get("values", config)
-    return values
-
-
-def _training_parameters(text: str, hyperparameters: dict[str, Any]) -> TrainingParameters:
-    parameters = TrainingParameters(**json.loads(text))
-    names = TrainingParameters.names()
-    return parameters.updated({name: value for name, value in hyperparameters.items() if name in names})
-
-
-def _load_float(input_dict: dict[str, list[types.Artifact]], key: str) -> Any:
-    """The float model that an input stands for: itself, or the one that an integer model was made from."""
-    if not input_dict.get(key):
-        return None
-    artifact = artifact_utils.get_single_instance(input_dict[key])
-    uri = artifact.get_string_custom_property("float_model_uri")
-    if uri:
-        artifact = standard_artifacts.Model()
-        artifact.uri = uri
-    with model_artifact.local_saved_model(artifact) as path:
-        return export.load_float_model(path)
-
-
 def _in_training(planned: PlannedTarget, scheme: QuantizationScheme, training: TrainingParameters) -> PlannedTarget:
     """A target with the gates that a training holds, and no others: those of the evaluator are not its business."""
     load_profile(planned.target).check(scheme)
@@ -161,45 +106,6 @@ def _in_training(planned: PlannedTarget, scheme: QuantizationScheme, training: T
     if training.strategy == "auto":
         held = dataclasses.replace(held, bounds=(*held.bounds, *planned.gates.before_evaluation().bounds))
     return dataclasses.replace(planned, gates=held)
-
-
-def _ladder_options(targets: Sequence[PlannedTarget]) -> LadderOptions | None:
-    """When a ladder is content: its model must keep the gates of all targets, measured as the first one gets it."""
-    stops = list(dict.fromkeys(gates for gates in (one.gates.before_evaluation() for one in targets) if gates.bounds))
-    if not stops:
-        return None
-
-    def judge_rung(integer: Mapping[str, float], parent: Mapping[str, float]) -> tuple[bool, tuple[str, ...]]:
-        measured = of_all_examples(integer, parent, int(integer[EXAMPLE_COUNT]))
-        verdicts = [judge(gates, measured, today()) for gates in stops]
-        texts = dict.fromkeys(text for verdict in verdicts for text in verdict.texts)
-        return all(verdict.blessed for verdict in verdicts), tuple(texts)
-
-    first, *others = targets
-    return LadderOptions(
-        judge=judge_rung,
-        profile=first.target,
-        io_dtype=first.io_dtype,
-        also_for=tuple((one.target, one.io_dtype) for one in others),
-    )
-
-
-def _serving_features(
-    input_dict: dict[str, list[types.Artifact]], transform: tft.TFTransformOutput, training_only: list[str]
-) -> frozenset[str]:
-    """All raw features but labels and weights, and those that the schema keeps out of serving."""
-    raw = frozenset(transform.raw_feature_spec())
-    unknown = sorted(set(training_only) - raw)
-    if unknown:
-        raise ValueError(
-            f"label_key or weight_key {', '.join(map(repr, unknown))} is no raw feature; there are"
-            f" {', '.join(sorted(raw))}"
-        )
-    schema = io_utils.SchemaReader().read(
-        io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-    )
-    absent = {feature.name for feature in schema.feature if _SERVING_ENVIRONMENT in feature.not_in_environment}
-    return raw - absent - set(training_only)
 
 
 class QuantizeTrainerSpec(component_spec.ComponentSpec):

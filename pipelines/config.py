@@ -12,19 +12,16 @@ from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_
 from components.evaluation.smoke_settings import SmokeSettings
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
-from components.quantization.conversion import io_dtypes
-from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.parameters import TrainingParameters
-from components.quantization.schemes import QuantizationScheme, load_scheme
+from components.quantization.schemes import QuantizationScheme
 from components.retraining.ledger import Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
-from components.targets import Options, require_target, require_when_missing
-from pipelines import tasks
+from components.targets import Options
 from pipelines.beam_runners import BeamRunner
 from pipelines.beam_runners.direct import Direct
+from pipelines.config_checks import OF_ONE_TARGET, check_config
 from pipelines.deployment import Deployment
-from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
 
 # It becomes a part of paths, and the name of a job on a service.
@@ -121,82 +118,21 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Checks everything that can be known without TensorFlow; raises ValueError for what is wrong."""
-        tasks.task_path(self.task)
-        if self.metadata:
-            parse_connection(self.metadata)
-        scheme = load_scheme(self.scheme)
-        if not self.targets:
-            require_target(self.target)
-            load_profile(self.target).check(scheme)
-            io_dtypes.require(self.io_dtype, scheme)
-            require_when_missing(self.when_missing)
-        wrong = self._wrong_targets(scheme)
-        if not scheme.integer_only:
-            wrong.append(f"scheme {scheme.name!r} computes in floats (one of integers; `convert` applies this one)")
-        if not _NAME.fullmatch(self.name):
-            wrong.append(f"name {self.name!r} (lowercase letters, digits and '-', a letter first, at most 63)")
-        if not self.root:
-            wrong.append("root is empty (a directory)")
-        if self.eval_buckets < 2:
-            wrong.append(f"eval_buckets={self.eval_buckets} (at least 2, one of them for the eval split)")
-        if self.representative_examples < 1:
-            wrong.append(f"representative_examples={self.representative_examples} (at least 1)")
-        if self.attribution_examples < 0:
-            wrong.append(f"attribution_examples={self.attribution_examples} (at least 0)")
-        if not 0 <= self.flipped_examples <= _MOST_FLIPPED:
-            wrong.append(f"flipped_examples={self.flipped_examples} (0 to {_MOST_FLIPPED}, which a page has room for)")
-        if "://" in self.conversion_cache_dir:
-            wrong.append(f"conversion_cache_dir {self.conversion_cache_dir!r} (a local directory)")
-        if self.spans and self.examples_dir:
-            wrong.append(f"examples_dir {self.examples_dir!r} beside spans (one of them)")
-        if not self.metrics:
-            wrong.append("metrics is empty (the first is the one that a run shows)")
-        if any(isinstance(slice_keys, str) for slice_keys in self.slices):
-            wrong.append(f"slices={self.slices} (each a tuple of features, such as ('label',))")
-        if set(self.also_compared) - {FAKE_QUANT, LAST_BLESSED}:
-            wrong.append(f"also_compared={self.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
-        if wrong:
-            raise ValueError(f"config {self.name!r}: {'; '.join(wrong)}")
-        if self.retraining.champion_floor and "at_least" not in self.evaluation.headline_metric.kinds:
-            raise ValueError(
-                f"config {self.name!r}: champion_floor, but less is better of the first metric,"
-                f" {self.evaluation.headline[1]}; put one first of which more is better"
-            )
-        for plan in self.plans:
-            self.evaluation.require(plan.gates)
-            if self.retraining.champion_floor and LAST_BLESSED not in self.compared_models(plan):
-                raise ValueError(
-                    f"config {self.name!r}: champion_floor needs the last blessed model evaluated for {plan.target};"
-                    f" add {LAST_BLESSED!r} to also_compared"
-                )
-
-    def _wrong_targets(self, scheme: QuantizationScheme) -> list[str]:
-        """What is wrong with `targets`: all of it, each by the target's name."""
-        wrong = [f"targets: {plan.target}: {problem}" for plan in self.targets for problem in plan.problems(scheme)]
-        names = [plan.target for plan in self.targets]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            wrong.append(f"targets: {', '.join(twice)} twice (one plan for each)")
-        if self.targets:
-            given = [name for name in _OF_ONE_TARGET if getattr(self, name) != _DEFAULTS[name]]
-            if given:
-                wrong.append(f"{', '.join(given)} beside targets (in the TargetPlan of each)")
-        pushed = [self._push_uri(plan) for plan in self.targets]
-        if len(set(pushed)) < len(pushed):
-            wrong.append("targets: two push into one directory (one push_dir for each)")
-        return wrong
+        check_config(self)
 
     @property
     def plans(self) -> tuple[ResolvedPlan, ...]:
         """What the trained model becomes: one plan for each target, with nothing left to the pipeline's own."""
         if not self.targets:
-            simple = TargetPlan(**{name: getattr(self, name) for name in ("target", *_OF_ONE_TARGET)})
+            simple = TargetPlan(**{name: getattr(self, name) for name in ("target", *OF_ONE_TARGET)})
             return (simple.resolved(self.gates, self.push_uri, ""),)
         return tuple(
-            plan.resolved(self.gates, self._push_uri(plan), component_suffix(plan.target)) for plan in self.targets
+            plan.resolved(self.gates, self.target_push_uri(plan), component_suffix(plan.target))
+            for plan in self.targets
         )
 
-    def _push_uri(self, plan: TargetPlan) -> str:
+    def target_push_uri(self, plan: TargetPlan) -> str:
+        """Returns where the models of one of several targets go."""
         return plan.push_dir or os.path.join(self.push_uri, plan.target)
 
     @property
@@ -348,7 +284,3 @@ class PipelineConfig:
             return changed
 
         return self.with_each_gates(override)
-
-
-_OF_ONE_TARGET = ("io_dtype", "when_missing", "compiler_options", "push_dir", "smoke")
-_DEFAULTS = {field.name: getattr(TargetPlan(target=""), field.name, None) for field in dataclasses.fields(TargetPlan)}
