@@ -150,7 +150,7 @@ def test_attribution_says_why_there_are_no_metrics(
 def test_nothing_is_measured_when_no_examples_shall_be(convert: Convert) -> None:
     artifact = convert(attribution_examples=0)
     names = {path.name for path in Path(artifact.uri).iterdir()}
-    assert names == {"Format-Serving", "audit.json", "conversion.json", "facts.json"}
+    assert names == {"Format-Serving", "audit.json", "conversion.json", "facts.json", "statistics"}
     assert not [name for name in _json(artifact, "facts.json") if name.startswith("attribution")]
 
 
