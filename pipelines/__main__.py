@@ -20,6 +20,7 @@ from rich.text import Text  # noqa: E402
 
 from pipelines import (  # noqa: E402
     cost_commands,
+    gc_command,
     lineage_commands,
     model_commands,
     push_commands,
@@ -159,11 +160,11 @@ def run(
     nothing could begin, 1 if a component failed.
     """
     from pipelines import runners
-    from pipelines.exclusive import exclusive_root
+    from pipelines.exclusive import busy_status, exclusive_root
 
     runners.load_runner(runner)
     config = _load(config_name, gates, changes).with_window(span, again)
-    with exclusive_root(config):
+    with busy_status(), exclusive_root(config):
         from pipelines.local_run import run_and_show
 
         metadata = config.metadata_url if changes["root"] or changes["metadata"] else ""
@@ -258,36 +259,6 @@ def doctor(job_file: Path) -> None:
     sys.exit(any(finding.level == "wrong" for finding in findings))
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--keep", type=click.IntRange(min=1), required=True, help="Of so many last runs everything is kept.")
-@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
-@click.argument("arguments", metavar="CONFIG [OPTIONS OF run]", nargs=-1, required=True, type=click.UNPROCESSED)
-def gc(arguments: tuple[str, ...], keep: int, dry_run: bool) -> None:
-    """Removes artifacts of CONFIG that no pushed model was made from and none of its last runs refers to.
-
-    A model is pushed as long as its version is in the push directory. What is removed is marked as deleted in ML
-    Metadata, where all else that is known of it stays.
-    """
-    from pipelines.exclusive import exclusive_root
-
-    config = _config_of_run(arguments)
-    with exclusive_root(config):
-        from pipelines.retention import Retention
-
-        retention = Retention(config)
-        garbage = retention.garbage(keep)
-        size_bytes = garbage.size_bytes
-        if retention.unknown:
-            click.echo(f"warning: {retention.unknown}", err=True)
-        if dry_run:
-            for directory in garbage.directories:
-                click.echo(str(directory))
-        else:
-            retention.remove(garbage)
-    done = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(garbage.artifacts):,} artifacts, {size_bytes:,} bytes, {done}; {garbage.kept:,} are needed")
-
-
 def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     """Returns the config that `run` would run with these arguments."""
     given = run.make_context("run", list(arguments)).params
@@ -299,6 +270,7 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     )
 
 
+main.add_command(gc_command.gc_command(_config_of_run))
 main.add_command(schedule_commands.schedule_command(_config_of_run))
 main.add_command(schedule_commands.schedule_job)
 _COMMANDS = (

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.retraining.directory_lock import directory_lock
+import click
+
+from components.retraining.directory_lock import HeldError, directory_lock
+from components.retraining.span_run import BUSY_STATUS
 from pipelines.config import PipelineConfig
 from pipelines.metadata_connection import parse_connection
 
@@ -23,6 +26,19 @@ _ROOT_ID_FILE = ".root-id"
 _PLACE_FILE = ".metadata-place"
 
 
+class _BusyError(click.UsageError):
+    exit_code = BUSY_STATUS
+
+
+@contextlib.contextmanager
+def busy_status() -> Iterator[None]:
+    """Ends the command with a status of its own if another run holds the root: later it may not."""
+    try:
+        yield
+    except HeldError as error:
+        raise _BusyError(str(error)) from error
+
+
 @contextlib.contextmanager
 def exclusive_root(config: PipelineConfig) -> Iterator[None]:
     """Holds a config's root for one run; the operating system lets go of it when the process ends, however it ends.
@@ -31,8 +47,9 @@ def exclusive_root(config: PipelineConfig) -> Iterator[None]:
     holds this root runs the pipeline.
 
     Raises:
-      ValueError: If another run holds it, it is no local directory, it has other ML Metadata, that cannot be opened, or
-        the pipeline is another root's there.
+      HeldError: If another run holds it.
+      ValueError: If it is no local directory, it has other ML Metadata, that cannot be opened, or the pipeline is
+        another root's there.
     """
     if "://" in config.root:
         raise ValueError(

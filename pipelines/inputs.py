@@ -17,8 +17,8 @@ from pipelines.config import PipelineConfig
 
 # Of larger data, the first files up to here are checked; what lies beyond fails in its component.
 _CHECKED_BYTES = 256 * 1024**2
-# Somebody else's file, or a directory that is named as one.
-_UNREADABLE = (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
+# Somebody else's file, a directory that is named as one, or a link to nothing.
+_UNREADABLE = (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)
 _BATCH = 1024
 # Of a record, beside its data: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 _FRAME_BYTES = 16
@@ -44,8 +44,9 @@ def prepare_examples(config: PipelineConfig, checked_bytes: float = _CHECKED_BYT
         return sum(_check_span(source, span, task.RAW_FEATURE_SPEC, checked_bytes) for span in source.selected)
     if not config.examples_dir and hasattr(task, "write_examples") and not _exists(config.examples_uri):
         _write_examples(task, config.examples_uri)
-    files = _first_files(_files(config.examples_uri), checked_bytes)
-    checked = sum(_check_file(file, task.RAW_FEATURE_SPEC, checked_bytes) for file in files)
+    files = _files(config.examples_uri)
+    with _blaming(f"the examples in {config.examples_uri}"):
+        checked = _check_files(files, task.RAW_FEATURE_SPEC, checked_bytes)
     if not checked:
         raise BrokenExamplesError(f"the TFRecord files in {config.examples_uri} are empty; put tf.Examples there")
     return checked
@@ -53,21 +54,28 @@ def prepare_examples(config: PipelineConfig, checked_bytes: float = _CHECKED_BYT
 
 def _check_span(source: SpanSource, span: int, spec: dict[str, Any], checked_bytes: float) -> int:
     try:
-        return _check_files(source, span, spec, checked_bytes)
+        with _blaming(f"span {span}"):
+            files = sorted(tf.io.gfile.glob(source.files_of(span)))
+            checked = _check_files(files, spec, checked_bytes)
+        if not checked:
+            what = "its TFRecord files are empty" if files else f"no files {source.files_of(span)}"
+            raise BrokenExamplesError(f"span {span}: {what}; put tf.Examples there")
     except BrokenExamplesError as error:
         error.span = span
         raise
-    except _UNREADABLE as error:
-        raise BrokenExamplesError(f"span {span} cannot be read: {_first_line(error)}", span) from error
-
-
-def _check_files(source: SpanSource, span: int, spec: dict[str, Any], checked_bytes: float) -> int:
-    files = _first_files(sorted(tf.io.gfile.glob(source.files_of(span))), checked_bytes)
-    checked = sum(_check_file(file, spec, checked_bytes) for file in files)
-    if not checked:
-        what = "its TFRecord files are empty" if files else f"no files {source.files_of(span)}"
-        raise BrokenExamplesError(f"span {span}: {what}; put tf.Examples there")
     return checked
+
+
+def _check_files(files: list[str], spec: dict[str, Any], checked_bytes: float) -> int:
+    return sum(_check_file(file, spec, checked_bytes) for file in _first_files(files, checked_bytes))
+
+
+@contextlib.contextmanager
+def _blaming(examples: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise BrokenExamplesError(f"{examples} cannot be read: {_first_line(error)}") from error
 
 
 def _exists(directory: str) -> bool:

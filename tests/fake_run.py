@@ -30,6 +30,9 @@ def main(file: str, directory: str, report_file: str, scheduler: str) -> int:
     if "mistake" in behaviour:
         print("Error: no such option")
         return 2
+    if "busy" in behaviour:
+        print("Error: another run is using the root")
+        return 75
     if "crash" in behaviour or ("crash-once" in behaviour and attempt == 1):
         print("Segmentation fault")
         return 1

@@ -10,6 +10,12 @@ from components.retraining.policy import RetrainingPolicy
 
 BROKEN_EXAMPLES, DRIFTED_EXAMPLES = "examples", "drift"
 """What a report says is at fault, where it is no component."""
+# One span may be odd; where no run of the next can begin either, something else is wrong.
+_UNABLE_SPANS = 2
+
+
+class CannotBeginError(ValueError):
+    """A run refused to begin, and blamed no examples and no component for it; another try may end likewise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,10 +25,12 @@ class Outcome:
     Attributes:
       report: What it reported; {} if it was killed or failed before it could.
       error: Why it failed if it did not say so in the report.
+      is_begun: Whether it began at all.
     """
 
     report: dict[str, Any]
     error: str = ""
+    is_begun: bool = True
 
 
 def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: float) -> Entry:
@@ -48,7 +56,7 @@ def concluded(entry: Entry, outcome: Outcome, policy: RetrainingPolicy, now_s: f
         return dataclasses.replace(entry, state="quarantined", reason=error, report=report, blameless=is_named)
     if report.get("fault") == DRIFTED_EXAMPLES:  # no better another time; a world that has changed for good is to hold
         return dataclasses.replace(entry, state="quarantined", reason=error, report=report)
-    failed = dataclasses.replace(entry, failures=entry.failures + 1, report=report)
+    failed = dataclasses.replace(entry, failures=entry.failures + 1, report=report, is_unable=not outcome.is_begun)
     if failed.failures >= policy.max_failures:
         reason = f"{failed.failures} runs failed, the last one so: {error}"
         return dataclasses.replace(failed, state="quarantined", reason=reason)
@@ -86,11 +94,17 @@ def held_by(entries: Iterable[Entry], policy: RetrainingPolicy, released: int) -
         if one.state in FINAL and one.decision > released and one.state != "skipped" and not one.blameless
     ]
     counted.sort(key=lambda entry: entry.decision)
+    unable = [entry for entry in counted[-_UNABLE_SPANS:] if entry.is_unable]
+    if len(unable) == _UNABLE_SPANS:
+        return f"no run of spans {_listed(unable)} could begin, so it is hardly they that are at fault"
     last = counted[-policy.hold_after :] if policy.hold_after else []
     if len(last) < policy.hold_after or not last or any(entry.state == "pushed" for entry in last):
         return ""
-    spans = ", ".join(str(entry.span) for entry in last)
-    return f"nothing was pushed for {len(last)} spans in a row ({spans}; hold_after={policy.hold_after})"
+    return f"nothing was pushed for {len(last)} spans in a row ({_listed(last)}; hold_after={policy.hold_after})"
+
+
+def _listed(entries: Iterable[Entry]) -> str:
+    return ", ".join(str(entry.span) for entry in entries)
 
 
 def superseded(spans: Iterable[int], entries: dict[int, Entry], policy: RetrainingPolicy) -> dict[int, str]:

@@ -56,6 +56,7 @@ class Entry:
         that is run again keeps it until the next, so that no number is ever that of two decisions.
       blameless: Whether its own examples were broken, so that the decision says nothing of models, machines and the
         world.
+      is_unable: Whether its last run failed before it began.
       report: What the last run came to, as it reported; {} if it did not.
       untold: Who is still to be told of the final state; one who could not be is told later.
     """
@@ -70,6 +71,7 @@ class Entry:
     not_before_s: float = 0.0
     decision: int = 0
     blameless: bool = False
+    is_unable: bool = False
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     untold: tuple[str, ...] = ()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.retraining import decisions
-from components.retraining.decisions import Outcome
+from components.retraining.decisions import CannotBeginError, Outcome
 from components.retraining.ledger import FINAL, Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
@@ -32,8 +32,8 @@ class Scheduler:
       source: The spans.
       policy: The rules.
       ledger: What became of each span.
-      run: Runs the pipeline on the span of an entry and returns when that has ended. It raises ValueError if the run
-        cannot begin for a reason that is no span's fault, such as a mistake in the config.
+      run: Runs the pipeline on the span of an entry and returns when that has ended. It raises CannotBeginError if the
+        run refuses to begin, which counts as a failure, and ValueError if it is not its time, which does not.
       telling: What follows each final decision: at least once, and more than once only where the scheduler dies
         meanwhile.
       now_s: The clock, in seconds since the epoch.
@@ -80,7 +80,8 @@ class Scheduler:
         """Does the next thing that there is to do now; returns whether there was one.
 
         Raises:
-          ValueError: If the spans cannot be listed, or a run cannot begin; no span is blamed for it.
+          ValueError: If the spans cannot be listed, or a run cannot begin and may be able to another time.
+          OSError: If the ledger cannot be written, or no process started.
         """
         if self.telling.tell(self.ledger, self.held(), self.now_s()):
             return True
@@ -125,7 +126,12 @@ class Scheduler:
         self._write(begun)
         try:
             outcome = self.run(begun)
-        except BaseException as error:  # stopped by a signal, or unable to begin: the span is not to blame
+        except CannotBeginError as error:
+            self._conclude(begun, Outcome(report={}, error=str(error), is_begun=False))
+            if self.ledger.entries()[begun.span].state == "waiting":
+                raise
+            return
+        except BaseException as error:  # stopped by a signal, or it is not its time: the span is not to blame
             if report := read_report(self.ledger, begun):  # the run had ended, but for the end of its process
                 self._conclude(begun, Outcome(report=report))
                 raise

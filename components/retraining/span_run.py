@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from components.quantization.process_group import process_group
-from components.retraining.decisions import Outcome
+from components.retraining.decisions import CannotBeginError, Outcome
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.scheduler import read_report
 
 # Exit status of the command line for a mistake in what was asked.
 _MISTAKE = 2
+BUSY_STATUS = 75
+"""That of a run that found another one at work in its root, EX_TEMPFAIL of sysexits.h."""
 _LAST_LINES = 5
 
 
@@ -29,7 +31,8 @@ def run_span(command: Sequence[str], entry: Entry, ledger: Ledger, limit_s: floa
       What it reported, or how it ended without a report.
 
     Raises:
-      ValueError: If it refused what it was asked, and blamed no examples and no component for it.
+      CannotBeginError: If it refused what it was asked, and blamed no examples and no component for it.
+      ValueError: If another run is at work.
       OSError: If the program does not start.
     """
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
@@ -49,8 +52,9 @@ def run_span(command: Sequence[str], entry: Entry, ledger: Ledger, limit_s: floa
     said = " ".join(filter(None, last)) or "nothing"
     if timed_out.is_set():
         return Outcome(report={}, error=f"killed after {limit_s:,.0f} s; its last words: {said}")
-    if status == _MISTAKE:
-        raise ValueError(f"the run of span {entry.span} cannot begin: {said}")
+    if status in (_MISTAKE, BUSY_STATUS):
+        kind = CannotBeginError if status == _MISTAKE else ValueError
+        raise kind(f"the run of span {entry.span} cannot begin: {said}")
     how = f"signal {-status}" if status < 0 else f"status {status}"
     return Outcome(report={}, error=f"ended with {how} and no report; its last words: {said}")
 

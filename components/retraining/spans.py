@@ -10,6 +10,7 @@ import fnmatch
 import json
 import os
 import re
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -114,30 +115,66 @@ class SpanSource:
         return _SPAN.sub(lambda match: str(span).zfill(int(match["width"] or 0)), self.below_base)
 
     def complete(self) -> list[int]:
-        """Returns the complete spans, oldest first.
+        """Returns the complete spans, oldest first; without those that `overlooked` speaks of.
 
         Raises:
           ValueError: If the directory is on no local disk, or cannot be listed.
         """
+        form = self._form()
+        spans = (int(match["span"]) for name in self._names() if (match := form.fullmatch(name)))
+        return sorted(span for span in spans if _is_file(self.success_file(span)))
+
+    def overlooked(self) -> list[str]:
+        """Returns which directories look like complete spans and are taken for none, and what to do; a sentence each.
+
+        Raises:
+          ValueError: As `complete`.
+        """
+        form, any_width = self._form(), self._form(r"[0-9]+")
+        other_width, closed = {}, []
+        for name in sorted(self._names()):
+            success_file = Path(self.base, name, SUCCESS_FILE)
+            if form.fullmatch(name):
+                closed += [name] if _is_file(success_file) is None else []
+            elif (match := any_width.fullmatch(name)) and _is_file(success_file):
+                other_width[name] = len(match["span"])
+        said = []
+        if other_width:
+            placeholder = self._placeholder()
+            width = int(placeholder["width"] or 0)
+            kind = f"numbers of exactly {width} digits" if width else "numbers without leading zeros"
+            width = max(width, *other_width.values())
+            said.append(
+                f"spans: in {self.base}, {_listed(other_width)} complete and taken for no span, since"
+                f" {placeholder[0]} stands for {kind}; write all numbers with {width} digits, and {{SPAN:{width}}} in"
+                " the pattern"
+            )
+        if closed:
+            why = "since it cannot be seen whether they are complete; check the permissions"
+            said.append(f"spans: in {self.base}, {_listed(closed)} taken for no span, {why}")
+        return said
+
+    def _names(self) -> list[str]:
         if "://" in self.base:
             raise ValueError(f"spans: {self.base} is no local directory; schedule the pipeline on a service instead")
         try:
-            names = os.listdir(self.base)
+            return os.listdir(self.base)
         except OSError as error:
             raise ValueError(f"spans: {self.base} cannot be listed: {error.strerror}; correct the pattern") from error
-        form = self._form()
-        spans = (int(match["span"]) for name in names if (match := form.fullmatch(name)))
-        return sorted(span for span in spans if self.success_file(span).is_file())
 
     def success_file(self, span: int) -> Path:
         """Returns the file that makes a span complete."""
         return Path(self.files_of(span)).parent / SUCCESS_FILE
 
-    def _form(self) -> re.Pattern[str]:
-        directory = self.below_base.partition("/")[0]
-        before, after = _SPAN.sub("\0", directory).split("\0")
-        width = (_SPAN.search(directory) or {"width": None})["width"]
-        digits = f"[0-9]{{{width}}}" if width else "0|[1-9][0-9]*"
+    def _placeholder(self) -> re.Match[str]:
+        match = _SPAN.search(self.pattern)
+        assert match  # by __post_init__
+        return match
+
+    def _form(self, digits: str = "") -> re.Pattern[str]:
+        before, after = _SPAN.sub("\0", self.below_base.partition("/")[0]).split("\0")
+        width = self._placeholder()["width"]
+        digits = digits or (f"[0-9]{{{width}}}" if width else "0|[1-9][0-9]*")
         return re.compile(f"{re.escape(before)}(?P<span>{digits}){re.escape(after)}")
 
     def ending_at(self, span: int | None = None, left_out: Collection[int] = ()) -> "SpanSource":
@@ -160,3 +197,19 @@ class SpanSource:
             )
         earlier = [one for one in usable if one < newest][-(self.window - 1) :] if self.window > 1 else []
         return dataclasses.replace(self, selected=(*earlier, newest))
+
+
+def _is_file(path: Path) -> bool | None:
+    """Whether a file is there; None where that cannot be known, as in a directory that may not be entered."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+
+
+def _listed(names: Collection[str]) -> str:
+    """Returns some names and the number of the others, with a verb."""
+    shown, more = list(names)[:3], len(names) - 3
+    return ", ".join(shown) + (f" and {more:,} more are" if more > 0 else " are" if len(shown) > 1 else " is")

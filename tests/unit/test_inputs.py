@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from components.retraining.spans import BrokenExamplesError, SpanSource
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.inputs import prepare_examples
@@ -98,3 +99,18 @@ def test_prepare_examples_raises_when_there_is_nothing_to_read(config: PipelineC
     _write(config.examples_dir)
     with pytest.raises(ValueError, match="are empty; put tf.Examples there"):
         prepare_examples(config)
+
+
+def test_prepare_examples_raises_when_a_file_is_a_link_to_nothing(config: PipelineConfig, tmp_path: Path) -> None:
+    good = _write(config.examples_dir, _GOOD)
+    good.with_name("zzz.tfrecord").symlink_to("/nowhere")
+    with pytest.raises(BrokenExamplesError, match=r"the examples in .* cannot be read: .*zzz\.tfrecord; No such file"):
+        prepare_examples(config)
+    span = tmp_path / "span-1"
+    span.mkdir()
+    (span / "_SUCCESS").touch()
+    (span / "a.tfrecord").symlink_to("/nowhere")
+    spans = SpanSource(pattern=f"{tmp_path}/span-{{SPAN}}/*.tfrecord")
+    with pytest.raises(BrokenExamplesError, match=r"span 1 cannot be read: .*a\.tfrecord; No such file") as raised:
+        prepare_examples(dataclasses.replace(config, examples_dir="", spans=spans))
+    assert raised.value.span == 1

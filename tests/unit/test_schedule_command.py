@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from components.retraining import span_run, timers
 from components.retraining.decisions import Outcome
+from components.retraining.directory_lock import directory_lock
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from pipelines import local_schedule
@@ -246,3 +247,11 @@ def test_run_with_window_leaves_out_quarantined_spans(tmp_path: Path) -> None:
     ledger.write(Entry(span=3, state="quarantined", reason="corrupt"))
     newest: Any = config.with_window(None).spans
     assert newest.selected == (1,)
+
+
+def test_run_ends_with_75_when_another_one_is_at_work_in_the_root(tmp_path: Path) -> None:
+    write_span(tmp_path, 1, "")
+    with directory_lock(tmp_path / "root", "root", "", ""):
+        result = CliRunner().invoke(main, ["run", *_arguments(tmp_path)])
+    assert result.exit_code == 75
+    assert "another run is using" in result.output

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.retraining.decisions import CannotBeginError
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.scheduler import Scheduler
@@ -155,11 +156,41 @@ def test_scheduler_quarantines_a_span_that_has_drifted_and_holds_when_all_do(tmp
         assert _until_nothing(one)[4].state == "pushed"
 
 
-def test_scheduler_blames_no_span_when_a_run_cannot_begin(tmp_path: Path) -> None:
+def test_scheduler_quarantines_a_span_when_no_run_of_it_can_begin(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "mistake")
+    write_span(tmp_path, 2, "push")
+    now = 1000.0
+    policy = RetrainingPolicy(max_failures=2, backoff_s=60)
+    one = dataclasses.replace(scheduler(tmp_path, policy), now_s=lambda: now)
+    with pytest.raises(CannotBeginError, match="the run of span 1 cannot begin: Error: no such option"):
+        one.step()
+    entry = one.ledger.entries()[1]
+    assert (entry.state, entry.failures, entry.not_before_s) == ("waiting", 1, 1060.0)
+    assert not one.step()
+    now = 1060.0
+    entries = _until_nothing(one)
+    assert [entry.state for entry in entries.values()] == ["quarantined", "pushed"]
+    assert entries[1].reason.startswith(
+        "2 runs failed, the last one so: the run of span 1 cannot begin: Error: no such"
+    )
+    assert state(tmp_path)["told"][0][:3] == [1, 1, "quarantined"]
+
+
+def test_scheduler_holds_when_no_run_of_two_spans_can_begin(tmp_path: Path) -> None:
+    policy = dataclasses.replace(POLICY, max_failures=1)
+    entries = _handled(tmp_path, "refuse", "mistake", "mistake", "push", policy=policy)
+    assert [entry.state for entry in entries.values()] == ["refused", "quarantined", "quarantined"]
+    one = scheduler(tmp_path, policy)
+    assert one.held() == "no run of spans 2, 3 could begin, so it is hardly they that are at fault"
+    one.release()
+    assert _until_nothing(one)[4].state == "pushed"
+
+
+def test_scheduler_blames_no_span_when_another_run_is_at_work(tmp_path: Path) -> None:
+    write_span(tmp_path, 1, "busy")
     one = scheduler(tmp_path)
     for attempt in (1, 2, 3, 4):
-        with pytest.raises(ValueError, match="the run of span 1 cannot begin: Error: no such option"):
+        with pytest.raises(ValueError, match="the run of span 1 cannot begin: Error: another run is using the root"):
             one.step()
         entry = one.ledger.entries()[1]
         assert (entry.state, entry.attempt, entry.failures, entry.interruptions) == ("waiting", attempt, 0, 0)

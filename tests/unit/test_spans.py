@@ -1,4 +1,7 @@
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +60,47 @@ def test_complete_raises_when_the_directory_is_missing_or_remote(tmp_path: Path)
         SpanSource(pattern=f"{tmp_path}/missing/{{SPAN}}/*.tfrecord").complete()
     with pytest.raises(ValueError, match="is no local directory; schedule the pipeline on a service"):
         SpanSource(pattern="gs://bucket/{SPAN}/*.tfrecord").complete()
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "names", "expected"),
+    [
+        (
+            "{SPAN}",
+            ("span-001", "span-2"),
+            "span-001 is complete and taken for no span, since {SPAN} stands for numbers without leading zeros; write"
+            " all numbers with 3 digits, and {SPAN:3} in the pattern",
+        ),
+        (
+            "{SPAN:3}",
+            ("span-999", *(f"span-{number}" for number in range(1000, 1005))),
+            "span-1000, span-1001, span-1002 and 2 more are complete and taken for no span, since {SPAN:3} stands for"
+            " numbers of exactly 3 digits; write all numbers with 4 digits, and {SPAN:4} in the pattern",
+        ),
+        ("{SPAN:3}", ("span-999", "other-1000", "span-1000.old"), ""),
+    ],
+)
+def test_overlooked_names_complete_directories_whose_numbers_have_another_width(
+    tmp_path: Path, placeholder: str, names: tuple[str, ...], expected: str
+) -> None:
+    _spans(tmp_path, *names, incomplete=("span-7777",))
+    source = SpanSource(pattern=f"{tmp_path}/span-{placeholder}/*.tfrecord")
+    assert source.overlooked() == ([f"spans: in {tmp_path}, {expected}"] if expected else [])
+
+
+def test_complete_leaves_out_a_span_that_may_not_be_entered_and_overlooked_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spans(tmp_path, "1", "2")
+    real = Path.stat
+
+    def stat(self: Path, **options: Any) -> os.stat_result:
+        if self.parent.name == "1":  # mode 0 stops no root, as whom tests may run
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    source = SpanSource(pattern=f"{tmp_path}/{{SPAN}}/*.tfrecord")
+    assert source.complete() == [2]
+    (said,) = source.overlooked()
+    assert said.startswith(f"spans: in {tmp_path}, 1 is taken for no span, since it cannot be seen whether")
