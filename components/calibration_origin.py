@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tfx import types
 from tfx.types import artifact_utils
 
+from components.example_files import span_of
 from components.quantization.calibration_set import CalibrationSet
 
 
@@ -27,6 +28,6 @@ def with_origin(
         by=by,
         split=split,
         artifact=artifact.id,
-        span=raw[0].span if raw else None,
+        span=span_of(raw[0]) if raw else None,
         input_fingerprint=raw[0].get_string_custom_property("input_fingerprint") if raw else "",
     )

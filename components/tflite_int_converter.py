@@ -11,7 +11,7 @@ from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 
-from components import converter_inputs, model_artifact
+from components import converter_inputs, example_files, model_artifact
 from components.converted_model import ConvertedModel
 from components.described_inputs import DescribedInputs
 from components.quantization import toolchain
@@ -123,7 +123,7 @@ def _settings(
         settings["representative_examples"] = exec_properties["representative_examples"]
         settings["representative_seed"] = exec_properties["seed"]
     for examples in input_dict.get("raw_examples") or []:
-        settings["examples_span"] = examples.span
+        settings["examples_span"] = example_files.span_of(examples)
         settings["examples_fingerprint"] = examples.get_string_custom_property("input_fingerprint")
         for name in (SPANS, SPAN_FINGERPRINTS):  # of a window; `span` is its newest
             if examples.has_custom_property(name):

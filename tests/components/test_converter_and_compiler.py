@@ -96,7 +96,7 @@ def test_converter_notes_all_spans_when_the_examples_are_of_a_window(
 ) -> None:
     examples = standard_artifacts.Examples()
     examples.uri, examples.split_names = standard["examples"][0].uri, standard["examples"][0].split_names
-    examples.span = 5
+    examples.set_int_custom_property("span", 5)  # as TFX's driver does; the property of that name stays 0
     window = {"spans": "[1, 2, 5]", "span_fingerprints": '["a", "b", "c"]'}
     for name, value in {**window, "input_fingerprint": "c"}.items():
         examples.set_string_custom_property(name, value)
