@@ -34,6 +34,7 @@ from pathlib import Path
 from tfx.dsl.io import fileio
 
 from components.delivery import history
+from components.delivery.history import Entry
 from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, FileDigest, Manifest
 
 LATEST_FILE = "latest"
@@ -234,7 +235,7 @@ class PushDestination:
         """
         moves = self.history()
         run_id = manifest.run_id if action == history.PUSH else ""
-        if (not moves or moves[-1].version != version) and not self._has_entry(version, run_id):
+        if (not moves or moves[-1].version != version) and not self.move_of(version, run_id):
             entry = history.following(moves, action, version, manifest.model_sha256[:12])
             record = {"action": action, "at": utc_now(), "run_id": run_id, "version": version}
             _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
@@ -244,13 +245,11 @@ class PushDestination:
             moved_to = newest
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
 
-    def _has_entry(self, version: str, run_id: str) -> bool:
-        """Whether a run has already made a version the latest; of no run nothing is known."""
-        if not run_id:
-            return False
-        names = [move.name for move in self.history() if move.action == history.PUSH and move.version == version]
-        records = (json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, name))) for name in reversed(names))
-        return any(record["run_id"] == run_id for record in records)
+    def move_of(self, version: str, run_id: str) -> Entry | None:
+        """Returns the move by which a run made a version the latest; None if it did not, or of no run."""
+        pushes = [move for move in self.history() if move.action == history.PUSH and move.version == version]
+        records = ((move, json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, move.name)))) for move in pushes[::-1])
+        return next((move for move, record in records if record["run_id"] == run_id), None) if run_id else None
 
     def _remove_abandoned(self) -> None:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""
