@@ -220,7 +220,7 @@ class PushDestination:
         A push that was killed and is repeated may have its entry already, and others may have come after it.
         """
         moves = self.history()
-        if (not moves or moves[-1].version != version) and not self._has_entry(version, facts["run_id"]):
+        if (not moves or moves[-1].version != version) and not self.move_of(version, facts["run_id"]):
             entry = history.following(moves, action, version, manifest.model_sha256[:12])
             record = {"action": action, "at": utc_now(), "version": version, **facts}
             _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
@@ -230,12 +230,10 @@ class PushDestination:
             moved_to = newest
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
 
-    def _has_entry(self, version: str, run_id: str) -> bool:
-        """Whether a run has already made a version the latest; of no run nothing is known."""
-        if not run_id:
-            return False
-        moves = [move for move in self.history() if move.action == history.PUSH and move.version == version]
-        return any(self.record(move)["run_id"] == run_id for move in reversed(moves))
+    def move_of(self, version: str, run_id: str) -> history.Entry | None:
+        """Returns the move by which a run made a version the latest; None if it did not, or of no run."""
+        pushes = [move for move in self.history() if move.action == history.PUSH and move.version == version]
+        return next((one for one in pushes[::-1] if self.record(one)["run_id"] == run_id), None) if run_id else None
 
     def _remove_abandoned(self) -> None:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""

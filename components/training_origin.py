@@ -7,6 +7,7 @@ from tfx import types
 from tfx.types import artifact_utils
 
 from components import example_files, model_artifact
+from components.quantization import toolchain
 from components.quantization.file_hash import sha256
 from components.transform_hash import transform_sha256
 
@@ -20,6 +21,8 @@ ORIGIN_FACTS = (
     "schema_sha256",
     "transform_sha256",
     *(f"{key}_sha256" for key in EARLIER_MODELS),
+    "training_python_version",
+    "training_platform",
 )
 """Those that a model which is made of a trained one carries on."""
 
@@ -40,6 +43,7 @@ def training_origin(
         "task_sha256": exec_properties["module_sha256"],
         "training_examples_sha256": example_files.staged_fingerprint(train),
         "evaluation_examples_sha256": example_files.staged_fingerprint(evaluation),
+        **toolchain.process_facts(),
     }
     with model_artifact.local_directory(artifact_utils.get_single_uri(input_dict["schema"])) as directory:
         facts["schema_sha256"] = sha256(directory)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
-from components.delivery.history import version_replaced
+from components.delivery.history import Entry, version_replaced
 from components.delivery.manifest import REPORT_FILE, build_manifest
 from components.push_destination import PushDestination, utc_now
 from components.quantization.file_hash import sha256 as sha256_of
@@ -57,11 +58,12 @@ class Executor(stock.Executor):
             report = _report(input_dict)
             if report:
                 io_utils.write_string_file(os.path.join(pushed.uri, REPORT_FILE), report)
+            known = destination.history()
             version = destination.push(directory, manifest, report)
             sha256 = _sha256_of_version(destination, version) or sha256_of(directory)
         self._MarkPushed(pushed, pushed_destination=destination.path(version), pushed_version=version)
         parent = artifact_utils.get_single_instance(models).get_string_custom_property("sha256") if models else ""
-        replaced = version_replaced(destination.history(), version)
+        replaced = _replaced(destination, known, version, manifest.run_id)
         for name, value in (
             ("pushed_at", manifest.pushed_at),
             ("sha256", sha256),
@@ -93,6 +95,21 @@ def _require_blessed_file(path: Path, input_dict: dict[str, list[types.Artifact]
                     f"{key}: it is of a file with sha256 {known[0]}, and {path.name} has {found}; the file was changed"
                     " since, or another model's blessing is connected: nothing was pushed"
                 )
+
+
+def _replaced(destination: PushDestination, known: Sequence[Entry], version: str, run_id: str) -> str:
+    """The version that a push replaced; "" if it made none the latest that was not.
+
+    Args:
+      destination: Where it was pushed to.
+      known: The moves of the pointer before.
+      version: What is the latest now.
+      run_id: The run; "" for none. An attempt of it that was killed may have made the move.
+    """
+    moves = destination.history()
+    made = [move for move in moves if move not in known and move.version == version]
+    move = destination.move_of(version, run_id) or next(iter(made), None)
+    return version_replaced(moves, move) if move else ""
 
 
 def _sha256_of_version(destination: PushDestination, version: str) -> str:

@@ -36,8 +36,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def lineage() -> None:
     """Shows what produced a model and what became of it: `lineage MODEL`, the same as `lineage show MODEL`.
 
-    MODEL is a file, whatever it is called now, a sha256 or at least the first six digits of one, or the id of a Model
-    or PushedModel in ML Metadata.
+    MODEL is a file, whatever it is called now, the directory of a pushed version, a sha256 or at least the first six
+    digits of one, or the id of a Model or PushedModel in ML Metadata.
     """
 
 
@@ -50,6 +50,8 @@ def show(model: str, metadata: str | None, as_json: bool, html: Path | None) -> 
 
     Exit status: 0, also if the chain of hashes is broken, which is said; 2 if nobody knows the model.
     """
+    if html is not None and not html.absolute().parent.is_dir():
+        raise ValueError(f"--html: there is no directory {html.parent} to write {html.name} to; make it")
     (found,) = _traced(metadata, model)
     if html is not None:
         from pipelines.lineage.page import page_of

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ml_metadata import errors
@@ -100,14 +100,21 @@ class MetadataStore:
 
     def last_run(self, pipeline: str) -> list[ExecutionRecord]:
         """Returns the executions of a pipeline's last run, in the order in which they began; empty without one."""
+        _, executions = next(self.runs(pipeline), ("", []))
+        return executions
+
+    def runs(self, pipeline: str) -> Iterator[tuple[str, list[ExecutionRecord]]]:
+        """Yields each run's id and executions, these in the order in which they began; the newest run first."""
         context = self._store.get_context_by_type_and_name("pipeline", pipeline)
         executions = self._store.get_executions_by_context(context.id) if context else []
-        if not executions:
-            return []
-        newest = max(executions, key=lambda execution: execution.id)
-        contexts = self._store.get_contexts_by_execution(newest.id)
-        run = next(context for context in contexts if context.type == "pipeline_run")
-        return self._execution_records(self._store.get_executions_by_context(run.id))
+        seen: set[int] = set()
+        for newest in sorted((execution.id for execution in executions), reverse=True):
+            if newest not in seen:
+                contexts = self._store.get_contexts_by_execution(newest)
+                run = next(context for context in contexts if context.type == "pipeline_run")
+                of_run = self._store.get_executions_by_context(run.id)
+                seen |= {execution.id for execution in of_run}
+                yield run.name, self._execution_records(of_run)
 
     def inputs(self, execution: ExecutionRecord) -> dict[str, list[ArtifactRecord]]:
         """Returns the input artifacts of an execution, by key."""

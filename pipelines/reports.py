@@ -1,4 +1,4 @@
-"""The pages on runs: of the last run of a pipeline, made anew from what its artifacts hold, and of all runs in time."""
+"""The pages on runs: of one run of a pipeline, made anew from what its artifacts hold, and of all runs in time."""
 
 import dataclasses
 import json
@@ -25,34 +25,74 @@ _EVALUATOR, _PUSHER = "QuantizedEvaluator", "Pusher"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenReport:
-    """A page that was written: of which target, "" for all, and where."""
+    """A page that was written.
+
+    Attributes:
+      target: Of which target; "" for all.
+      uri: Where.
+      run: Id of the run that it is on; "" for all.
+      unevaluated: Ids of later runs, the newest first, that came to no evaluation, as where DriftGate stopped them.
+    """
 
     target: str
     uri: str
+    run: str = ""
+    unevaluated: tuple[str, ...] = ()
 
 
-def write_reports(config: PipelineConfig) -> Iterator[WrittenReport]:
-    """Writes the page of each target of a config's last run below its root, and yields it.
+def write_reports(config: PipelineConfig, run: str = "") -> Iterator[WrittenReport]:
+    """Writes the page of each target of a run below the root of its config, and yields it.
 
     Other than the page beside the model, which was made before the push, it says where the model was pushed.
 
+    Args:
+      config: The config.
+      run: Id of the run; "" for the newest that came to an evaluation for each target.
+
     Raises:
-      ValueError: If nothing was run, or the last run did not come to a report.
+      ValueError: If there is no such run, or it did not come to an evaluation.
     """
-    executions = MetadataStore(config.metadata_url).last_run(config.name)
+    found = _evaluated(config, run)
     for plan in config.plans:
-        blessing = _output(executions, f"{_EVALUATOR}{plan.suffix}", "blessing")
-        if blessing is None:
-            raise ValueError(
-                f"the last run of {config.name} did not come to an evaluation for {plan.target}, so that there is no"
-                " report; run it again"
-            )
-        pushed = _output(executions, f"{_PUSHER}{plan.suffix}", "pushed_model")
-        html = render(read_report(blessing.uri), _pushed_to(pushed))
+        pushed = _output(found.executions, f"{_PUSHER}{plan.suffix}", "pushed_model")
+        html = render(read_report(found.blessings[plan.target].uri), _pushed_to(pushed))
         uri = os.path.join(config.root, _file(config, plan))
         fileio.makedirs(config.root)
         io_utils.write_string_file(uri, html)
-        yield WrittenReport(target=plan.target, uri=uri)
+        yield WrittenReport(target=plan.target, uri=uri, run=found.run, unevaluated=found.unevaluated)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Evaluated:
+    """A run that came to an evaluation for each target, whose blessings are by target; and later ones that did not."""
+
+    run: str
+    executions: list[ExecutionRecord]
+    blessings: dict[str, ArtifactRecord]
+    unevaluated: tuple[str, ...]
+
+
+def _evaluated(config: PipelineConfig, wanted: str) -> _Evaluated:
+    """The run that is wanted; the newest that there is if none is."""
+    others: list[str] = []
+    for run, executions in MetadataStore(config.metadata_url).runs(config.name):
+        found = {plan.target: _output(executions, f"{_EVALUATOR}{plan.suffix}", "blessing") for plan in config.plans}
+        blessings = {target: blessing for target, blessing in found.items() if blessing is not None}
+        missing = ", ".join(target for target in found if target not in blessings)
+        if not missing and wanted in ("", run):
+            unevaluated = () if wanted else tuple(others)
+            return _Evaluated(run=run, executions=executions, blessings=blessings, unevaluated=unevaluated)
+        if wanted == run:
+            raise ValueError(
+                f"run {run} of {config.name} did not come to an evaluation for {missing}, so that there is no report;"
+                " choose another by --run"
+            )
+        others.append(run)
+    if wanted:
+        raise ValueError(f"{config.name} has no run {wanted}; its newest are {', '.join(others[:5]) or 'none'}")
+    raise ValueError(
+        f"no run of {config.name} came to an evaluation for each target, so that there is no report; run it again"
+    )
 
 
 def write_history(config: PipelineConfig) -> WrittenReport:

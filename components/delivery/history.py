@@ -53,13 +53,9 @@ def following(history: Sequence[Entry], action: str, version: str, model: str) -
     return Entry(number=number, action=action, version=version, model=model)
 
 
-def version_replaced(history: Sequence[Entry], version: str) -> str:
-    """Returns the version that was latest before a version became it the last time; empty if there was none."""
-    before = ""
-    for previous, entry in itertools.pairwise(history):
-        if entry.version == version:
-            before = previous.version
-    return before
+def version_replaced(history: Sequence[Entry], move: Entry) -> str:
+    """Returns the version that was latest before a move of the pointer; empty if there was none."""
+    return next((before.version for before, entry in itertools.pairwise(history) if entry == move), "")
 
 
 def withdrawn(history: Sequence[Entry]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from components.evaluation.gate import DRIFT, Gate
 from components.evaluation.gates import Gates
-from components.evaluation.verdict import Reason, holding
+from components.evaluation.verdict import SKIPPED, Reason, holding
 
 NO_BASELINE, UNMEASURED = "no_drift_baseline", "unmeasured_drift"
 """Facts that say why no distance, or not every one, was measured."""
@@ -93,7 +93,7 @@ def _reason(gate: Gate, facts: Mapping[str, float | str]) -> Reason:
     written, name = str(gate), "_".join(filter(None, (DRIFT, gate.output)))
     got, what = facts.get(name), f"drift of {gate.output}" if gate.output else DRIFT
     if facts.get(NO_BASELINE):
-        text = f"skipped: {written} ({facts[NO_BASELINE]})"
+        text = f"{SKIPPED}{written} ({facts[NO_BASELINE]})"
         return Reason(code="no_baseline", gate=written, limit=gate.bound, output=gate.output, text=text)
     incomplete = facts.get(UNMEASURED) if not gate.output else None
     if not isinstance(got, float) or incomplete:

@@ -25,7 +25,7 @@ from components.evaluation.gate import (
 )
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
-from components.evaluation.verdict import Code, Reason, Verdict, holding
+from components.evaluation.verdict import SKIPPED, Code, Reason, Verdict, holding
 from components.quantization.agreement import AGREEMENT
 
 _ROUNDING = 1e-9  # of sums of weights
@@ -93,7 +93,7 @@ def _reasons(gate: Gate, measured: Measurements) -> Iterator[Reason]:
             gate, "incompatible_baseline", f"the last blessed model differs: {'; '.join(measured.incompatible)}"
         )
     elif gate.compares and gate.against == LAST_BLESSED and not _has_baseline(measured):
-        yield _reason(gate, "no_baseline", f"skipped: {gate} (there is no last blessed model yet)")
+        yield _reason(gate, "no_baseline", f"{SKIPPED}{gate} (there is no last blessed model yet)")
     else:
         slices = [cut for cut in measured.examples if _matches(gate.slice, cut)]
         for cut in slices:

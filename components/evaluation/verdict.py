@@ -78,6 +78,8 @@ PASSING: frozenset[Code] = frozenset({"holds", "blessed_ungated", "no_baseline",
 
 
 _HOLDS = "holds: "
+SKIPPED = "skipped: "
+"""How the texts of reasons of code "no_baseline" begin."""
 
 
 def holding(text: str) -> str:
@@ -88,6 +90,11 @@ def holding(text: str) -> str:
 def without_held(texts: Iterable[str]) -> list[str]:
     """Returns the texts of reasons that say more than that something holds."""
     return [text for text in texts if not text.startswith(_HOLDS)]
+
+
+def refusing(texts: Iterable[str]) -> list[str]:
+    """Returns the texts of reasons that say more than that something holds, or was skipped for want of a baseline."""
+    return [text for text in without_held(texts) if not text.startswith(SKIPPED)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ The cache key of a component hashes its execution properties, not its code; so t
 import hashlib
 import importlib
 import json
+import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,8 @@ _DISTRIBUTIONS = (
     "tfx",
 )
 _PACKAGE = "tfx-qat"
+SOURCES_NOTE = "what stands behind the + of tfx-qat is a digest of its Python sources, no commit"
+"""What to say where that version is shown."""
 
 
 @cache
@@ -35,6 +38,11 @@ def versions() -> dict[str, str]:
 def version_facts() -> dict[str, str]:
     """Returns `versions` under the names that facts of models have, such as tf_keras_version."""
     return {f"{name.replace('-', '_')}_version": version for name, version in versions().items()}
+
+
+def process_facts() -> dict[str, str]:
+    """Returns what this process runs on, as facts of the models that it trains; no cache key has them."""
+    return {"training_python_version": platform.python_version(), "training_platform": platform.platform()}
 
 
 def versions_json() -> str:

@@ -211,7 +211,10 @@ def lines(rows: Sequence[Line], axis: str, over: str = "epoch", *, from_zero: bo
                 markersize=3.5,
                 label=_short(one.label),
             )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ends = min(one.first for one in rows), max(one.first + len(one.values) - 1 for one in rows)
+        margin = 0.05 * (ends[1] - ends[0]) or 0.5  # about one value the axis would have fractions
+        axes.set_xlim(ends[0] - margin, ends[1] + margin)
         if from_zero:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(over)

@@ -14,8 +14,9 @@ from components.report.page import Heading, page
 
 _LISTED = 200
 _MOST_DRIFT = 6  # figures for each target
-_STATES = ("blessed", "refused", "failed", "running")
-_OFF = {"refused": "refused", "failed": "failed", "running": "not ended"}
+_STATES = ("blessed", "refused", "stopped", "failed", "running")
+_OFF = {"refused": "refused", "stopped": "stopped", "failed": "failed", "running": "not ended"}
+_CROSSED = ("refused", "stopped")
 
 
 def render_history(document: Mapping[str, Any]) -> str:
@@ -36,11 +37,14 @@ def sections(root: Node) -> tuple[Section, ...]:
     attempts = list(root["attempts"])[-_LISTED:]
     left_out = len(list(root["attempts"])) - len(attempts)
     evaluated = [one for one in attempts if one["number"]]
-    by_target: dict[str, list[Node]] = {}
-    for one in evaluated:
-        by_target.setdefault(one["target"].text, []).append(one)
-    most = max((len(_drift_names(of)) for of in by_target.values()), default=0)
-    drift = _section("drift", "Drift", by_target, _drift, "Nothing is recorded of drift.")
+    by_target = {name: [one for one in evaluated if _is_of(one, name)] for name in _targets(evaluated)}
+    # A run that was stopped concerns all targets, and came to a model for none.
+    with_stopped = {
+        name: [one for one in attempts if one["state"].text == "stopped" or _is_of(one, name)]
+        for name in by_target or [""]
+    }
+    most = max((len(_drift_names(of)) for of in with_stopped.values()), default=0)
+    drift = _section("drift", "Drift", with_stopped, _drift, "Nothing is recorded of drift.")
     if most > _MOST_DRIFT:
         note = f"Drawn are the {_MOST_DRIFT} figures of drift that were largest; history.json has all."
         drift = dataclasses.replace(drift, notes=(*drift.notes, note))
@@ -68,9 +72,19 @@ def _section(
     missing: str,
 ) -> Section:
     figures = tuple(figure for of in by_target.values() for figure in figures_of(of))
-    is_refused = any(one["state"].text == "refused" for of in by_target.values() for one in of)
-    notes = ("A cross marks a model that was refused.",) if figures and is_refused else ()
+    states = {one["state"].text for of in by_target.values() for one in of}
+    told = {"refused": "A cross marks a model that was refused.", "stopped": "A cross marks a run that was stopped."}
+    notes = tuple(text for state, text in told.items() if figures and state in states)
     return Section(id=anchor, title=title, notes=notes, missing=() if figures else (missing,), figures=figures)
+
+
+def _targets(evaluated: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one["target"].text for one in evaluated))
+
+
+def _is_of(one: Node, target: str) -> bool:
+    """Whether it is an evaluation for a target."""
+    return bool(one["number"]) and one["target"].text == target
 
 
 def _strip(attempts: Sequence[Node]) -> Strip:
@@ -80,17 +94,18 @@ def _strip(attempts: Sequence[Node]) -> Strip:
         said = one["version"].text or one["component"].text
         about = f"{one['at'].text}, {one['target'].text or 'no target yet'}: {mark or 'blessed'}, {said}"
         cells.append((one["at"].cell(), mark, about))
-    return Strip(caption="All evaluations, and what failed before one, in order", ops=tuple(cells))
+    return Strip(caption="All evaluations, and what stopped or failed before one, in order", ops=tuple(cells))
 
 
 def _table(attempts: Sequence[Node]) -> Table:
     metrics = list(dict.fromkeys(name for one in attempts for name in one["metrics"].names))
     head = (
         "began at",
+        "run",
         "why",
         "target",
         "number",
-        "span",
+        "spans",
         *(f"{name}, {model}" for name in metrics for model in ("integer", "float")),
         "bytes",
         "clipped inputs",
@@ -101,17 +116,19 @@ def _table(attempts: Sequence[Node]) -> Table:
 
 def _row(one: Node, metrics: Sequence[str]) -> Row:
     none = "none"
-    failed = f"{one['component'].text} did not end" if not one["number"] else ""
+    ended = "stopped the run" if one["state"].text == "stopped" else "did not end"
+    failed = f"{one['component'].text} {ended}" if not one["number"] else ""
     reasons = "; ".join(reason.text for reason in one["reasons"])
     said = "" if one["cached"].value is not True else "from the cache"
     return row(
         one["at"].cell(),
+        one["run"].cell(),
         Cell(
-            text="; ".join(filter(None, (reasons, failed, said))) or none, path=one["reasons"].path if reasons else ""
+            text="; ".join(filter(None, (failed, reasons, said))) or none, path=one["reasons"].path if reasons else ""
         ),
         one["target"].cell(missing=none),
         one["number"].cell(",d", missing=none),
-        one["span"].cell("d", missing=none),
+        Cell(text=", ".join(span.cell("d").text for span in one["spans"]) or none, path=one["spans"].path),
         *(one["metrics"][name][model].cell(".4f", missing=none) for name in metrics for model in ("integer", "float")),
         one["size_bytes"].cell(",d", missing=none),
         one["clipped_inputs"].cell(".3%", missing=none),
@@ -161,22 +178,28 @@ def _drift_names(evaluated: Sequence[Node]) -> list[str]:
 def _figure(
     what: str, evaluated: list[Node], values: Mapping[str, list[Node]], form: str, axis: str = "", unit: float = 1.0
 ) -> Figure:
-    """A line for each row of values, over the numbers of the evaluations, on an axis in some unit of theirs."""
-    numbers = [int(one["number"].number or 0) for one in evaluated]
-    refused = frozenset(at for at, one in zip(numbers, evaluated, strict=True) if one["state"].text == "refused")
+    """A line for each row of values, on an axis in some unit of theirs.
+
+    They are over the numbers of the evaluations; where runs that were stopped are among them, over their own order.
+    """
+    of_runs = not all(one["number"] for one in evaluated)
+    numbers = [at if of_runs else int(one["number"].number or 0) for at, one in enumerate(evaluated, 1)]
+    refused = frozenset(at for at, one in zip(numbers, evaluated, strict=True) if one["state"].text in _CROSSED)
     drawn = [
         charts.Line(label=name, values=tuple(_in(one, unit) for one in row), first=numbers[0], marked=refused)
         for name, row in values.items()
     ]
+    over = "evaluation, or run that was stopped, in order" if of_runs else "evaluation"
     newest = ", ".join(f"{name} {row[-1].cell(form).text}" for name, row in values.items())
-    where = f"{what} for {evaluated[0]['target'].text}"
+    where = f"{what} for {next(iter(_targets([one for one in evaluated if one['number']])), 'no target yet')}"
+    figures = [[of.cell(form) for of in each] for each in zip(*values.values(), strict=True)]
     rows = [
-        row(one["number"].cell(",d"), one["at"].cell(), *(of[index].cell(form) for of in values.values()))
-        for index, one in enumerate(evaluated)
+        row(one["number"].cell(",d", missing="stopped"), one["at"].cell(), *cells)
+        for one, cells in zip(evaluated, figures, strict=True)
     ]
     return Figure(
-        svg=charts.lines(drawn, axis or what, "evaluation", from_zero=len(values) == 1),
-        alt=f"{where} over {len(evaluated)} evaluations; the newest: {newest}.",
+        svg=charts.lines(drawn, axis or what, over, from_zero=len(values) == 1),
+        alt=f"{where} over {len(evaluated)} {'runs' if of_runs else 'evaluations'}; the newest: {newest}.",
         table=table(where, ("evaluation", "began at", *values), rows),
     )
 

@@ -1,4 +1,4 @@
-"""All that came of a pipeline in time: each evaluation with its verdict, and each component that failed."""
+"""All that came of a pipeline in time: each evaluation with its verdict, each run that drift stopped, each failure."""
 
 import collections
 import dataclasses
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.evaluation.input_ranges import CLIPPED_INPUTS
-from components.evaluation.verdict import without_held
+from components.evaluation.verdict import refusing
+from components.retraining.spans import spans_of
 from pipelines.lineage.find import is_push
 from pipelines.lineage.graph import Execution, Graph
 from pipelines.lineage.story import FORMAT
@@ -15,22 +16,24 @@ from pipelines.lineage.trace import target_of, utc
 from pipelines.metadata import Value
 
 _EVALUATOR, _PUSHER, _DRIFT_GATE = "QuantizedEvaluator", "Pusher", "DriftGate"
-BLESSED, REFUSED, FAILED, RUNNING = "blessed", "refused", "failed", "running"
+BLESSED, REFUSED, STOPPED, FAILED, RUNNING = "blessed", "refused", "stopped", "failed", "running"
 _DRIFT = "drift"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One evaluation of a model for one target, or a component that did not end.
+    """One evaluation of a model for one target, or a component that stopped the run or did not end.
 
     Attributes:
       at: When it began, in UTC.
-      state: "blessed" or "refused", by gates and smoke test; "failed" or "running" of a component that did not end.
+      run: Id of the run.
+      state: "blessed" or "refused", by gates and smoke test; "stopped" before training, by DriftGate, which refused the
+        examples; "failed" or "running" of a component that did not end.
       component: Class of the component.
       target: The target; "" where there was none yet.
       number: How many evaluations of the target there were so far, from 1; None of what is none.
       cached: Whether it came from the cache.
-      span: Of the examples; None if nobody recorded it.
+      spans: Of the examples, the oldest first; () if nobody recorded any.
       metrics: By name, what was measured of the integer and the float model over all examples.
       size_bytes: Of the file that was judged; None if nobody recorded it.
       clipped_inputs: Share of the inputs beyond what the model can represent, 0 to 1; None if nobody recorded it.
@@ -41,12 +44,13 @@ class Attempt:
     """
 
     at: str
+    run: str
     state: str
     component: str
     target: str
     number: int | None = None
     cached: bool = False
-    span: int | None = None
+    spans: tuple[int, ...] = ()
     metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     size_bytes: int | None = None
     clipped_inputs: float | None = None
@@ -57,13 +61,16 @@ class Attempt:
 
 
 def attempts_of(graph: Graph, pipeline: str) -> list[Attempt]:
-    """Returns what came of a pipeline, the oldest first, in as many calls for many runs as for one."""
+    """Returns what came of a pipeline, the oldest first, in a few calls, and two for each run."""
     executions = graph.of_pipeline(pipeline)
     ended = [one for one in executions if one.succeeded]
     evaluators = [one.id for one in ended if one.component == _EVALUATOR]
     pushers = [one.id for one in ended if one.component == _PUSHER]
     stopped = [one.id for one in executions if one.component == _DRIFT_GATE and not one.succeeded]
     graph.edges_of_executions([*evaluators, *pushers, *stopped])
+    measured_by = graph.makers([drift for one in stopped for drift in graph.inputs(one).get(_DRIFT, ())])
+    graph.edges_of_executions(list(measured_by.values()))
+    graph.runs([*evaluators, *(one.id for one in executions if not one.succeeded)])
     versions = {
         blessing: str(graph.artifacts[pushed].properties.get("pushed_version", ""))
         for pusher in pushers
@@ -89,25 +96,30 @@ def history_document(pipeline: str, attempts: Sequence[Attempt]) -> dict[str, An
     return {
         "format": FORMAT,
         "pipeline": pipeline,
-        "counts": {state: states[state] for state in (BLESSED, REFUSED, FAILED, RUNNING)},
-        "attempts": [{**dataclasses.asdict(one), "reasons": list(one.reasons)} for one in attempts],
+        "counts": {state: states[state] for state in (BLESSED, REFUSED, STOPPED, FAILED, RUNNING)},
+        "attempts": [
+            {**dataclasses.asdict(one), "reasons": list(one.reasons), "spans": list(one.spans)} for one in attempts
+        ],
     }
 
 
 def _unended(graph: Graph, execution: Execution) -> Attempt:
-    """One that failed or goes on; of DriftGate, which fails where examples have drifted, with what refused them."""
+    """One that failed or goes on; of DriftGate, which stops a run where examples have drifted, with why."""
     facts = execution.properties
-    drift = [
-        graph.artifacts[one].properties
-        for one in (graph.inputs(execution.id).get("drift", ()) if execution.component == _DRIFT_GATE else ())
-    ]
+    taken = graph.inputs(execution.id).get(_DRIFT, []) if execution.component == _DRIFT_GATE else []
+    drift = [graph.artifacts[one].properties for one in taken]
+    reasons = tuple(text for of in drift for text in refusing(json.loads(str(of.get("reasons", "")) or "[]")))
+    ended = STOPPED if reasons else FAILED
+    examples = [one for maker in graph.makers(taken).values() for one in graph.inputs(maker).get("examples", ())]
     return Attempt(
         at=utc(execution.started_s),
-        state=RUNNING if execution.running else FAILED,
+        run=graph.runs([execution.id])[execution.id][1],
+        state=RUNNING if execution.running else ended,
         component=execution.component,
         target=str(facts.get("target", "") or facts.get("profile", "")),
+        spans=next((spans_of(graph.artifacts[one].properties) for one in examples), ()),
         drift=_drift(drift),
-        reasons=tuple(text for of in drift for text in without_held(json.loads(str(of.get("reasons", "")) or "[]"))),
+        reasons=reasons,
     )
 
 
@@ -120,16 +132,17 @@ def _evaluated(graph: Graph, execution: Execution, versions: dict[int, str]) -> 
     evaluation, blessing, smoke = facts(given, "evaluation"), facts(given, "blessing"), facts(taken, "infra_blessing")
     key = "compiled_model" if taken.get("compiled_model") else "model"
     judged = graph.artifacts[taken[key][0]]
-    size, span = judged.properties.get("size_bytes"), judged.properties.get("examples_span")
+    size = judged.properties.get("size_bytes")
     is_blessed = blessing.get("blessed") == 1 and smoke.get("blessed", 1) == 1
     clipped = evaluation.get(CLIPPED_INPUTS)
     return Attempt(
         at=utc(execution.started_s),
+        run=graph.runs([execution.id])[execution.id][1],
         state=BLESSED if is_blessed else REFUSED,
         component=execution.component,
         target=target_of(judged),
         cached=execution.cached,
-        span=span if isinstance(span, int) else None,
+        spans=spans_of(judged.properties, "examples_"),
         metrics=measured(evaluation),
         size_bytes=size if isinstance(size, int) else None,
         clipped_inputs=clipped if isinstance(clipped, float) else None,
@@ -137,7 +150,7 @@ def _evaluated(graph: Graph, execution: Execution, versions: dict[int, str]) -> 
         reasons=tuple(
             text
             for facts_of in (blessing, smoke)
-            for text in without_held(json.loads(str(facts_of.get("reasons", "")) or "[]"))
+            for text in refusing(json.loads(str(facts_of.get("reasons", "")) or "[]"))
         ),
         overridden=len(json.loads(str(blessing.get("overrides", "")) or "[]")),
         version=next((versions[one] for one in given.get("blessing", ()) if one in versions), ""),

@@ -16,6 +16,7 @@ MODEL, PUSHED = "Model", "PushedModel"
 SHORT = 12
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _DIRECTORY = "Format-Serving"
+_ID = re.compile(r"[0-9]{1,18}")  # an int64 in ML Metadata; what has more digits may begin a hash
 
 
 def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecord]:
@@ -25,21 +26,21 @@ def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecor
 
     Args:
       graphs: The stores to look in.
-      what: A file, a sha256 or at least the first six digits of one, or the id of an artifact.
+      what: A file, the directory of a pushed version, a SavedModel, a sha256 or at least the first six digits of one,
+        or the id of an artifact.
 
     Raises:
       ValueError: If none of them knows it, or several do; of a file then says which known model it is most like.
     """
-    path = Path(what)
-    if path.exists():
+    require_file_or_number(what)
+    if (path := _file_of(what)) is not None:
         return _by_file(graphs, path)
-    if what.isdecimal():
+    if _is_id(what):
         for graph in graphs:
             graph.read_artifacts([int(what)])
         if knowing := [graph for graph in graphs if int(what) in graph.artifacts]:
             graph = _only(knowing, f"artifact {what}")
             return graph, _as_model(graph, graph.artifacts[int(what)])
-    require_file_or_number(what)
     if not _PREFIX.fullmatch(what.lower()):
         raise ValueError(f"no artifact {what} is in this ML Metadata; pass --metadata for another store")
     return _by_prefix(graphs, what.lower())
@@ -47,11 +48,28 @@ def find_model(graphs: Sequence[Graph], what: str) -> tuple[Graph, ArtifactRecor
 
 def require_file_or_number(what: str) -> None:
     """Raises ValueError, before any store is opened, if something is no file that is there, hash or number."""
-    if not (Path(what).exists() or what.isdecimal() or _PREFIX.fullmatch(what.lower())):
-        raise ValueError(
-            f"no file {what}; give the path of a .tflite file, at least six digits of its sha256, or the id of an"
-            " artifact in ML Metadata"
-        )
+    if _file_of(what) is not None or _is_id(what) or _PREFIX.fullmatch(what.lower()):
+        return
+    is_directory = bool(what) and Path(what).is_dir()
+    there = f"directory {what} has no file {TFLITE_FILE} and is no SavedModel" if is_directory else f"no file {what!r}"
+    raise ValueError(
+        f"{there}; give the path of a .tflite file or of a pushed version's directory, at least six digits of its"
+        " sha256, or the id of an artifact in ML Metadata"
+    )
+
+
+def _file_of(what: str) -> Path | None:
+    """The file or SavedModel that is meant; None if none is. "" is not the working directory."""
+    path = Path(what)
+    if path.is_dir() and what:
+        if (path / TFLITE_FILE).is_file():
+            return path / TFLITE_FILE
+        return path if (path / "saved_model.pb").is_file() else None
+    return path if path.is_file() else None
+
+
+def _is_id(what: str) -> bool:
+    return _ID.fullmatch(what) is not None
 
 
 def serving_file(uri: str) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from components.quantization.toolchain import SOURCES_NOTE
 from pipelines.lineage.changes import flat
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import WHOLE, Lineage, Node
@@ -80,7 +81,7 @@ def _sections(lineage: Lineage) -> list[tuple[str, str]]:
         ("Metrics", _values("What was measured", lineage.metrics)),
         ("Data and code", _data(lineage) + _calibration(lineage) + _values("What it was made of", lineage.origin)),
         ("Settings", _values("What it was made with", flat(lineage.settings))),
-        ("Versions", _values("What it was made by", lineage.versions)),
+        ("Versions", _values(f"What it was made by; {SOURCES_NOTE}", lineage.versions)),
         ("From the same run", _siblings(lineage)),
         ("Ancestors", "".join(map(_node, lineage.nodes))),
     ]

@@ -32,6 +32,7 @@ _ORIGIN = (
     "base_model_sha256",
     "warm_start_model_sha256",
     "seed",
+    "training_platform",
 )
 _CONVERSION = ("profile", "io_dtype", "calibration", "representative_examples", "representative_seed")
 _TARGET = ("target", "compiled", "compiler", "ops_on_target", "ops_on_cpu")

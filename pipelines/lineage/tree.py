@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from components.quantization.calibration_set import CalibrationSet
+from components.quantization.toolchain import SOURCES_NOTE
 from pipelines.lineage.find import SHORT
 from pipelines.lineage.story import BROKEN, INCOMPLETE, WHOLE, Data, Judgement, Lineage, Link, Node, Push
 
@@ -39,7 +40,7 @@ def tree_of(lineage: Lineage) -> Tree:
     settings = tree.add("[bold]settings[/bold]")
     for name, group in lineage.settings.items():
         _add_lines(settings, [f"{name}: {_compact(group)}"])
-    _add_group(tree, "versions", lineage.versions)
+    _add_group(tree, "versions", lineage.versions, note=SOURCES_NOTE)
     if lineage.siblings:
         siblings = tree.add("[bold]from the same run[/bold]")
         _add_lines(
@@ -134,9 +135,10 @@ def _add_data(tree: Tree, lineage: Lineage) -> None:
     _add_lines(branch, (f"{name}: {shown(value)}" for name, value in lineage.origin.items()))
 
 
-def _add_group(tree: Tree, name: str, values: Mapping[str, Any]) -> None:
+def _add_group(tree: Tree, name: str, values: Mapping[str, Any], note: str = "") -> None:
     if values:
-        _add_lines(tree.add(f"[bold]{name}[/bold]"), (f"{key}: {shown(value)}" for key, value in values.items()))
+        branch = tree.add(f"[bold]{name}[/bold]{f' ({note})' if note else ''}")
+        _add_lines(branch, (f"{key}: {shown(value)}" for key, value in values.items()))
 
 
 def _add_lines(branch: Tree, lines: Iterable[str], style: str = "") -> None:

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from tfx import components as standard
 from tfx import types
 from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.proto import pusher_pb2
 from tfx.types import channel_utils, standard_artifacts
 
@@ -43,13 +44,14 @@ def _blessing(kind: type, blessed: int) -> types.Artifact:
     return artifact
 
 
-def _push(root: Path, content: bytes, **inputs: types.Artifact) -> types.Artifact:
+def _push(root: Path, content: bytes, run_id: str = "", **inputs: types.Artifact) -> types.Artifact:
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(root / "archive")
     given = {"model": inputs.pop("model", None) or _model(root / "model", content), **inputs}
     destination = pusher_pb2.PushDestination(filesystem=Filesystem(base_directory=str(root / "pushed")))
     properties = {"push_destination": json_format.MessageToJson(destination), "custom_config": "null"}
-    Executor().Do({key: [artifact] for key, artifact in given.items()}, {"pushed_model": [pushed]}, properties)
+    executor = Executor(BaseExecutor.Context(pipeline_run_id=run_id)) if run_id else Executor()
+    executor.Do({key: [artifact] for key, artifact in given.items()}, {"pushed_model": [pushed]}, properties)
     return pushed
 
 
@@ -80,9 +82,18 @@ def test_pusher_records_hashes_and_what_a_version_replaced(tmp_path: Path) -> No
     first, second = (hashlib.sha256(content).hexdigest() for content in (b"first", b"second"))
     assert [one("sha256") for one in text] == [first, second, second]
     assert [one("parent_sha256") for one in text] == [first, second, second]
-    assert [one("replaced_sha256") for one in text] == ["", first, first]
-    assert [one("replaced_version") for one in text] == ["", *[text[0]("pushed_version")] * 2]
+    assert [one("replaced_sha256") for one in text] == ["", first, ""]  # the second was the latest already
+    assert [one("replaced_version") for one in text] == ["", text[0]("pushed_version"), ""]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text[0]("pushed_at"))
+
+
+def test_pusher_records_what_its_run_replaced_when_an_attempt_before_was_killed(tmp_path: Path) -> None:
+    """The first attempt of a run moves the pointer; what it recorded is lost."""
+    contents = [b"first", b"second", b"second", b"second"]
+    runs = ["run-1", "run-2", "run-2", "run-3"]
+    pushed = [_push(tmp_path, content, run_id=run) for content, run in zip(contents, runs, strict=True)]
+    first = pushed[0].get_string_custom_property("pushed_version")
+    assert [one.get_string_custom_property("replaced_version") for one in pushed] == ["", first, first, ""]
 
 
 def test_pusher_records_the_hash_of_the_file_that_is_there_when_an_earlier_run_pushed_the_same_model(

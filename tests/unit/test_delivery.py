@@ -187,10 +187,13 @@ def test_version_before_is_the_one_that_was_latest_when_this_one_was_pushed(
 
 
 @pytest.mark.parametrize(
-    ("text", "version", "replaced"),
-    [("", "a", ""), ("a", "a", ""), ("a b", "b", "a"), ("a b", "a", ""), ("a b a", "a", "b"), ("a b c a", "b", "a")],
+    ("text", "number", "replaced"),
+    [("a", 1, ""), ("a b", 2, "a"), ("a b", 1, ""), ("a b a", 3, "b"), ("a b a", 1, ""), ("a b c <a d", 5, "a")],
 )
-def test_version_replaced_is_the_one_before_the_last_time_that_this_one_became_latest(
-    text: str, version: str, replaced: str
-) -> None:
-    assert version_replaced(_history(text), _version(version)) == replaced * 12
+def test_version_replaced_is_the_one_that_was_latest_before_a_move(text: str, number: int, replaced: str) -> None:
+    moves = _history(text)
+    assert version_replaced(moves, moves[number - 1]) == replaced * 12
+
+
+def test_version_replaced_is_none_when_the_move_is_of_another_history() -> None:
+    assert version_replaced(_history("a b"), _history("a b c")[2]) == ""

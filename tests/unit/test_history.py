@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.report import charts
 from components.report.history import render_history
+from infra.bench.recorded_run import Replayed
 from pipelines.config import PipelineConfig
 from pipelines.lineage.attempts import Attempt, attempts_of, history_document
 from pipelines.lineage.graph import Graph
@@ -71,7 +73,70 @@ def test_history_has_what_failed_before_an_evaluation_and_what_still_runs(store:
         ("QuantizeTrainer", "failed", None),
         ("Transform", "running", None),
     }
-    assert history_document("devices", found)["counts"] == {"blessed": 2, "refused": 0, "failed": 1, "running": 1}
+    counts = history_document("devices", found)["counts"]
+    assert counts == {"blessed": 2, "refused": 0, "stopped": 0, "failed": 1, "running": 1}
+
+
+def _stopped_by_drift(store: Store, run: Replayed, examples: mlmd.Artifact, reasons: list[str]) -> None:
+    """Lets SpanDrift have measured examples in a run, and DriftGate have stopped it."""
+    client = store.client
+    contexts = [one for one in client.get_contexts() if one.name in ("devices", run.run_id)]
+    made: dict[str, int] = {}
+    states = {
+        "components.span_drift.SpanDrift": mlmd.Execution.COMPLETE,
+        "components.drift_gate.DriftGate": mlmd.Execution.FAILED,
+    }
+    for name, state in states.items():
+        type_id = client.put_execution_type(mlmd.ExecutionType(name=name))
+        execution = mlmd.Execution(type_id=type_id, last_known_state=state)
+        made[name], _, _ = client.put_execution(execution, [], contexts)
+    measurer, gate = made.values()
+    anomalies = mlmd.Artifact(type_id=client.put_artifact_type(mlmd.ArtifactType(name="ExampleAnomalies"), True, True))
+    anomalies.custom_properties["drift"].double_value = 0.2525
+    anomalies.custom_properties["reasons"].string_value = json.dumps(reasons)
+    (drift,) = client.put_artifacts([anomalies])
+    events = [(mlmd.Event.INPUT, examples.id, measurer, "examples"), (mlmd.Event.OUTPUT, drift, measurer, "drift")]
+    for kind, artifact, execution_id, key in (*events, (mlmd.Event.INPUT, drift, gate, "drift")):
+        event = mlmd.Event(type=kind, artifact_id=artifact, execution_id=execution_id)
+        event.path.steps.add(key=key)
+        client.put_events([event])
+
+
+def test_history_has_a_run_that_drift_stopped_with_its_spans_figure_and_reason(store: Store) -> None:
+    run = store.run("run-1", edit=changed("ImportExampleGen", "Examples", spans="[1, 2, 3]"))
+    refusal = "fails: drift <= 0.1 (drift is 0.2525, of image)"
+    examples = store.artifact(run, "ImportExampleGen", "Examples")
+    _stopped_by_drift(store, run, examples, ["holds: drift of label <= 0.1 (drift of label is 0)", refusal])
+    *evaluated, stopped = _attempts(store)
+    assert {one.run for one in evaluated} == {"run-1"}
+    assert (stopped.state, stopped.component, stopped.run) == ("stopped", "DriftGate", "run-1")
+    assert (stopped.spans, stopped.drift, stopped.reasons) == ((1, 2, 3), {"drift": 0.2525}, (refusal,))
+    page = render_history(history_document("devices", [*evaluated, stopped]))
+    assert "DriftGate stopped the run; fails: drift &lt;= 0.1 (drift is 0.2525, of image)" in page
+    assert "did not end" not in page
+    assert '<span data-source="/attempts/2/spans">1, 2, 3</span>' in page
+    for target in ("cpu", "edge_tpu"):
+        assert f"<caption>drift for {target}</caption>" in page
+    assert page.count('<data value="0.2525" data-source="/attempts/2/drift/drift">0.2525</data>') == 2
+
+
+def test_history_calls_a_gate_failed_that_did_not_come_to_a_refusal(store: Store) -> None:
+    run = store.run("run-1")
+    _stopped_by_drift(store, run, store.artifact(run, "ImportExampleGen", "Examples"), [])
+    assert [one.state for one in _attempts(store)] == ["blessed", "blessed", "failed"]
+
+
+def test_history_leaves_out_what_was_skipped_since_it_refused_nothing(store: Store) -> None:
+    reason = "skipped: accuracy drop vs last_blessed <= 0 (there is no last blessed model yet)"
+    store.run("run-1", edit=changed("QuantizedEvaluator-cpu", "ModelBlessing", reasons=json.dumps([reason])))
+    assert [one.reasons for one in _attempts(store)] == [(), ()]
+
+
+def test_axis_counts_in_whole_numbers_when_there_is_one_evaluation() -> None:
+    picture = charts.lines([charts.Line(label="one", values=(0.5,), first=2)], "auc", "evaluation")
+    written = re.findall(r"<text[^>]*>([0-9.]+)</text>", picture)
+    across = [one for one in written if float(one) > 1]  # those of the other axis are about 0.5
+    assert across == ["2"]
 
 
 def test_history_takes_whatever_figures_of_drift_there_are(store: Store) -> None:
@@ -99,7 +164,7 @@ def test_history_is_empty_when_there_is_no_such_pipeline(store: Store) -> None:
     assert _attempts(store, "another") == []
 
 
-def test_history_needs_as_many_calls_for_many_runs_as_for_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_needs_two_calls_more_for_each_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     run = store.run("run-0")
     for number in range(2):
@@ -109,9 +174,9 @@ def test_history_needs_as_many_calls_for_many_runs_as_for_one(store: Store, monk
         counts.append(counter.calls)
         for later in range(8 if not number else 0):
             store.run(f"later-{later}", before=run, cached=_EARLIER)
-    # ML Metadata's client reads executions by the hundred.
-    assert counts[0] < 10
-    assert counts[1] <= counts[0] + 2
+    # ML Metadata's client reads executions by the hundred; nobody but a run's own context says what belongs to it.
+    assert counts[0] < 12
+    assert counts[1] <= counts[0] + 2 + 8 * 2
 
 
 def _config(store: Store) -> PipelineConfig:
@@ -149,6 +214,7 @@ def test_history_is_refused_when_nothing_was_run(store: Store) -> None:
 def _attempt(minute: int, **changes: Any) -> Attempt:
     facts: dict[str, Any] = {
         "at": f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00Z",
+        "run": f"run-{minute}",
         "state": "refused" if minute % 3 == 0 else "blessed",
         "component": "QuantizedEvaluator",
         "target": "cpu",

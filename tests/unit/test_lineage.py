@@ -276,34 +276,6 @@ def test_unknown_file_is_said_to_be_unknown_when_it_says_nothing_of_itself(store
     assert "was it changed, or made by another pipeline?" in result.output
 
 
-def test_model_is_found_by_hash_prefix_and_id(store: Store) -> None:
-    run = store.run("run-1")
-    model = store.artifact(run, compiler_of("cpu"), "Model")
-    pushed = store.artifact(run, "Pusher-cpu", "PushedModel")
-    sha256 = model.custom_properties["sha256"].string_value
-    for what in (sha256, sha256.upper(), sha256[:8], model.id, pushed.id):
-        assert store.lineage(what).id == model.id
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        (
-            "missing.tflite",
-            "no file missing.tflite; give the path of a .tflite file, at least six digits of its sha256",
-        ),
-        ("abcde", "no file abcde"),
-        ("000000000000", "no model with sha256 000000000000 is in this ML Metadata"),
-        ("1", "artifact 1 is of type Examples; give that of a Model or PushedModel"),
-    ],
-)
-def test_lineage_exits_with_2_and_one_sentence_when_nobody_is_meant(store: Store, what: str, message: str) -> None:
-    store.run("run-1")
-    result = store.cli(what)
-    assert result.exit_code == 2
-    assert message in result.output
-
-
 def test_json_keeps_its_schema_and_the_schema_its_version(store: Store, request: pytest.FixtureRequest) -> None:
     run = store.run("run-1")
     result = store.cli(store.artifact(run, compiler_of("cpu"), "Model").id, "--json")

@@ -44,3 +44,43 @@ def test_calibration_shows_how_when_the_converter_calibrated() -> None:
     assert _rows(_section(documents(), "calibration")) | {"method": "min_max", "examples": "300"} == _rows(
         _section(documents(), "calibration")
     )
+
+
+def test_sizes_are_named_so_that_those_of_the_ladder_are_not_taken_for_them() -> None:
+    found = documents()
+    found["float_model"]["size_bytes"], found["compiled_model"]["size_bytes"] = 175_604, 49_536
+    found["integer_model"]["size_bytes"] = 49_536
+    figure = _section(found, "size").figures[0]
+    assert [(one.cells[0].text, one.cells[1].text) for one in figure.table.rows] == [
+        ("float SavedModel's variables", "175,604"),
+        ("integer file with metadata", "49,536"),
+        ("pushed file with metadata", "49,536"),
+    ]
+    (note,) = _section(found, "ladder").notes
+    assert "float weights alone" in note
+    assert "without metadata" in note
+
+
+def test_environment_says_what_the_training_ran_on_and_what_the_digest_is() -> None:
+    found = documents()
+    found["compiled_model"] |= {
+        "tfx_qat_version": "0.1.0+d54a1d28c4c8",
+        "training_python_version": "3.10.12",
+        "training_platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+    }
+    section = _section(found, "environment")
+    expected = {"training python": "3.10.12", "training platform": "Linux-6.1.0-x86_64-with-glibc2.36"}
+    assert _rows(section) | expected == _rows(section)
+    assert section.tables[0].caption == (
+        "Toolchain; what stands behind the + of tfx-qat is a digest of its Python sources, no commit"
+    )
+
+
+def test_fake_quantization_keeps_not_evaluated_where_the_run_did_not_evaluate_it() -> None:
+    found = documents()  # of an evaluation without that model
+    rows = {one.cells[0].text: one for one in _section(found, "accuracy").figures[0].table.rows}
+    trained = rows["fake quantization (trainer)"]
+    assert [cell.text for cell in trained.cells[2:4]] == ["not evaluated"] * 2
+    del found["integer_model"]["parent_eval_accuracy"]
+    rows = {one.cells[0].text: one for one in _section(found, "accuracy").figures[0].table.rows}
+    assert rows["fake quantization (trainer)"].cells[1].text == "not evaluated"

@@ -94,7 +94,7 @@ def _others(root: Node, found: dict[str, Node], output: str) -> Iterator[Row]:
     """Rows of the models that were not run beside the others."""
     if FAKE_QUANT not in found and not output:
         trained = root["integer_model"]["parent_eval_accuracy"]
-        yield row(_BY_TRAINER, trained.cell(".4f"), _ABSENT, _ABSENT, "the trainer's eval split")
+        yield row(_BY_TRAINER, trained.cell(".4f", missing=_ABSENT), _ABSENT, _ABSENT, "the trainer's eval split")
     if root["compiled_model"]["sha256"].text and _is_same_file(root):
         yield row("compiled", "the integer file itself, byte by byte", *["as integer"] * 3)
     else:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from components.quantization.toolchain import SOURCES_NOTE
 from components.report.facts import Node
 from components.report.layout import Branch, Row, Section, row, table
 
@@ -90,17 +91,19 @@ def _integer(root: Node) -> Branch | None:
 
 
 def environment(root: Node) -> Section:
-    """Returns the versions of what made the file."""
+    """Returns the versions of what made the file, and what the training ran on."""
     facts = root["compiled_model"] if root["compiled_model"] else root["integer_model"]
     rows = [
         row(name.removesuffix("_version").replace("_", " "), facts[name].cell())
         for name in facts.names
         if name.endswith("_version")
     ]
+    if facts["training_platform"]:
+        rows.append(row("training platform", facts["training_platform"].cell()))
     if facts["compiler"]:
         rows.append(row("compiler", facts["compiler"].cell()))
     missing = () if rows else ("The versions of the toolchain are not recorded.",)
-    tables = (table("Toolchain", ("what", "version"), rows),) if rows else ()
+    tables = (table(f"Toolchain; {SOURCES_NOTE}", ("what", "version"), rows),) if rows else ()
     return Section(id="environment", title="Environment", missing=missing, tables=tables)
 
 

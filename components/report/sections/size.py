@@ -27,9 +27,9 @@ def _sizes(root: Node) -> Figure | None:
     found = [
         (name, root[document]["size_bytes"])
         for name, document in (
-            ("float weights", "float_model"),
-            ("integer file", "integer_model"),
-            ("pushed file", "compiled_model"),
+            ("float SavedModel's variables", "float_model"),
+            ("integer file with metadata", "integer_model"),
+            ("pushed file with metadata", "compiled_model"),
         )
         if root[document]["size_bytes"]
     ]
