@@ -1,12 +1,13 @@
 """The command that runs a pipeline whenever a new span of examples is complete."""
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -119,14 +120,24 @@ def _environment_advice(name: str) -> str:
     return f"put {variables}, into {file}, readable by its user alone"
 
 
+@contextlib.contextmanager
+def _told_of(option: str, path: Path) -> Iterator[None]:
+    """Raises ValueError if the block cannot write what an option names."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{option} {path}: {error.strerror}; name a place where one can write") from error
+
+
 def _write_systemd(name: str, arguments: Sequence[str], directory: Path, every_minutes: int) -> None:
     from components.retraining import timers
 
     command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
     units = timers.systemd_units(name, command, Path.cwd(), every_minutes)
-    directory.mkdir(parents=True, exist_ok=True)
-    for file, text in units.items():
-        (directory / file).write_text(text)
+    with _told_of("--systemd", directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for file, text in units.items():
+            (directory / file).write_text(text)
     checked = timers.verify_systemd([directory / file for file in units])
     click.echo(f"{directory}: {', '.join(units)}, {checked}; {_environment_advice(name)}")
 
@@ -135,7 +146,9 @@ def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path
     from components.retraining import timers
 
     command = [sys.executable, "-m", "pipelines", "schedule", *arguments]
-    file.write_text(timers.crontab(name, command, Path.cwd(), spans_dir.absolute() / ".cron", every_minutes))
+    text = timers.crontab(name, command, Path.cwd(), spans_dir.absolute() / ".cron", every_minutes)
+    with _told_of("--cron", file):
+        file.write_text(text)
     how = f"install it with `crontab {file}`, which replaces what is there"
     click.echo(f"{file}: {how}; {_environment_advice(name)}")
 

@@ -229,6 +229,14 @@ def test_schedule_says_where_the_alert_url_belongs_and_refuses_it_beside_files(
     assert advice in " ".join(_schedule(tmp_path, option, str(tmp_path / "new")).split())
 
 
+@pytest.mark.parametrize(("option", "path"), [("--systemd", "file/units"), ("--cron", "missing/crontab")])
+def test_schedule_raises_when_files_cannot_be_written(tmp_path: Path, option: str, path: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "file").touch()
+    refused = _schedule(tmp_path, option, str(tmp_path / path), status=2)
+    assert f"{option} {tmp_path / path}: No" in " ".join(refused.split())
+
+
 def test_crontab_raises_when_cron_cannot_count_so() -> None:
     with pytest.raises(ValueError, match="--every-minutes 7: cron counts within the hour; choose a divisor of 60"):
         timers.crontab("digits", ["true"], Path("/"), Path("/lock"), 7)
