@@ -35,6 +35,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 
 from components.delivery import history
+from components.delivery.history import Entry
 from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, FileDigest, Manifest
 
 LATEST_FILE = "latest"
@@ -230,7 +231,7 @@ class PushDestination:
             moved_to = newest
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
 
-    def move_of(self, version: str, run_id: str) -> history.Entry | None:
+    def move_of(self, version: str, run_id: str) -> Entry | None:
         """Returns the move by which a run made a version the latest; None if it did not, or of no run."""
         pushes = [move for move in self.history() if move.action == history.PUSH and move.version == version]
         return next((one for one in pushes[::-1] if self.record(one)["run_id"] == run_id), None) if run_id else None
