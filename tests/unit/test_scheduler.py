@@ -282,6 +282,55 @@ def test_retry_counts_for_a_hold_only_once_it_has_ended(tmp_path: Path) -> None:
     assert one.held() == "nothing was pushed for 2 spans in a row (2, 3; hold_after=2)"
 
 
+def test_forget_lets_spans_wait_again_that_were_skipped_because_of_one_with_a_wrong_number(tmp_path: Path) -> None:
+    for span in (49, 50, 1000):
+        write_span(tmp_path, span, "refuse" if span == 1000 else "push")
+    one = scheduler(tmp_path)
+    _until_nothing(one)
+    for span in (48, 51, 52):
+        write_span(tmp_path, span, "push")
+    assert [entry.state for span, entry in _until_nothing(one).items() if span in (48, 51, 52)] == ["skipped"] * 3
+    with pytest.raises(ValueError, match=r"span 1000 would be run again; give .*span-1000 another name or remove it"):
+        one.forget(1000, "a typing error")
+    (tmp_path / "data" / "span-1000").rename(tmp_path / "data" / "span-53")
+    one.forget(1000, "a typing error")
+    entries = _until_nothing(one)
+    assert {span: entry.state for span, entry in entries.items()} == {
+        48: "skipped",
+        49: "pushed",
+        50: "pushed",
+        51: "pushed",
+        52: "pushed",
+        53: "refused",
+        1000: "forgotten",
+    }
+    assert entries[1000].reason == "a typing error"
+    decisions = [told[1] for told in state(tmp_path)["told"]]
+    assert decisions == list(range(1, 11))  # of 49, 50, 1000; 48, 51, 52 skipped; 1000 forgotten; 51, 52, 53
+    assert state(tmp_path)["told"][6][:3] == [1000, 7, "forgotten"]
+    with pytest.raises(ValueError, match="span 1000 is not in the ledger"):
+        one.forget(1000, "again")
+
+
+def test_forget_takes_a_span_for_new_when_it_comes_after_all(tmp_path: Path) -> None:
+    _handled(tmp_path, "push", "refuse")
+    one = scheduler(tmp_path)
+    (tmp_path / "data" / "span-2" / "_SUCCESS").unlink()
+    one.forget(2, "not yet")
+    assert _until_nothing(one)[2].state == "forgotten"
+    (tmp_path / "data" / "span-2" / "part.tfrecord").write_text("push")
+    (tmp_path / "data" / "span-2" / "_SUCCESS").touch()
+    entry = _until_nothing(one)[2]
+    assert (entry.state, entry.attempt, entry.decision) == ("pushed", 2, 4)
+
+
+def test_forget_raises_when_the_span_is_running(tmp_path: Path) -> None:
+    one = scheduler(tmp_path)
+    one.ledger.write(Entry(span=3, state="running", reason="under way", attempt=1))
+    with pytest.raises(ValueError, match="span 3 is running; wait until that has ended"):
+        one.forget(3, "a typing error")
+
+
 def test_run_of_a_span_whose_entry_was_moved_away_reports_anew(tmp_path: Path) -> None:
     _handled(tmp_path, "push")
     (tmp_path / "spans" / "1.json").unlink()
