@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.retraining import alerts, span_run
-from components.retraining.decisions import Outcome
+from components.retraining.decisions import OF_NO_RUN, Outcome
 from components.retraining.directory_lock import wait_until_free
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.scheduler import Scheduler
@@ -130,7 +130,7 @@ def _alert(pipeline: str, url: str, entries: Sequence[Entry], held: str) -> Iter
 
 def _collect(config: PipelineConfig, arguments: Sequence[str], entries: Sequence[Entry]) -> Iterator[Entry]:
     """Collects garbage once for all these decisions, if any was made by a run."""
-    if any(entry.state != "skipped" for entry in entries):
+    if any(entry.state not in OF_NO_RUN for entry in entries):
         wait_until_free(Path(config.root))
         command = [*_PYTHON, "gc", *arguments, "--keep", str(config.retraining.keep_runs)]
         with _program(command, "", _COLLECT_LIMIT_S):

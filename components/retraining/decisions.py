@@ -12,8 +12,9 @@ BROKEN_EXAMPLES, DRIFTED_EXAMPLES = "examples", "drift"
 """What a report says is at fault, where it is no component."""
 # One span may be odd; where no run of the next can begin either, something else is wrong.
 _UNABLE_SPANS = 2
-_OF_NO_RUN: tuple[State, ...] = ("skipped", "forgotten")
-_NOT_LEARNED_FROM: tuple[State, ...] = ("quarantined", *_OF_NO_RUN)
+OF_NO_RUN: tuple[State, ...] = ("skipped", "forgotten")
+"""States that no run led to."""
+_NOT_LEARNED_FROM: tuple[State, ...] = ("quarantined", *OF_NO_RUN)
 
 
 class CannotBeginError(ValueError):
@@ -93,7 +94,7 @@ def held_by(entries: Iterable[Entry], policy: RetrainingPolicy, released: int) -
     counted = [
         one
         for one in entries
-        if one.state in FINAL and one.decision > released and one.state not in _OF_NO_RUN and not one.blameless
+        if one.state in FINAL and one.decision > released and one.state not in OF_NO_RUN and not one.blameless
     ]
     counted.sort(key=lambda entry: entry.decision)
     unable = [entry for entry in counted[-_UNABLE_SPANS:] if entry.is_unable]

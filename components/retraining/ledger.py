@@ -4,6 +4,7 @@
   {span}.json              the entry of a span that was begun
   {span}.{attempt}.report  what a run of it came to, written by the run as its last act
   {span}.{attempt}.log     what that run printed
+  {span}.{decision}.untold a decision of which somebody is to be told, though its span's entry has changed since
   {span}.retry             somebody asks for it to be run again
   {span}.forget            somebody asks for it to be forgotten, and why
   released.json            up to which decision a hold was released
@@ -108,8 +109,31 @@ class Ledger:
 
     def write(self, entry: Entry) -> None:
         """Replaces the entry of a span, at once and for good."""
-        text = json.dumps(dataclasses.asdict(entry), indent=2, sort_keys=True) + "\n"
-        replace_file(self.directory / f"{entry.span}.json", text)
+        replace_file(self.directory / f"{entry.span}.json", _text(entry))
+
+    def keep_untold(self, entry: Entry) -> None:
+        """Keeps a decision of which somebody is to be told, as the entry of its span is about to be replaced."""
+        replace_file(self._untold_file(entry), _text(entry))
+
+    def untold(self, name: str) -> list[Entry]:
+        """Returns the decisions, the oldest first, of which somebody is to be told."""
+        kept = [_read(path) for path in self.directory.glob("*.untold")]
+        found = {entry.decision: entry for entry in [*self.entries().values(), *kept] if name in entry.untold}
+        return [entry for _, entry in sorted(found.items())]
+
+    def told(self, entry: Entry, name: str) -> None:
+        """Notes that somebody was told of a decision."""
+        left = dataclasses.replace(entry, untold=tuple(one for one in entry.untold if one != name))
+        kept = self._untold_file(entry)
+        if not kept.exists():
+            self.write(left)
+        elif left.untold:
+            self.keep_untold(left)
+        else:
+            kept.unlink()
+
+    def _untold_file(self, entry: Entry) -> Path:
+        return self.directory / f"{entry.span}.{entry.decision}.untold"
 
     def quarantined(self) -> list[int]:
         """Returns the spans that are quarantined; none where there is no ledger."""
@@ -162,6 +186,10 @@ def replace_file(path: Path, text: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _text(entry: Entry) -> str:
+    return json.dumps(dataclasses.asdict(entry), indent=2, sort_keys=True) + "\n"
 
 
 def _read(path: Path) -> Entry:

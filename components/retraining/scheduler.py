@@ -161,7 +161,9 @@ class Scheduler:
         return min([*waiting, *_new(entries, complete)], key=lambda entry: entry.span, default=None)
 
     def _run(self, entry: Entry) -> None:
-        begun = dataclasses.replace(entry, state="running", reason="under way", attempt=entry.attempt + 1)
+        begun = dataclasses.replace(
+            entry, state="running", reason="under way", attempt=entry.attempt + 1, is_unable=False
+        )
         self.ledger.report_file(begun).unlink(missing_ok=True)  # of a run before the entry was moved away
         self._write(begun)
         try:
@@ -192,9 +194,12 @@ class Scheduler:
 
     def _write(self, entry: Entry) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s()))
-        entry = dataclasses.replace(entry, at=at)
+        entries = self.ledger.entries()
+        if (before := entries.get(entry.span)) is not None and before.untold:
+            self.ledger.keep_untold(before)
+        entry = dataclasses.replace(entry, at=at, untold=())
         if entry.state in FINAL:
-            made = max((other.decision for other in self.ledger.entries().values()), default=0)
+            made = max((other.decision for other in entries.values()), default=0)
             entry = dataclasses.replace(entry, decision=made + 1, untold=self.telling.names)
         self.ledger.write(entry)
         _LOGGER.info("span %d, run %d: %s: %s", entry.span, entry.attempt, entry.state, entry.reason)

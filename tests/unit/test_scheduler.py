@@ -186,6 +186,18 @@ def test_scheduler_holds_when_no_run_of_two_spans_can_begin(tmp_path: Path) -> N
     assert _until_nothing(one)[4].state == "pushed"
 
 
+def test_scheduler_goes_on_when_runs_could_not_begin_at_first(tmp_path: Path) -> None:
+    for span in (1, 2, 3):
+        write_span(tmp_path, span, "mistake-once refuse")
+    one = scheduler(tmp_path)
+    for _ in (1, 2, 3):
+        with pytest.raises(CannotBeginError):
+            work(tmp_path)
+    work(tmp_path)
+    assert [entry.state for entry in one.ledger.entries().values()] == ["refused"] * 3
+    assert not one.held()
+
+
 def test_scheduler_blames_no_span_when_another_run_is_at_work(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "busy")
     one = scheduler(tmp_path)
@@ -391,6 +403,30 @@ def test_scheduler_tells_at_once_what_a_scheduler_before_it_could_not(tmp_path: 
     assert [told[:2] for told in state(tmp_path)["told"]] == [[1, 1]]
 
 
+def test_scheduler_tells_of_a_decision_though_its_span_was_run_again_meanwhile(tmp_path: Path) -> None:
+    now = 1000.0
+    write_span(tmp_path, 1, "broken")
+    alert, record = _Listener(1), _Listener()
+    told: list[tuple[int, str]] = []
+
+    def listen(entries: Sequence[Entry], held: str) -> Iterator[Entry]:
+        for entry in alert(entries, held):
+            told.append((entry.decision, entry.state))
+            yield entry
+
+    telling = Telling({"alert": listen, "record": record}, RetrainingPolicy(backoff_s=60))
+    one = dataclasses.replace(scheduler(tmp_path), telling=telling, now_s=lambda: now)
+    _until_nothing(one)
+    (tmp_path / "data" / "span-1" / "part.tfrecord").write_text("push")
+    one.retry(1)
+    assert _until_nothing(one)[1].state == "pushed"
+    alert.refused, now = (), 1060.0
+    assert _until_nothing(one)[1].untold == ()
+    assert told == [(1, "quarantined"), (2, "pushed")]
+    assert record.told == [1, 1]
+    assert not list(one.ledger.directory.glob("*.untold"))
+
+
 def test_scheduler_tells_other_decisions_first_when_one_is_not_taken(tmp_path: Path) -> None:
     now = 1000.0
     alert = _Listener(1)
@@ -400,9 +436,12 @@ def test_scheduler_tells_other_decisions_first_when_one_is_not_taken(tmp_path: P
     for span in (1, 2, 3):
         write_span(tmp_path, span, "push")
     _until_nothing(one)
-    assert (alert.asked, alert.told) == ([[1, 2]], [])
     now = 1060.0
+    _until_nothing(one)
+    assert (alert.asked, alert.told) == ([[1, 2], [1, 2, 3]], [])
+    now = 1180.0
     entries = _until_nothing(one)
+    assert alert.asked[2:] == [[2, 3, 1]]
     assert alert.told == [2, 3]
     assert [entry.untold for entry in entries.values()] == [("alert",), (), ()]
 
