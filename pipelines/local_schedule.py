@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import logging
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.retraining import alerts, span_run
-from components.retraining.decisions import Outcome
+from components.retraining.decisions import OF_NO_RUN, Outcome
 from components.retraining.directory_lock import wait_until_free
 from components.retraining.ledger import Entry, Ledger
 from components.retraining.scheduler import Scheduler
@@ -18,6 +21,8 @@ from pipelines.config import PipelineConfig
 _RECORD_LIMIT_S = 600
 _COLLECT_LIMIT_S = 3600
 _PYTHON = (sys.executable, "-m", "pipelines")
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def scheduler_of(config: PipelineConfig, arguments: Sequence[str], alert_url: str) -> Scheduler:
@@ -35,6 +40,8 @@ def scheduler_of(config: PipelineConfig, arguments: Sequence[str], alert_url: st
         raise ValueError(f"config {config.name!r} has no spans; give it some, as spans=SpanSource(pattern=...)")
     if "://" in config.root:
         raise ValueError(f"root {config.root!r} is no local directory; schedule it on a service instead")
+    if "://" in config.spans.base:
+        raise ValueError(f"spans: {config.spans.base} is no local directory; schedule it on a service instead")
     tell: dict[str, Tell] = {"the record in ML Metadata": lambda entries, held: _record(config, entries, held)}
     if alert_url:
         alerts.require_webhook(alert_url)
@@ -53,6 +60,68 @@ def scheduler_of(config: PipelineConfig, arguments: Sequence[str], alert_url: st
     return Scheduler(source=config.spans, policy=policy, ledger=ledger, run=run, telling=Telling(tell, policy))
 
 
+def work(scheduler: Scheduler, poll_s: float | None) -> None:
+    """Does all that there is to do, and then returns, or looks again every so often until it is stopped.
+
+    One that looks again outlives what may pass: directories that cannot be listed or are not there yet, a full disk, a
+    run by hand in the same root. It waits twice as long after each such look, up to the longest wait of the policy.
+
+    Args:
+      scheduler: The scheduler, whose ledger is locked.
+      poll_s: Seconds between looks; None for one look.
+
+    Raises:
+      ValueError: If there is but one look, and it cannot be finished.
+    """
+    said: list[str] = []
+    troubles, wait_s = 0, poll_s
+    while True:
+        try:
+            scheduler.recover()
+            said = _say(scheduler, said)
+            while scheduler.step():
+                pass
+            said = _say(scheduler, said)
+            troubles, wait_s = 0, poll_s
+        except (ValueError, OSError) as error:
+            if poll_s is None:
+                raise ValueError(str(error)) from error
+            troubles += 1
+            wait_s = min(poll_s * 2.0 ** min(troubles, 60), max(poll_s, scheduler.policy.backoff_limit_s))
+            _LOGGER.warning("%s; looks again in %.0f s", error, wait_s)
+        if wait_s is None:
+            return
+        time.sleep(wait_s)
+
+
+def _say(scheduler: Scheduler, said: Sequence[str]) -> list[str]:
+    """Warns of what is not as it should be, unless that was said already; returns what is so now."""
+    warnings = scheduler.source.overlooked()
+    if held := scheduler.held():
+        warnings.append(f"held: {held}; run `schedule --resume` once that is looked into")
+    for warning in warnings:
+        if warning not in said:
+            _LOGGER.warning("%s", warning)
+    return warnings
+
+
+def status(scheduler: Scheduler) -> Iterator[str]:
+    """Yields a line for each span that is there or was, and what keeps others from being run."""
+    entries = scheduler.ledger.entries()
+    try:
+        new, warnings = scheduler.new(entries), scheduler.source.overlooked()
+    except ValueError as error:
+        new, warnings = [], [str(error)]
+    entries |= {entry.span: entry for entry in new}
+    for entry in sorted(entries.values(), key=lambda entry: entry.span):
+        drift = entry.report.get("drift")
+        shown = "" if drift is None else f"drift {drift:.4f}  "
+        yield f"{entry.span:>8}  {entry.at:<20}  {entry.state:<11}  {entry.attempt} run(s)  {shown}{entry.reason}"
+    yield from warnings
+    if held := scheduler.held():
+        yield f"held: {held}{os.linesep}--resume goes on"
+
+
 def _alert(pipeline: str, url: str, entries: Sequence[Entry], held: str) -> Iterator[Entry]:
     for entry in entries:
         alerts.post(url, alerts.message(pipeline, entry, held))
@@ -61,7 +130,7 @@ def _alert(pipeline: str, url: str, entries: Sequence[Entry], held: str) -> Iter
 
 def _collect(config: PipelineConfig, arguments: Sequence[str], entries: Sequence[Entry]) -> Iterator[Entry]:
     """Collects garbage once for all these decisions, if any was made by a run."""
-    if any(entry.state != "skipped" for entry in entries):
+    if any(entry.state not in OF_NO_RUN for entry in entries):
         wait_until_free(Path(config.root))
         command = [*_PYTHON, "gc", *arguments, "--keep", str(config.retraining.keep_runs)]
         with _program(command, "", _COLLECT_LIMIT_S):

@@ -3,10 +3,8 @@
 import contextlib
 import json
 import logging
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -21,9 +19,8 @@ if TYPE_CHECKING:
 
 HELD_STATUS = 3
 STOPPED_STATUS = 128 + signal.SIGTERM
+_LONGEST_POLL_S = 86400
 _DIRECTORY, _FILE = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
-
-_LOGGER = logging.getLogger(__name__)
 
 
 def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]") -> click.Command:
@@ -37,7 +34,7 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
     @click.option(
         "--watch", "is_watching", is_flag=True, help="Go on until stopped; else end when nothing is left to do."
     )
-    @click.option("--poll-s", default=10.0, show_default=True, help="How often --watch looks for spans, in seconds.")
+    @click.option("--poll-s", default=10.0, show_default=True, help="Seconds between looks of --watch.")
     @click.option("--alert-url", envvar="TFX_QAT_ALERT_URL", default="", help="Webhook that is told each decision.")
     @click.option("--resume", is_flag=True, help="End a hold first: what was refused so far counts no more.")
     @click.option(
@@ -46,6 +43,10 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         multiple=True,
         help="A quarantined span to run again; an older one is left to later windows.",
     )
+    @click.option(
+        "--forget", type=int, help="A span to take for one that never came, as one whose number was a mistake."
+    )
+    @click.option("--reason", default="", help="Why it is to be forgotten; it is kept with that decision.")
     @click.option("--status", "only_status", is_flag=True, help="Show what became of each span, and run nothing.")
     @click.option("--systemd", type=_DIRECTORY, help="Write a service and its timer there, and run nothing.")
     @click.option("--cron", type=_FILE, help="Write that crontab, and run nothing.")
@@ -60,6 +61,8 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         alert_url: str,
         resume: bool,
         retry: tuple[int, ...],
+        forget: int | None,
+        reason: str,
         only_status: bool,
         systemd: Path | None,
         cron: Path | None,
@@ -68,42 +71,62 @@ def schedule_command(config_of_run: "Callable[[Sequence[str]], PipelineConfig]")
         """Runs CONFIG for each complete span that was not handled yet, the oldest first, one at a time.
 
         Where nothing is new it ends within a second. Exit status: 0 if nothing is left to do, 3 if there is and it is
-        held, 2 for a mistake in what was asked.
+        held, 2 for a mistake in what was asked, or if a run cannot begin.
         """
-        from pipelines.local_schedule import scheduler_of
+        shown = {"--status": only_status, "--systemd": systemd, "--cron": cron}
+        done = {"--watch": is_watching, "--resume": resume, "--retry": retry, "--forget": forget is not None}
+        _require_one([name for name, given in shown.items() if given], [name for name, given in done.items() if given])
+        if not 0 < poll_s <= _LONGEST_POLL_S:
+            raise ValueError(f"--poll-s {poll_s}: expected more than 0, at most {_LONGEST_POLL_S:,} s")
+        if (forget is not None) != bool(reason.strip()):
+            raise ValueError("--forget SPAN and --reason TEXT: give both or none")
+        from pipelines import local_schedule
 
         config = config_of_run(arguments)
         if systemd or cron:
             _refuse_secret(config.name)
-        scheduler = scheduler_of(config, arguments, alert_url)
+        scheduler = local_schedule.scheduler_of(config, arguments, alert_url)
         if only_status:
-            _show(scheduler)
+            click.echo("".join(f"{line}\n" for line in local_schedule.status(scheduler)), nl=False)
         if systemd:
             _write_systemd(config.name, arguments, systemd, every_minutes)
         if cron:
             _write_cron(config.name, arguments, scheduler.ledger.directory, cron, every_minutes)
-        if only_status or systemd or cron:
+        if any(shown.values()):
             return
-        from components.retraining.directory_lock import HeldError
-
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         signal.signal(signal.SIGTERM, _stop)
         for span in retry:
             scheduler.retry(span)
+        if forget is not None:
+            scheduler.forget(forget, reason.strip())
         if resume:
             scheduler.release()
-        try:
-            with scheduler.ledger.lock():
-                scheduler.recover()
-                _work(scheduler, poll_s if is_watching else None)
-                if scheduler.held():
-                    sys.exit(HELD_STATUS)
-        except HeldError:
-            if not (retry or resume):
-                raise
-            click.echo("the scheduler that is at work goes on with that")
+        _work(scheduler, poll_s if is_watching else None, asked=bool(retry or resume or forget is not None))
 
     return schedule
+
+
+def _require_one(shown: Sequence[str], done: Sequence[str]) -> None:
+    """Raises ValueError if an option that runs nothing stands beside another; both kinds of files may be written."""
+    if (shown and done) or ("--status" in shown and len(shown) > 1):
+        raise ValueError(f"{', '.join([*shown, *done])}: {shown[0]} runs and changes nothing; ask for one only")
+
+
+def _work(scheduler: "Scheduler", poll_s: float | None, asked: bool) -> None:
+    """Lets the scheduler work, unless another one does, which will see to what was `asked` by files."""
+    from components.retraining.directory_lock import HeldError
+    from pipelines import local_schedule
+
+    try:
+        with scheduler.ledger.lock():
+            local_schedule.work(scheduler, poll_s)
+            if scheduler.held():
+                sys.exit(HELD_STATUS)
+    except HeldError:
+        if not asked:
+            raise
+        click.echo("the scheduler that is at work goes on with that")
 
 
 def _refuse_secret(name: str) -> None:
@@ -155,28 +178,6 @@ def _write_cron(name: str, arguments: Sequence[str], spans_dir: Path, file: Path
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(STOPPED_STATUS)
-
-
-def _work(scheduler: "Scheduler", poll_s: float | None) -> None:
-    said = ""
-    while True:
-        while scheduler.step():
-            pass
-        if (held := scheduler.held()) and held != said:
-            _LOGGER.warning("held: %s; run `schedule --resume` once that is looked into", held)
-            said = held
-        if poll_s is None:
-            return
-        time.sleep(poll_s)
-
-
-def _show(scheduler: "Scheduler") -> None:
-    for entry in scheduler.ledger.entries().values():
-        drift = entry.report.get("drift")
-        shown = "" if drift is None else f"drift {drift:.4f}  "
-        click.echo(f"{entry.span:>8}  {entry.at}  {entry.state:<11}  {entry.attempt} run(s)  {shown}{entry.reason}")
-    if held := scheduler.held():
-        click.echo(f"held: {held}{os.linesep}--resume goes on")
 
 
 @click.command("schedule-job")

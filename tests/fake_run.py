@@ -27,7 +27,7 @@ def main(file: str, directory: str, report_file: str, scheduler: str) -> int:
         time.sleep(60)  # until it is killed, too
     if "hang" in behaviour:
         time.sleep(60)
-    if "mistake" in behaviour:
+    if "mistake" in behaviour or ("mistake-once" in behaviour and attempt == 1):
         print("Error: no such option")
         return 2
     if "busy" in behaviour:

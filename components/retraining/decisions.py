@@ -12,6 +12,9 @@ BROKEN_EXAMPLES, DRIFTED_EXAMPLES = "examples", "drift"
 """What a report says is at fault, where it is no component."""
 # One span may be odd; where no run of the next can begin either, something else is wrong.
 _UNABLE_SPANS = 2
+OF_NO_RUN: tuple[State, ...] = ("skipped", "forgotten")
+"""States that no run led to."""
+_NOT_LEARNED_FROM: tuple[State, ...] = ("quarantined", *OF_NO_RUN)
 
 
 class CannotBeginError(ValueError):
@@ -91,7 +94,7 @@ def held_by(entries: Iterable[Entry], policy: RetrainingPolicy, released: int) -
     counted = [
         one
         for one in entries
-        if one.state in FINAL and one.decision > released and one.state != "skipped" and not one.blameless
+        if one.state in FINAL and one.decision > released and one.state not in OF_NO_RUN and not one.blameless
     ]
     counted.sort(key=lambda entry: entry.decision)
     unable = [entry for entry in counted[-_UNABLE_SPANS:] if entry.is_unable]
@@ -107,9 +110,9 @@ def _listed(entries: Iterable[Entry]) -> str:
     return ", ".join(str(entry.span) for entry in entries)
 
 
-def superseded(spans: Iterable[int], entries: dict[int, Entry], policy: RetrainingPolicy) -> dict[int, str]:
+def superseded(spans: Iterable[int], entries: Mapping[int, Entry], policy: RetrainingPolicy) -> dict[int, str]:
     """Returns which complete spans without an entry are too old to be run, each with the reason."""
-    new = [span for span in spans if span not in entries]
+    new = [span for span in spans if is_new(span, entries)]
     newest = newest_begun(entries)
     late = {span: f"it was complete only after span {newest} was begun" for span in new if span < newest}
     if policy.catch_up or not new:
@@ -117,9 +120,21 @@ def superseded(spans: Iterable[int], entries: dict[int, Entry], policy: Retraini
     return late | {span: f"span {new[-1]} is newer, and catch_up is off" for span in new[:-1] if span not in late}
 
 
+def is_new(span: int, entries: Mapping[int, Entry]) -> bool:
+    """Whether a span is as if it had never been there."""
+    return span not in entries or entries[span].state == "forgotten"
+
+
+def freed(entries: Mapping[int, Entry], forgotten: int) -> list[Entry]:
+    """Returns the spans, oldest first, that were skipped and would not be now that one is forgotten."""
+    left = {span: entry for span, entry in entries.items() if span != forgotten}
+    newest = newest_begun(left)
+    return [entry for span, entry in sorted(left.items()) if entry.state == "skipped" and span > newest]
+
+
 def newest_begun(entries: Mapping[int, Entry]) -> int:
     """Returns the newest span whose examples a model was made from, or is being made; -1 without one."""
-    return max((span for span, entry in entries.items() if entry.state not in ("quarantined", "skipped")), default=-1)
+    return max((span for span, entry in entries.items() if entry.state not in _NOT_LEARNED_FROM), default=-1)
 
 
 def _verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:

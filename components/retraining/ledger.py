@@ -4,7 +4,9 @@
   {span}.json              the entry of a span that was begun
   {span}.{attempt}.report  what a run of it came to, written by the run as its last act
   {span}.{attempt}.log     what that run printed
+  {span}.{decision}.untold a decision of which somebody is to be told, though its span's entry has changed since
   {span}.retry             somebody asks for it to be run again
+  {span}.forget            somebody asks for it to be forgotten, and why
   released.json            up to which decision a hold was released
   .lock                    held by the scheduler that is at work
 
@@ -15,14 +17,15 @@ States of a span, and who moves it:
               failed, or the |  | begin, once `not_before_s` has passed
               scheduler died v  |
                            waiting --give up--> quarantined --retry--> waiting, or skipped if it is too old by now
-    (no entry) --too old--> skipped
+    (no entry) --too old--> skipped --forget, of a later one that was begun--> waiting
+    waiting | pushed | refused | quarantined | skipped --forget--> forgotten, which is as no entry but for its numbers
 
 `begin` is written before a run starts, so a scheduler that finds `running` when it starts knows that another one died.
 It then looks for the run's report, as does one that is stopped: with one, the run had ended and only the entry is
 behind; without one, the run was killed with its scheduler, or before it could say, and is begun anew. What it had done
 by then is not done twice: components that ended come from TFX's cache, and a push names versions by their content.
-`pushed`, `refused`, `quarantined` and `skipped` are final. An entry that is final and still to be told about says so by
-`untold`.
+`pushed`, `refused`, `quarantined`, `skipped` and `forgotten` are final. An entry that is final and still to be told
+about says so by `untold`.
 """
 
 import contextlib
@@ -35,8 +38,9 @@ from typing import Any, Literal
 
 from components.retraining.directory_lock import directory_lock
 
-State = Literal["running", "waiting", "pushed", "refused", "quarantined", "skipped"]
-FINAL: tuple[State, ...] = ("pushed", "refused", "quarantined", "skipped")
+State = Literal["running", "waiting", "pushed", "refused", "quarantined", "skipped", "forgotten"]
+FINAL: tuple[State, ...] = ("pushed", "refused", "quarantined", "skipped", "forgotten")
+Request = Literal["retry", "forget"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +109,31 @@ class Ledger:
 
     def write(self, entry: Entry) -> None:
         """Replaces the entry of a span, at once and for good."""
-        text = json.dumps(dataclasses.asdict(entry), indent=2, sort_keys=True) + "\n"
-        replace_file(self.directory / f"{entry.span}.json", text)
+        replace_file(self.directory / f"{entry.span}.json", _text(entry))
+
+    def keep_untold(self, entry: Entry) -> None:
+        """Keeps a decision of which somebody is to be told, as the entry of its span is about to be replaced."""
+        replace_file(self._untold_file(entry), _text(entry))
+
+    def untold(self, name: str) -> list[Entry]:
+        """Returns the decisions, the oldest first, of which somebody is to be told."""
+        kept = [_read(path) for path in self.directory.glob("*.untold")]
+        found = {entry.decision: entry for entry in [*self.entries().values(), *kept] if name in entry.untold}
+        return [entry for _, entry in sorted(found.items())]
+
+    def told(self, entry: Entry, name: str) -> None:
+        """Notes that somebody was told of a decision."""
+        left = dataclasses.replace(entry, untold=tuple(one for one in entry.untold if one != name))
+        kept = self._untold_file(entry)
+        if not kept.exists():
+            self.write(left)
+        elif left.untold:
+            self.keep_untold(left)
+        else:
+            kept.unlink()
+
+    def _untold_file(self, entry: Entry) -> Path:
+        return self.directory / f"{entry.span}.{entry.decision}.untold"
 
     def quarantined(self) -> list[int]:
         """Returns the spans that are quarantined; none where there is no ledger."""
@@ -125,20 +152,21 @@ class Ledger:
         path = self.directory / "released.json"
         return int(json.loads(path.read_text())["decision"]) if path.is_file() else 0
 
-    def ask_again(self, span: int) -> None:
-        """Asks whoever works on the ledger to run a quarantined span again."""
-        replace_file(self._retry_file(span), "")
+    def ask(self, span: int, request: Request, reason: str = "") -> None:
+        """Asks something of whoever works on the ledger, now or next."""
+        replace_file(self._request_file(span, request), reason)
 
-    def asked_again(self) -> list[int]:
-        """Returns the spans that are to be run again."""
-        return sorted(int(path.stem) for path in self.directory.glob("*.retry") if path.stem.isdigit())
+    def asked(self, request: Request) -> dict[int, str]:
+        """Returns of which spans that is asked, and why."""
+        paths = [path for path in self.directory.glob(f"*.{request}") if path.stem.isdigit()]
+        return {int(path.stem): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
-    def answer(self, span: int) -> None:
-        """Drops the request for a span."""
-        self._retry_file(span).unlink(missing_ok=True)
+    def answer(self, span: int, request: Request) -> None:
+        """Drops a request."""
+        self._request_file(span, request).unlink(missing_ok=True)
 
-    def _retry_file(self, span: int) -> Path:
-        return self.directory / f"{span}.retry"
+    def _request_file(self, span: int, request: Request) -> Path:
+        return self.directory / f"{span}.{request}"
 
     def release(self, decision: int) -> None:
         """Lets decisions up to that one hold nothing any more."""
@@ -158,6 +186,10 @@ def replace_file(path: Path, text: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _text(entry: Entry) -> str:
+    return json.dumps(dataclasses.asdict(entry), indent=2, sort_keys=True) + "\n"
 
 
 def _read(path: Path) -> Entry:

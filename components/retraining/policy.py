@@ -10,7 +10,7 @@ class RetrainingPolicy:
     Attributes:
       catch_up: Whether all spans that are complete are handled, the oldest first; else the newest alone, and those
         before it are skipped.
-      max_failures: A span whose runs failed so often is quarantined.
+      max_failures: A span whose runs failed so often, or could not begin, is quarantined.
       max_interruptions: So is one during whose runs the scheduler died so often: it may exhaust the machine.
       backoff_s: Seconds to wait after a span's first failed run; twice as long after each further one.
       backoff_limit_s: The longest such wait, in seconds.
@@ -20,8 +20,8 @@ class RetrainingPolicy:
       champion_floor: Where the pushed model's value of the first metric, the more the better, is less than this on the
         eval split of a later run, and that run's model is refused, the version before it is made the latest; 0 for
         never. The last blessed model must be compared with, by a gate or `also_compared`.
-      keep_runs: After each decision the artifacts are removed that neither a pushed model nor any of so many last runs
-        needs, and all but so many of the newest logs; 0 for never.
+      keep_runs: After a run was decided on, the artifacts are removed that neither a pushed model nor any of so many
+        last runs needs, and all but so many of the newest logs; 0 for never.
     """
 
     catch_up: bool = True

@@ -9,11 +9,11 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.retraining import decisions
-from components.retraining.decisions import CannotBeginError, Outcome
+from components.retraining.decisions import CannotBeginError, Outcome, is_new
 from components.retraining.ledger import FINAL, Entry, Ledger
 from components.retraining.policy import RetrainingPolicy
 from components.retraining.spans import SpanSource
@@ -47,7 +47,7 @@ class Scheduler:
     now_s: Callable[[], float] = time.time
 
     def recover(self) -> None:
-        """Concludes, or lets wait, what a scheduler that died left under way. Call it once, before `step`."""
+        """Concludes, or lets wait, what was left under way. Call it before `step`, and again where that has raised."""
         for entry in self.ledger.entries().values():
             if entry.state == "running":
                 if report := read_report(self.ledger, entry):
@@ -74,7 +74,37 @@ class Scheduler:
         if entry is None or entry.state != "quarantined":
             state = entry.state if entry else "not in the ledger"
             raise ValueError(f"span {span} is {state}; only a quarantined one can be run again")
-        self.ledger.ask_again(span)
+        self.ledger.ask(span, "retry")
+
+    def forget(self, span: int, reason: str) -> None:
+        """Asks for a span to be as if it had never been there, as one whose number was a mistake.
+
+        Spans that were skipped since it was begun wait again. `step` of whoever holds the lock sees to it.
+
+        Raises:
+          ValueError: If there is nothing to forget, it is under way, or it is complete and would only be run again.
+        """
+        entries = self.ledger.entries()
+        if is_new(span, entries):
+            raise ValueError(f"span {span} is not in the ledger; there is nothing to forget")
+        if entries[span].state == "running":
+            raise ValueError(f"span {span} is running; wait until that has ended")
+        if span in self.source.complete():
+            directory = self.source.success_file(span).parent
+            raise ValueError(f"span {span} would be run again; give {directory} another name or remove it first")
+        self.ledger.ask(span, "forget", reason)
+
+    def new(self, entries: Mapping[int, Entry]) -> list[Entry]:
+        """Returns what would become entries of complete spans that are none yet.
+
+        Raises:
+          ValueError: If the spans cannot be listed.
+        """
+        complete = self.source.complete()
+        old = decisions.superseded(complete, entries, self.policy)
+        reasons = {span: f"new, and to be skipped: {reason}" for span, reason in old.items()}
+        new = _new(entries, complete)
+        return [dataclasses.replace(entry, reason=reasons.get(entry.span, entry.reason)) for entry in new]
 
     def step(self) -> bool:
         """Does the next thing that there is to do now; returns whether there was one.
@@ -86,13 +116,16 @@ class Scheduler:
         if self.telling.tell(self.ledger, self.held(), self.now_s()):
             return True
         entries = self.ledger.entries()
-        if asked := self.ledger.asked_again():
-            self._let_again(asked[0], entries)
+        if asked := self.ledger.asked("retry"):
+            self._let_again(min(asked), entries)
+            return True
+        if asked := self.ledger.asked("forget"):
+            self._forget(min(asked), asked[min(asked)], entries)
             return True
         complete = self.source.complete()
         if old := decisions.superseded(complete, entries, self.policy):
-            for span, reason in old.items():
-                self._write(Entry(span=span, state="skipped", reason=reason))
+            for late in _new(entries, old):
+                self._write(dataclasses.replace(late, state="skipped", reason=old[late.span]))
             return True
         entry = None if self.held() else self._next(entries, complete)
         if entry is None or entry.not_before_s > self.now_s():
@@ -113,15 +146,24 @@ class Scheduler:
                 reason = f"{fresh.reason}, but span {newest} was begun: later windows take it"
                 fresh = dataclasses.replace(fresh, state="skipped", reason=reason)
             self._write(dataclasses.replace(fresh, attempt=entry.attempt, decision=entry.decision))
-        self.ledger.answer(span)
+        self.ledger.answer(span, "retry")
+
+    def _forget(self, span: int, reason: str, entries: Mapping[int, Entry]) -> None:
+        if not is_new(span, entries):  # else a scheduler died right after it had forgotten it
+            for freed in decisions.freed(entries, span):
+                why = f"span {span} was forgotten; before that skipped: {freed.reason}"
+                self._write(dataclasses.replace(freed, state="waiting", reason=why))
+            self._write(Entry(span=span, state="forgotten", reason=reason, attempt=entries[span].attempt))
+        self.ledger.answer(span, "forget")
 
     def _next(self, entries: Mapping[int, Entry], complete: list[int]) -> Entry | None:
         waiting = [entry for entry in entries.values() if entry.state == "waiting"]
-        new = [Entry(span=span, state="waiting", reason="new") for span in complete if span not in entries]
-        return min([*waiting, *new], key=lambda entry: entry.span, default=None)
+        return min([*waiting, *_new(entries, complete)], key=lambda entry: entry.span, default=None)
 
     def _run(self, entry: Entry) -> None:
-        begun = dataclasses.replace(entry, state="running", reason="under way", attempt=entry.attempt + 1)
+        begun = dataclasses.replace(
+            entry, state="running", reason="under way", attempt=entry.attempt + 1, is_unable=False
+        )
         self.ledger.report_file(begun).unlink(missing_ok=True)  # of a run before the entry was moved away
         self._write(begun)
         try:
@@ -152,12 +194,25 @@ class Scheduler:
 
     def _write(self, entry: Entry) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now_s()))
-        entry = dataclasses.replace(entry, at=at)
+        entries = self.ledger.entries()
+        if (before := entries.get(entry.span)) is not None and before.untold:
+            self.ledger.keep_untold(before)
+        entry = dataclasses.replace(entry, at=at, untold=())
         if entry.state in FINAL:
-            made = max((other.decision for other in self.ledger.entries().values()), default=0)
+            made = max((other.decision for other in entries.values()), default=0)
             entry = dataclasses.replace(entry, decision=made + 1, untold=self.telling.names)
         self.ledger.write(entry)
         _LOGGER.info("span %d, run %d: %s: %s", entry.span, entry.attempt, entry.state, entry.reason)
+
+
+def _new(entries: Mapping[int, Entry], spans: Iterable[int]) -> list[Entry]:
+    """What becomes the entries of those spans that are new; one that was forgotten goes on with its numbers."""
+    none = Entry(span=0, state="forgotten", reason="")
+    known = {span: entries.get(span, none) for span in spans if is_new(span, entries)}
+    return [
+        Entry(span=span, state="waiting", reason="new", attempt=before.attempt, decision=before.decision)
+        for span, before in known.items()
+    ]
 
 
 def read_report(ledger: Ledger, entry: Entry) -> dict[str, Any]:

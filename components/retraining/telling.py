@@ -1,7 +1,6 @@
 """Tells others what was decided: each decision at least once, though who is to be told is out of reach meanwhile."""
 
 import collections
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -19,7 +18,7 @@ class Telling:
 
     Where telling fails, those decisions stay in the ledger as untold, and are told later: with the waits of failed runs
     in between while this process lives, and by each new one at once. So an outage loses nothing and delays no run by
-    more than one try. The one that failed is then the last, lest one that nobody takes keeps the others back.
+    more than one try. A decision that failed twice is then the last, lest one that nobody takes keeps the others back.
     """
 
     def __init__(self, tell: Mapping[str, Tell], policy: RetrainingPolicy) -> None:
@@ -28,7 +27,7 @@ class Telling:
         self._policy = policy
         self._failures: collections.Counter[str] = collections.Counter()  # in a row
         self._not_before_s: dict[str, float] = {}
-        self._passed_over: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._refused: collections.Counter[tuple[str, int]] = collections.Counter()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,16 +46,16 @@ class Telling:
         return any(told)
 
     def _tell_one(self, name: str, ledger: Ledger, held: str, now_s: float) -> bool:
-        untold = [entry for entry in ledger.entries().values() if name in entry.untold]
-        if not untold or now_s < self._not_before_s.get(name, 0.0):
+        untold = ledger.untold(name) if now_s >= self._not_before_s.get(name, 0.0) else []
+        if not untold:
             return False
-        untold.sort(key=lambda entry: (self._passed_over[name, entry.decision], entry.decision))
-        left = {entry.span: entry for entry in untold}
+        untold.sort(key=lambda entry: max(0, self._refused[name, entry.decision] - 1))
+        left = {entry.decision: entry for entry in untold}
         why = "no answer"
         try:
             for entry in self._tell[name](untold, held):
-                del left[entry.span]
-                ledger.write(dataclasses.replace(entry, untold=tuple(one for one in entry.untold if one != name)))
+                del left[entry.decision]
+                ledger.told(entry, name)
         except Exception as error:  # whatever it is, it is no reason to run nothing more
             why = str(error) or type(error).__name__
         is_any_told = len(left) < len(untold)
@@ -64,8 +63,9 @@ class Telling:
         if left:
             wait_s = self._policy.wait_s(self._failures[name])
             self._not_before_s[name] = now_s + wait_s
-            self._passed_over[name, next(iter(left.values())).decision] += 1
-            spans = ", ".join(map(str, sorted(left)))
+            first = next(iter(left.values()))
+            self._refused[name, first.decision] += 1
+            spans = f"{first.span}" + (f" and {len(left) - 1:,} more" if len(left) > 1 else "")
             _LOGGER.warning("span %s: %s failed, is tried again in %.0f s: %s", spans, name, wait_s, why)
         else:
             self._failures[name] = 0

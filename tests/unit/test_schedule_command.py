@@ -38,6 +38,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(
         "pipelines.local_schedule._record", lambda _, entries, __: entries
     )  # see test_decision_record.py
+    monkeypatch.setattr("pipelines.local_schedule._collect", lambda _, __, entries: entries)  # see test_retention.py
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return asked
 
@@ -127,6 +128,15 @@ def test_scheduler_records_what_is_skipped_at_once_and_collects_garbage_only_aft
         (["stream", "--gate", "nonsense"], "nonsense"),
         (["stream", "--spans", "data/*"], "{SPAN} or {SPAN:5} once"),
         (["--alert-url", "ftp://host/secret", "stream"], "the alert URL: expected http(s)://HOST/PATH"),
+        (["--status", "--retry", "9", "stream"], "--status, --retry: --status runs and changes nothing; ask for one"),
+        (["--status", "--resume", "stream"], "--status, --resume: --status runs and changes nothing; ask for one"),
+        (["--systemd", "units", "--watch", "stream"], "--systemd, --watch: --systemd runs and changes nothing"),
+        (["--poll-s", "inf", "stream"], "--poll-s inf: expected more than 0, at most 86,400 s"),
+        (["--poll-s", "nan", "stream"], "--poll-s nan: expected more than 0"),
+        (["--poll-s", "-1", "stream"], "--poll-s -1.0: expected more than 0"),
+        (["--forget", "7", "stream"], "--forget SPAN and --reason TEXT: give both or none"),
+        (["--forget", "7", "--reason", "typed wrongly", "stream"], "span 7 is not in the ledger; there is nothing to"),
+        (["stream", "--spans", "gs://bucket/{SPAN}/*.tfrecord"], "spans: gs://bucket is no local directory"),
         (["--retry", "7", "stream"], "span 7 is not in the ledger; only a quarantined one can be run again"),
     ],
 )

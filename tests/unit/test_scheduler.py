@@ -186,6 +186,18 @@ def test_scheduler_holds_when_no_run_of_two_spans_can_begin(tmp_path: Path) -> N
     assert _until_nothing(one)[4].state == "pushed"
 
 
+def test_scheduler_goes_on_when_runs_could_not_begin_at_first(tmp_path: Path) -> None:
+    for span in (1, 2, 3):
+        write_span(tmp_path, span, "mistake-once refuse")
+    one = scheduler(tmp_path)
+    for _ in (1, 2, 3):
+        with pytest.raises(CannotBeginError):
+            work(tmp_path)
+    work(tmp_path)
+    assert [entry.state for entry in one.ledger.entries().values()] == ["refused"] * 3
+    assert not one.held()
+
+
 def test_scheduler_blames_no_span_when_another_run_is_at_work(tmp_path: Path) -> None:
     write_span(tmp_path, 1, "busy")
     one = scheduler(tmp_path)
@@ -282,6 +294,55 @@ def test_retry_counts_for_a_hold_only_once_it_has_ended(tmp_path: Path) -> None:
     assert one.held() == "nothing was pushed for 2 spans in a row (2, 3; hold_after=2)"
 
 
+def test_forget_lets_spans_wait_again_that_were_skipped_because_of_one_with_a_wrong_number(tmp_path: Path) -> None:
+    for span in (49, 50, 1000):
+        write_span(tmp_path, span, "refuse" if span == 1000 else "push")
+    one = scheduler(tmp_path)
+    _until_nothing(one)
+    for span in (48, 51, 52):
+        write_span(tmp_path, span, "push")
+    assert [entry.state for span, entry in _until_nothing(one).items() if span in (48, 51, 52)] == ["skipped"] * 3
+    with pytest.raises(ValueError, match=r"span 1000 would be run again; give .*span-1000 another name or remove it"):
+        one.forget(1000, "a typing error")
+    (tmp_path / "data" / "span-1000").rename(tmp_path / "data" / "span-53")
+    one.forget(1000, "a typing error")
+    entries = _until_nothing(one)
+    assert {span: entry.state for span, entry in entries.items()} == {
+        48: "skipped",
+        49: "pushed",
+        50: "pushed",
+        51: "pushed",
+        52: "pushed",
+        53: "refused",
+        1000: "forgotten",
+    }
+    assert entries[1000].reason == "a typing error"
+    decisions = [told[1] for told in state(tmp_path)["told"]]
+    assert decisions == list(range(1, 11))  # of 49, 50, 1000; 48, 51, 52 skipped; 1000 forgotten; 51, 52, 53
+    assert state(tmp_path)["told"][6][:3] == [1000, 7, "forgotten"]
+    with pytest.raises(ValueError, match="span 1000 is not in the ledger"):
+        one.forget(1000, "again")
+
+
+def test_forget_takes_a_span_for_new_when_it_comes_after_all(tmp_path: Path) -> None:
+    _handled(tmp_path, "push", "refuse")
+    one = scheduler(tmp_path)
+    (tmp_path / "data" / "span-2" / "_SUCCESS").unlink()
+    one.forget(2, "not yet")
+    assert _until_nothing(one)[2].state == "forgotten"
+    (tmp_path / "data" / "span-2" / "part.tfrecord").write_text("push")
+    (tmp_path / "data" / "span-2" / "_SUCCESS").touch()
+    entry = _until_nothing(one)[2]
+    assert (entry.state, entry.attempt, entry.decision) == ("pushed", 2, 4)
+
+
+def test_forget_raises_when_the_span_is_running(tmp_path: Path) -> None:
+    one = scheduler(tmp_path)
+    one.ledger.write(Entry(span=3, state="running", reason="under way", attempt=1))
+    with pytest.raises(ValueError, match="span 3 is running; wait until that has ended"):
+        one.forget(3, "a typing error")
+
+
 def test_run_of_a_span_whose_entry_was_moved_away_reports_anew(tmp_path: Path) -> None:
     _handled(tmp_path, "push")
     (tmp_path / "spans" / "1.json").unlink()
@@ -342,6 +403,30 @@ def test_scheduler_tells_at_once_what_a_scheduler_before_it_could_not(tmp_path: 
     assert [told[:2] for told in state(tmp_path)["told"]] == [[1, 1]]
 
 
+def test_scheduler_tells_of_a_decision_though_its_span_was_run_again_meanwhile(tmp_path: Path) -> None:
+    now = 1000.0
+    write_span(tmp_path, 1, "broken")
+    alert, record = _Listener(1), _Listener()
+    told: list[tuple[int, str]] = []
+
+    def listen(entries: Sequence[Entry], held: str) -> Iterator[Entry]:
+        for entry in alert(entries, held):
+            told.append((entry.decision, entry.state))
+            yield entry
+
+    telling = Telling({"alert": listen, "record": record}, RetrainingPolicy(backoff_s=60))
+    one = dataclasses.replace(scheduler(tmp_path), telling=telling, now_s=lambda: now)
+    _until_nothing(one)
+    (tmp_path / "data" / "span-1" / "part.tfrecord").write_text("push")
+    one.retry(1)
+    assert _until_nothing(one)[1].state == "pushed"
+    alert.refused, now = (), 1060.0
+    assert _until_nothing(one)[1].untold == ()
+    assert told == [(1, "quarantined"), (2, "pushed")]
+    assert record.told == [1, 1]
+    assert not list(one.ledger.directory.glob("*.untold"))
+
+
 def test_scheduler_tells_other_decisions_first_when_one_is_not_taken(tmp_path: Path) -> None:
     now = 1000.0
     alert = _Listener(1)
@@ -351,9 +436,12 @@ def test_scheduler_tells_other_decisions_first_when_one_is_not_taken(tmp_path: P
     for span in (1, 2, 3):
         write_span(tmp_path, span, "push")
     _until_nothing(one)
-    assert (alert.asked, alert.told) == ([[1, 2]], [])
     now = 1060.0
+    _until_nothing(one)
+    assert (alert.asked, alert.told) == ([[1, 2], [1, 2, 3]], [])
+    now = 1180.0
     entries = _until_nothing(one)
+    assert alert.asked[2:] == [[2, 3, 1]]
     assert alert.told == [2, 3]
     assert [entry.untold for entry in entries.values()] == [("alert",), (), ()]
 
