@@ -32,7 +32,7 @@ def ladder(root: Node) -> Section:
         title="Escalation ladder",
         notes=(
             "Bytes are those of the float weights alone, four for each, and of a rung's file as it was measured:"
-            " converted from the model in memory, without metadata. The sizes further above are of what lies on the disk.",
+            " converted from the model in memory, without metadata. The sizes further above are of what is on disk.",
         ),
         tables=(table("Rungs, from the cheapest; a rung's model is measured as integers", head, rows),),
     )
