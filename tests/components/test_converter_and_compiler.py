@@ -1,6 +1,7 @@
 import collections
 import hashlib
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def test_converter_publishes_an_integer_only_model(
     trained_with = json.loads((Path(trained[source][0].uri) / "facts.json").read_text())
     origin = {name: trained_with[name] for name in ORIGIN_FACTS if name in trained_with}
     assert {"seed", "training_examples_sha256", "schema_sha256"} <= set(origin)
+    assert origin["training_python_version"] == platform.python_version()
+    assert platform.machine() in origin["training_platform"]
     assert {name: facts[name] for name in origin} == origin
     calibrated_with = {"calibration": "min_max", "representative_examples": 50, "representative_seed": 1}
     # Ranges that were trained need no examples, whatever number was configured.
