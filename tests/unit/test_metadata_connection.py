@@ -47,7 +47,7 @@ def _configured(url: str) -> dict[str, object]:
                 }
             },
         ),
-        ("grpc://mlmd.example", {"host": "mlmd.example", "port": "8080"}),
+        ("grpc://mlmd.example", {"host": "mlmd.example", "port": "8080", "client_timeout_sec": 300.0}),
     ],
 )
 def test_configuration_says_what_the_url_says(url: str, expected: dict[str, object]) -> None:
@@ -59,6 +59,7 @@ def test_configuration_has_the_certificates_when_grpc_is_given_a_file(tmp_path: 
     assert _configured(f"grpc://host:1?ssl_ca={tmp_path}/ca.pem") == {
         "host": "host",
         "port": "1",
+        "client_timeout_sec": 300.0,
         "ssl_config": {"custom_ca": "certificates"},
     }
 
