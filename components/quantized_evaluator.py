@@ -41,6 +41,7 @@ from components.last_blessed import ORIGIN_KEY
 from components.model_probes import CANDIDATE, probed, write_refused
 from components.model_report import report_files
 from components.quantization import toolchain
+from components.quantization.storable_text import with_backslashes, without_backslashes
 from components.span_drift import read_drift
 from components.target_gates.candidate_facts import candidate_facts
 from components.targets import Options, load_target, options_json
@@ -88,7 +89,8 @@ class Executor(evaluator_executor.Executor):
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
-        config = proto_utils.json_to_proto(exec_properties["eval_config"], config_pb2.EvalConfig())
+        described = with_backslashes(exec_properties["eval_config"])
+        config = proto_utils.json_to_proto(described, config_pb2.EvalConfig())
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
@@ -331,7 +333,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 infra_blessing=infra_blessing,
                 model_run=model_run,
                 drift=drift,
-                eval_config=proto_utils.proto_to_json(eval_config(task, gates)),
+                eval_config=without_backslashes(proto_utils.proto_to_json(eval_config(task, gates))),
                 gates=gates.to_json(),
                 split=split,
                 flipped_examples=flipped_examples,

@@ -5,7 +5,7 @@ With several targets those behind the trainer are there once for each, with the 
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Not tfx.v1: that imports the whole of Google's Vertex client, which takes longer than TensorFlow.
 from tfx import components as standard
@@ -44,13 +44,31 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     Raises:
       ValueError: If the config's task, scheme, gates and so on are wrong; nothing is run or written.
     """
+    components = pipeline_components(config)
+    if config.metadata_url.startswith("postgresql://"):
+        require_storable(components)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=pipeline_components(config),
+        components=components,
         enable_cache=True,
         metadata_connection_config=parse_connection(config.metadata_url).configuration(),
     )
+
+
+def require_storable(components: Iterable[base_node.BaseNode]) -> None:
+    """Raises ValueError for a property that ML Metadata's client for PostgreSQL cannot write, before anything runs."""
+    wrong = [
+        f"{component.id}.{name}"
+        for component in components
+        for name, value in component.exec_properties.items()
+        if isinstance(value, str) and "\\" in value
+    ]
+    if wrong:
+        raise ValueError(
+            f"metadata: backslashes in {', '.join(wrong)}, which ML Metadata's client for PostgreSQL cannot write;"
+            " leave them out, non-ASCII letters of labels included, or keep ML Metadata in MySQL or SQLite"
+        )
 
 
 def pipeline_components(config: PipelineConfig, on_service: bool = False) -> list[base_node.BaseNode]:

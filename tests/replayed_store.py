@@ -25,10 +25,12 @@ _RECORDED = json.loads(RECORDING.read_text())
 class Store:
     """A store of replayed runs, with the files of the models that are named."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, url: str = "") -> None:
+        """Begins with no run, in a SQLite file of the directory, or where a URL says."""
         directory.mkdir(exist_ok=True)
         self.path, self.root = directory / "metadata.sqlite", directory / "root"
-        self.client = open_store(self.path)
+        self.url = url or str(self.path)
+        self.client = MetadataStore(url).client if url else open_store(self.path)
         self.run = Replay(self.client, _RECORDED, str(self.root)).run
 
     def artifact(self, run: Replayed, node: str, kind: str) -> mlmd.Artifact:
@@ -54,10 +56,10 @@ class Store:
         return path
 
     def lineage(self, what: object) -> Lineage:
-        return trace(*find_model([Graph(MetadataStore(str(self.path)))], str(what)))
+        return trace(*find_model([Graph(MetadataStore(self.url))], str(what)))
 
     def cli(self, *arguments: object) -> Result:
-        return CliRunner().invoke(main, ["lineage", *map(str, arguments), "--metadata", str(self.path)])
+        return CliRunner().invoke(main, ["lineage", *map(str, arguments), "--metadata", self.url])
 
 
 def compiler_of(target: str) -> str:

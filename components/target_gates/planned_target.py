@@ -13,6 +13,7 @@ from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
 from components.quantization.conversion import io_dtypes
 from components.quantization.qat.preflight import PlannedConversion
+from components.quantization.storable_text import with_backslashes, without_backslashes
 from components.target_gates.target_facts import target_facts
 from components.targets import CompileError, CompileReport, Mapping, layers, load_target
 
@@ -125,8 +126,8 @@ def conversion_of(planned: PlannedTarget) -> PlannedConversion:
 
 
 def to_json(planned: Sequence[PlannedTarget]) -> str:
-    """Returns targets as a JSON list, for `from_json`."""
-    return json.dumps(
+    """Returns targets as text for `from_json`: a JSON list, as ML Metadata can keep it."""
+    described = json.dumps(
         [
             {
                 "target": one.target,
@@ -137,6 +138,7 @@ def to_json(planned: Sequence[PlannedTarget]) -> str:
             for one in planned
         ]
     )
+    return without_backslashes(described)
 
 
 def from_json(text: str) -> tuple[PlannedTarget, ...]:
@@ -148,5 +150,5 @@ def from_json(text: str) -> tuple[PlannedTarget, ...]:
             options=one["options"],
             gates=Gates.from_json(one["gates"]),
         )
-        for one in json.loads(text)
+        for one in json.loads(with_backslashes(text))
     )

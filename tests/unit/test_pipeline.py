@@ -12,6 +12,7 @@ from tfx.types import standard_artifacts
 from components.evaluation.gates import Gates
 from components.evaluation.smoke_process import Limits
 from components.evaluation.smoke_settings import Smoke, SmokeSettings
+from components.quantization.storable_text import with_backslashes
 from components.retraining.spans import SpanSource
 from components.targets.edge_tpu import CompilerOptions
 from pipelines.config import PipelineConfig
@@ -54,7 +55,7 @@ def test_several_outputs_and_weights_reach_trainer_and_evaluator(config: Pipelin
     )
     components = {component.id: component for component in pipeline_components(several)}
     assert components["QuantizeTrainer"].exec_properties["training_only"] == '["image", "label"]'
-    evaluation = json.loads(components["QuantizedEvaluator"].exec_properties["eval_config"])
+    evaluation = json.loads(with_backslashes(components["QuantizedEvaluator"].exec_properties["eval_config"]))
     assert evaluation["model_specs"][0]["label_keys"] == {"digit": "label", "brightness": "image"}
     assert evaluation["model_specs"][0]["example_weight_key"] == "label"
     assert [spec["output_names"] for spec in evaluation["metrics_specs"]] == [["digit"], ["brightness"]]
@@ -184,3 +185,12 @@ def test_validator_asks_what_the_config_says(config: PipelineConfig) -> None:
 def test_last_blessed_model_must_be_one_that_the_validator_blessed(config: PipelineConfig) -> None:
     resolver = next(one for one in pipeline_components(_gated(config)) if one.id == "last_blessed")
     assert resolver.inputs["infra_blessing"].type is standard_artifacts.InfraBlessing
+
+
+def test_pipeline_gives_postgresql_no_backslash(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = dataclasses.replace(config, metadata="postgresql://ann@host/mlmd")
+    create_pipeline(served)
+    monkeypatch.setattr("pipelines.tasks.digits.LABELS", (*"012345678", "neuf é"))
+    with pytest.raises(ValueError, match=r"backslashes in TFLiteIntConverter.labels, which ML Metadata's client"):
+        create_pipeline(served)
+    create_pipeline(config)
