@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,10 +22,6 @@ from pipelines.beam_runners.direct import Direct
 from pipelines.config_checks import OF_ONE_TARGET, check_config
 from pipelines.deployment import Deployment
 from pipelines.target_plan import ResolvedPlan, TargetPlan, component_suffix
-
-# It becomes a part of paths, and the name of a job on a service.
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_MOST_FLIPPED = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
