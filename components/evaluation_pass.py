@@ -10,24 +10,18 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
-from tfx.components.util import tfxio_utils
-from tfx.types import artifact_utils
-from tfx.utils import io_utils
 
 from components import model_artifact
 from components.batched_metrics import features_of
 from components.eval_config import label_kinds
-from components.evaluation.measurements import INTEGER, LAST_BLESSED
+from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED
+from components.evaluation_files import EvaluationFiles
+from components.example_files import split_files
+from components.float_signatures import dense_features
 from components.paired_evaluation import PairedPass
-from components.paired_predictions import (
-    EvaluatedModels,
-    only_features,
-    paired_predictions_extractor,
-    sliced_batches_extractor,
-)
+from components.paired_predictions import EvaluatedModels, predicted
 from components.quantization.interpreter import IntegerModel
-
-_BATCH_SIZE = 500
+from components.sliced_batches import sliced_batches_extractor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +57,7 @@ class EvaluationPass:
         there.model_specs.extend(spec for spec in config.model_specs if spec.name in artifacts)
         spec = there.model_specs[0]
         features = features_of(there)
+        needed = features | {key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)}
         integers = [name for name in (INTEGER, LAST_BLESSED) if name in artifacts]
         return cls(
             config=there,
@@ -78,28 +73,19 @@ class EvaluationPass:
                 label_kinds=label_kinds(config),
                 weight_key=spec.example_weight_key,
                 flipped_examples=flipped_examples,
-                kept=features
-                | frozenset(key for one in there.slicing_specs for key in (*one.feature_keys, *one.feature_values)),
+                kept=needed,
+                raw=needed - dense_features(artifacts[FLOAT]),
             ),
             features=features,
             paths={name: model_artifact.serving_path(artifact) for name, artifact in artifacts.items()},
         )
 
     def read(self, pipeline: beam.Pipeline, examples: list[types.Artifact], split: str) -> Any:
-        """Reads a split as batches."""
-        factory = tfxio_utils.get_tfxio_factory_from_artifact(
-            examples=examples,
-            telemetry_descriptors=["QuantizedEvaluator"],
-            raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
-        )
-        batches = [
-            pipeline | f"Read[{index}]" >> factory(io_utils.all_files_pattern(uri)).BeamSource(_BATCH_SIZE)
-            for index, uri in enumerate(artifact_utils.get_split_uris(examples, split))
-        ]
-        return batches[0] if len(batches) == 1 else batches | beam.Flatten()
+        """Finds the files of a split, each of which one worker reads; raises ValueError if there is no such split."""
+        return pipeline | "Files" >> beam.Create(split_files(examples, split))
 
-    def write(self, batches: Any, confidence: float, output_path: str) -> None:
-        """Evaluates batches, and writes what `paired_evaluation` describes, at a URI that Beam's workers see."""
+    def write(self, files: Any, confidence: float, output_path: str) -> None:
+        """Evaluates files of examples; writes what `paired_evaluation` describes, at a URI that Beam's workers see."""
         # Never loaded by TFMA, whose predictions are not used; it wants several models where there is a baseline.
         shared = [
             tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
@@ -110,22 +96,14 @@ class EvaluationPass:
             outputs=tuple(self.models.label_keys),
             kinds=self.models.label_kinds,
             limits=self._limits(),
-            confidence=confidence,
         )
+        written = EvaluationFiles(path=output_path, config=self.config, model_paths=self.paths, confidence=confidence)
         usual: dict[str, Any] = {"eval_shared_model": shared, "eval_config": self.config}
-        _ = (
-            batches
-            | "OnlyFeatures" >> only_features(self.models.kept)
-            | tfma.ExtractEvaluateAndWriteResults(
-                **usual,
-                extractors=[
-                    tfma.extractors.FeaturesExtractor(self.config),
-                    paired_predictions_extractor(self.models),
-                    sliced_batches_extractor(self.config, self.features),
-                ],
-                evaluators=[*tfma.default_evaluators(**usual), *paired.evaluators()],
-                writers=[*tfma.default_writers(output_path, **usual), paired.writer(output_path)],
-            )
+        _ = predicted(files, self.models) | tfma.ExtractEvaluateAndWriteResults(
+            **usual,
+            extractors=[sliced_batches_extractor(self.config, self.features)],
+            evaluators=[*tfma.default_evaluators(**usual), *paired.evaluators()],
+            writers=[written.writer()],
         )
 
     def _limits(self) -> dict[tuple[str, str], tuple[float, float]]:

@@ -36,16 +36,27 @@ def read_split(artifacts: list[types.Artifact], split: str) -> Iterator[bytes]:
     Raises:
       ValueError: If an artifact has no such split.
     """
+    for file in split_files(artifacts, split):
+        yield from records_of(file).as_numpy_iterator()
+
+
+def split_files(artifacts: list[types.Artifact], split: str) -> list[str]:
+    """Returns the TFRecord files of a split, in order.
+
+    Raises:
+      ValueError: If an artifact has no such split.
+    """
     for artifact in artifacts:
         splits = artifact_utils.decode_split_names(artifact.split_names)
         if split not in splits:
             raise ValueError(f"examples have no split {split!r}, only {', '.join(sorted(splits))}; name one of those")
-    for uri in artifact_utils.get_split_uris(artifacts, split):
-        files = sorted(os.path.join(uri, name) for name in fileio.listdir(uri))
-        compressed = [name for name in files if name.endswith(".gz")]
-        for group, compression in ((compressed, "GZIP"), ([f for f in files if f not in compressed], "")):
-            if group:
-                yield from tf.data.TFRecordDataset(group, compression_type=compression).as_numpy_iterator()
+    uris = artifact_utils.get_split_uris(artifacts, split)
+    return [os.path.join(uri, name) for uri in uris for name in sorted(fileio.listdir(uri))]
+
+
+def records_of(file: str) -> tf.data.Dataset:
+    """Returns the records of a TFRecord file, compressed where its name ends in .gz."""
+    return tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
 
 
 def stage_split(artifacts: list[types.Artifact], split: str, seed: int, directory: Path) -> Path:

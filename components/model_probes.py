@@ -2,26 +2,20 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
-import apache_beam as beam
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tfx import types
-from tfx.dsl.io import fileio
 
 from components import model_artifact
 from components.evaluation.checks import fails
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED
-from components.evaluation.probe import Shapes, probe, strays, unreadable
+from components.evaluation.probe import probe, strays, unreadable
 from components.evaluation.verdict import Reason
-from components.paired_evaluation import PAIRED_FILE
+from components.evaluation_files import EvaluationFiles
+from components.float_signatures import signature_shapes
 from components.quantization.contract.schema import Contract
-from components.quantization.conversion.convert import DENSE_SIGNATURE
-from components.quantization.qat.export import TRANSFORM_SIGNATURE
 
 CANDIDATE = "integer model"
 """The check by which it is refused."""
@@ -58,7 +52,7 @@ def probed(models: Mapping[str, types.Artifact]) -> Probed:
             unusable.append(str(error))
     broken = {name: why for name, tflite in tflites.items() if (why := unreadable(tflite))}
     runs = probe({name: tflite for name, tflite in tflites.items() if name not in broken})
-    features, outputs = _signatures(models[FLOAT])
+    features, outputs = signature_shapes(models[FLOAT])
     refusals = [fails(CANDIDATE, "unreadable", broken[INTEGER])] if INTEGER in broken else []
     unusable += [broken[LAST_BLESSED]] if LAST_BLESSED in broken else []
     for name, found in runs.items():
@@ -74,22 +68,11 @@ def probed(models: Mapping[str, types.Artifact]) -> Probed:
     return Probed(refusals=tuple(refusals), unusable=tuple(unusable))
 
 
-def write_refused(pipeline: beam.Pipeline, config: config_pb2.EvalConfig, output_path: str) -> None:
+def write_refused(config: config_pb2.EvalConfig, output_path: str) -> None:
     """Writes the results of an evaluation in which nothing was measured and nothing is valid."""
-    with fileio.open(f"{output_path}/{PAIRED_FILE}", "w") as file:
-        file.write('{"paired": [], "inputs": [], "outputs": [], "labels": []}\n')
+    files = EvaluationFiles(path=output_path, config=config, model_paths={}, confidence=0.95)
     invalid = validation_result_pb2.ValidationResult(validation_ok=False)
-    evaluation: dict[str, Any] = {
-        constants.METRICS_KEY: pipeline | "NoMetrics" >> beam.Create([]),
-        constants.VALIDATIONS_KEY: pipeline | "Invalid" >> beam.Create([invalid]),
-    }
-    writers = tfma.default_writers(output_path, eval_config=config, eval_shared_model=_shared(config))
-    _ = evaluation | tfma.WriteResults(writers=writers)
-
-
-def _shared(config: config_pb2.EvalConfig) -> list[Any]:
-    names = [spec.name for spec in config.model_specs]
-    return [tfma.EvalSharedModel(model_name=name, model_path="", model_type=constants.TF_GENERIC) for name in names]
+    files.write([(constants.VALIDATIONS_KEY, invalid.SerializeToString())])
 
 
 def _of_contract(model: types.Artifact) -> list[Reason]:
@@ -98,21 +81,3 @@ def _of_contract(model: types.Artifact) -> list[Reason]:
     except ValueError as error:
         return [fails(CANDIDATE, "incomplete", str(error))]
     return []
-
-
-def _signatures(model: types.Artifact) -> tuple[Shapes, Shapes]:
-    """Shapes of what a float model's transform gives, and of its outputs, without loading it."""
-    with fileio.open(f"{model_artifact.serving_path(model)}/saved_model.pb", "rb") as file:
-        signatures = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs[0].signature_def
-    missing = [name for name in (TRANSFORM_SIGNATURE, DENSE_SIGNATURE) if name not in signatures]
-    if missing:
-        raise ValueError(f"the float model has no signature {', '.join(missing)}; connect QuantizeTrainer's")
-    features, outputs = (signatures[name].outputs for name in (TRANSFORM_SIGNATURE, DENSE_SIGNATURE))
-    return _shapes(features), _shapes(outputs)
-
-
-def _shapes(infos: Mapping[str, Any]) -> Shapes:
-    return {
-        name: None if info.tensor_shape.unknown_rank else tuple(tf.TensorShape(info.tensor_shape).as_list())
-        for name, info in infos.items()
-    }

@@ -1,20 +1,17 @@
 """Paired statistics and degenerate outputs of a Beam pass, beside TFMA's metrics; evaluation_results.py reads them.
 
 {output_path}/
-  metrics-*, validations-*, eval_config.json   TFMA's
-  paired.json                                  {"paired": [...], "outputs": [...], "labels": [...]}, each by model,
-                                               output and slice; {"inputs": [...]} by integer model and input
-  flips.json                                   {"flips": [...]}, by output: which classes the float and the integer
-                                               model say where they differ, and the gravest examples, with pictures
+  metrics-*, validations.tfrecord, eval_config.json   TFMA's
+  paired.json   {"paired": [...], "outputs": [...], "labels": [...]}, each by model, output and slice;
+                {"inputs": [...]} by integer model and input
+  flips.json    {"flips": [...]}, by output: which classes the float and the integer model say where they differ, and
+                the gravest examples, with pictures
 """
 
 import base64
 import dataclasses
-import functools
 import json
 import math
-import operator
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -24,7 +21,6 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.extractors import slice_key_extractor
-from tfx.dsl.io import fileio
 
 from components.batched_inputs import values_of
 from components.evaluation.decisions import Kind
@@ -33,10 +29,11 @@ from components.evaluation.flips import Flip, FlipSums, is_picture
 from components.evaluation.label_clues import LabelClues
 from components.evaluation.measurements import FLIPS_FILE, FLOAT, INTEGER, Slice
 from components.evaluation.paired_statistics import Examples, PairedSums
-from components.paired_predictions import FLIPS, INPUTS, PAIRED_PREDICTIONS_STAGE
+from components.paired_predictions import FLIPS, INPUTS
 
 PAIRED_FILE = "paired.json"
-_KEY, _INPUTS_KEY, _FLIPS_KEY = "paired", "inputs", "flips"
+SUMS = "sums"
+"""What TFMA calls the sums of batches, by `Key`; other evaluators add something to the name."""
 
 Key = tuple[str, str, str, Slice]
 """What sums are of: their kind, a model, an output, a slice."""
@@ -51,38 +48,32 @@ class PairedPass:
       outputs: Names of the outputs; ("",) for a model with one.
       kinds: What the labels of outputs were declared to be, by output.
       limits: Lowest and highest value of the outputs of integer models, by model and output, where they are known.
-      confidence: Of the intervals, 0 to 1.
     """
 
     models: tuple[str, ...]
     outputs: tuple[str, ...]
     kinds: Mapping[str, Kind]
     limits: Mapping[tuple[str, str], Limits]
-    confidence: float
 
     def evaluators(self) -> list[Any]:
-        """Returns the TFMA evaluators that add up the sums of batches, and of slices of batches."""
+        """Returns the TFMA evaluators of the sums of batches, and of slices of batches, which are to be added up."""
         return [
             tfma.evaluators.Evaluator(
                 stage_name="EvaluateInputs",
-                run_after=PAIRED_PREDICTIONS_STAGE,
-                ptransform=_Evaluate(_INPUTS_KEY, _inputs),
+                run_after="",
+                ptransform=_Evaluate(f"{SUMS}_of_inputs", _inputs),
             ),
             tfma.evaluators.Evaluator(
                 stage_name="EvaluateFlips",
-                run_after=PAIRED_PREDICTIONS_STAGE,
-                ptransform=_Evaluate(_FLIPS_KEY, _flips),
+                run_after="",
+                ptransform=_Evaluate(f"{SUMS}_of_flips", _flips),
             ),
             tfma.evaluators.Evaluator(
                 stage_name="EvaluatePairs",
                 run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
-                ptransform=_Evaluate(_KEY, self.sums),
+                ptransform=_Evaluate(SUMS, self.sums),
             ),
         ]
-
-    def writer(self, output_path: str) -> Any:
-        """Returns the TFMA writer of `PAIRED_FILE` and `FLIPS_FILE`."""
-        return tfma.writers.Writer(stage_name="WritePairs", ptransform=_Write(self, output_path))
 
     def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
         """Yields sums of a batch by kind, model, output and slice."""
@@ -106,24 +97,35 @@ class PairedPass:
                         sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], limits, kind)
                         yield ("outputs", model, output, cut), sums
 
-    def document(self, found: Iterable[tuple[Key, Any]]) -> str:
-        """Returns the content of `PAIRED_FILE`."""
-        paired, inputs, outputs, labels = [], [], [], []
-        for (kind, model, output, cut), sums in sorted(found, key=lambda one: one[0]):
-            where = {"model": model, "output": output, "slice": cut}
-            if kind == "paired":
-                figures = dataclasses.asdict(sums.paired(self.confidence))
-                accuracy, other_accuracy = map(dataclasses.asdict, sums.accuracies(self.confidence))
-                accuracies = {"accuracy": accuracy, "other_accuracy": other_accuracy}
-                paired.append({**where, **figures, **accuracies, "by_class": _by_class(sums)})
-            elif kind == "inputs":
-                inputs.append({"model": model, "input": output, **dataclasses.asdict(sums)})
-            elif kind == "labels":
-                told = {"question": sums.question(), "accuracy_class": sums.accuracy_class}
-                labels.append({"output": output, **told, **dataclasses.asdict(sums)})
-            else:
-                outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
-        return _json({"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels})
+
+def documents(found: Iterable[tuple[Key, Any]], confidence: float) -> dict[str, str]:
+    """Returns the contents of `PAIRED_FILE` and `FLIPS_FILE` by name.
+
+    Args:
+      found: All sums, added up.
+      confidence: Of the intervals, 0 to 1.
+    """
+    paired, inputs, outputs, labels, flips = [], [], [], [], []
+    for (kind, model, output, cut), sums in sorted(found, key=lambda one: one[0]):
+        where = {"model": model, "output": output, "slice": cut}
+        if kind == "paired":
+            figures = dataclasses.asdict(sums.paired(confidence))
+            accuracy, other_accuracy = map(dataclasses.asdict, sums.accuracies(confidence))
+            accuracies = {"accuracy": accuracy, "other_accuracy": other_accuracy}
+            paired.append({**where, **figures, **accuracies, "by_class": _by_class(sums)})
+        elif kind == "inputs":
+            inputs.append({"model": model, "input": output, **dataclasses.asdict(sums)})
+        elif kind == "labels":
+            told = {"question": sums.question(), "accuracy_class": sums.accuracy_class}
+            labels.append({"output": output, **told, **dataclasses.asdict(sums)})
+        elif kind == "flips":
+            flips.append(_flips_document(output, sums))
+        else:
+            outputs.append({**where, "degenerate": sums.degenerate(), **_range(sums)})
+    return {
+        PAIRED_FILE: _json({"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels}),
+        FLIPS_FILE: _json({"flips": flips}),
+    }
 
 
 class _Evaluate(beam.PTransform):  # type: ignore[misc]
@@ -133,7 +135,7 @@ class _Evaluate(beam.PTransform):  # type: ignore[misc]
         self._sums = sums
 
     def expand(self, extracts: Any) -> Any:
-        return {self._key: extracts | beam.FlatMap(self._sums) | beam.CombinePerKey(_total)}
+        return {self._key: extracts | beam.FlatMap(self._sums)}
 
 
 def _inputs(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
@@ -142,53 +144,23 @@ def _inputs(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
         yield ("inputs", model, name, ()), sums
 
 
-def _flips(extracts: Mapping[str, Any]) -> Iterator[tuple[str, FlipSums]]:
+def _flips(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, FlipSums]]:
     """Yields the flips of a batch by output."""
-    yield from extracts[FLIPS].items()
+    for output, sums in extracts[FLIPS].items():
+        yield ("flips", FLOAT, output, ()), sums
 
 
-class _Write(beam.PTransform):  # type: ignore[misc]
-    def __init__(self, paired_pass: PairedPass, output_path: str) -> None:
-        super().__init__()
-        self._pass = paired_pass
-        self._path = output_path
-
-    def expand(self, evaluation: Any) -> Any:
-        sums = (evaluation[_KEY], evaluation[_INPUTS_KEY]) | beam.Flatten()
-        paired = sums | "Pairs" >> beam.combiners.ToList() | beam.Map(self._pass.document)
-        flips = evaluation[_FLIPS_KEY] | "Flips" >> beam.combiners.ToList() | beam.Map(_flips_document)
-        return (
-            paired | "WritePairs" >> beam.Map(self._write, PAIRED_FILE),
-            flips | "WriteFlips" >> beam.Map(self._write, FLIPS_FILE),
-        ) | "Written" >> beam.Flatten()
-
-    def _write(self, content: str, name: str) -> None:
-        fileio.makedirs(self._path)
-        with fileio.open(os.path.join(self._path, name), "w") as file:
-            file.write(content)
-
-
-def _total(sums: Iterable[Any]) -> Any:
-    """Adds up; of nothing, as Beam asks for at the start, nothing."""
-    given = [one for one in sums if one is not None]
-    return functools.reduce(operator.add, given) if given else None
-
-
-def _flips_document(found: Iterable[tuple[str, FlipSums]]) -> str:
-    """Returns the content of `FLIPS_FILE`."""
+def _flips_document(output: str, sums: FlipSums) -> dict[str, Any]:
+    """The flips of an output, in `FLIPS_FILE`."""
     names = ("examples", "only_float_right", "only_integer_right")
-    flips = [
-        {
-            "output": output,
-            "pairs": [
-                {"float": pair[0], "integer": pair[1], **dict(zip(names, counts, strict=True))}
-                for pair, counts in sorted(sums.pairs.items(), key=lambda one: (-one[1][0], one[0]))
-            ],
-            "examples": [_example(flip) for flip in sums.worst],
-        }
-        for output, sums in sorted(found, key=lambda one: one[0])
-    ]
-    return _json({"flips": flips})
+    return {
+        "output": output,
+        "pairs": [
+            {"float": pair[0], "integer": pair[1], **dict(zip(names, counts, strict=True))}
+            for pair, counts in sorted(sums.pairs.items(), key=lambda one: (-one[1][0], one[0]))
+        ],
+        "examples": [_example(flip) for flip in sums.worst],
+    }
 
 
 def _example(flip: Flip) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""TFMA extractors that run all models on the same batches, in one pass, and hand on batches by slice.
+"""Runs all models on the same batches, in one pass.
 
 Stock TFMA refuses to mix SavedModels and TFLite models, quantizes an integer model's input by truncation without
 clipping, and takes every batch apart into examples, which costs more than to run a small model.
 """
 
+import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -15,20 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
+from apache_beam.transforms.window import GlobalWindows
 from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.extractors import slice_key_extractor
-from tensorflow_model_analysis.proto import config_pb2
-from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import util
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from components.batched_features import rows_of
-from components.batched_inputs import EXAMPLE_FEATURES, picked
 from components.evaluation.decisions import Kind, checked_labels
 from components.evaluation.flips import FlipSums
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.paired_statistics import Examples
+from components.example_files import records_of
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
@@ -37,11 +35,13 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once: with more its activations fill the caches, then the memory.
 _CHUNK_BYTES = 2**20
+_BATCH_SIZE = 500
+# So many batches are on the way through the models while the metrics of the one before are computed.
+_AHEAD = 2
 INPUTS = "input_sums"
 """The extract that holds `InputSums` of a batch, by integer model and input."""
 FLIPS = "flips"
 """The extract that holds `FlipSums` of a batch, by output; of outputs without classes there are none."""
-PAIRED_PREDICTIONS_STAGE = "ExtractPairedPredictions"
 # https://github.com/tensorflow/tensorflow/blob/v2.16.1/tensorflow/core/util/example_proto_fast_parsing.cc
 _PARSE_ERROR = re.compile(r"\b(Key|Feature): .*")
 
@@ -59,7 +59,8 @@ class EvaluatedModels:
       label_kinds: What the labels of outputs were declared to be, by output.
       weight_key: The transformed feature that is the weight of an example; "" for equal weights.
       flipped_examples: How many examples that get another class are kept, of each output.
-      kept: Features that slices or metrics need; others are dropped to save memory.
+      kept: Transformed features that slices or metrics need; others are dropped to save memory.
+      raw: Features that they need and no transform makes, of the examples themselves.
     """
 
     saved_models: Mapping[str, str]
@@ -70,6 +71,7 @@ class EvaluatedModels:
     weight_key: str = ""
     flipped_examples: int = 0
     kept: frozenset[str] = frozenset()
+    raw: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,31 +79,12 @@ class EvaluatedModels:
         return (*self.saved_models, *self.tflites)
 
 
-def only_features(names: frozenset[str]) -> beam.PTransform:
-    """Drops columns that nobody needs from record batches, before they are turned into tensors."""
+def predicted(files: beam.PCollection, models: EvaluatedModels) -> beam.PCollection:
+    """Turns TFRecord files of examples into TFMA's extracts: features, labels, weights and predictions, in batches.
 
-    def select(batch: Any) -> Any:
-        kept = [name for name in batch.schema.names if name in names or name == tfma.ARROW_INPUT_COLUMN]
-        return pa.RecordBatch.from_arrays([batch.column(batch.schema.get_field_index(name)) for name in kept], kept)
-
-    return beam.Map(select)
-
-
-def paired_predictions_extractor(models: EvaluatedModels) -> Any:
-    """Creates the extractor of features, labels, weights and predictions, in batches."""
-    return tfma.extractors.Extractor(stage_name=PAIRED_PREDICTIONS_STAGE, ptransform=beam.ParDo(_PredictFn(models)))
-
-
-def sliced_batches_extractor(config: config_pb2.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
-    """Creates the extractor that gives each slice its examples of a batch, as a batch.
-
-    Args:
-      config: Has the slices.
-      features: Those that metrics need.
+    It is one Beam step: what goes from one to another Beam measures by pickling it, and examples are large.
     """
-    return tfma.extractors.Extractor(
-        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config, features))
-    )
+    return files | "Predict" >> beam.ParDo(_PredictFn(models))
 
 
 class _PredictFn(beam.DoFn):  # type: ignore[misc]
@@ -112,13 +95,28 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
         self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
         self._integer = {name: IntegerModel(tflite) for name, tflite in self._models.tflites.items()}
-        self._threads = ThreadPoolExecutor(len(self._models.names))
+        # A model sees one batch at a time, in a thread of its own: interpreters are not thread-safe.
+        self._threads = {name: ThreadPoolExecutor(1) for name in self._models.names}
+        self._batches = ThreadPoolExecutor(_AHEAD)
+
+    def start_bundle(self) -> None:
+        self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
+
+    def process(self, file: str) -> Iterator[dict[str, Any]]:
+        for batch in records_of(file).batch(_BATCH_SIZE).as_numpy_iterator():
+            self._running.append(self._batches.submit(self._predicted, batch))
+            if len(self._running) > _AHEAD:
+                yield self._running.popleft().result()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._running:
+            yield GlobalWindows.windowed_value(self._running.popleft().result())
 
     def teardown(self) -> None:
-        self._threads.shutdown()
+        for threads in (self._batches, *self._threads.values()):
+            threads.shutdown()
 
-    def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        examples = np.asarray(extracts[constants.INPUT_KEY], object).ravel()
+    def _predicted(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
         transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
         features, names = _dense(transformed), self._models.names
         fed = dict.fromkeys(names, features)
@@ -126,16 +124,15 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         scores = self._scores(fed)
         labels = self._labels(features, scores[FLOAT])
         weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
-        raw = extracts[constants.FEATURES_KEY]
         kept = {name: util.to_tensor_value(transformed[name]) for name in transformed if name in self._models.kept}
-        yield {
+        return {
             INPUTS: {
                 (name, key): InputSums.of(fed[name][key], InputRange(low=low, high=high, step=step))
                 for name, model in self._integer.items()
                 for key, (low, high, step) in model.input_limits.items()
             },
             FLIPS: self._flips(features, labels, scores, weights.ravel()),
-            constants.FEATURES_KEY: {name: raw[name] for name in raw if name in self._models.kept},
+            constants.FEATURES_KEY: _raw_features(examples, self._models.raw),
             constants.TRANSFORMED_FEATURES_KEY: kept,
             # TFMA wants the bare array of a model with one output.
             constants.LABELS_KEY: {name: labels.get("", labels) for name in names},
@@ -164,8 +161,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
 
     def _scores(self, fed: Mapping[str, Arrays]) -> dict[str, Arrays]:
         runs = {
-            **{name: self._threads.submit(_run_saved, loaded, fed[name]) for name, loaded in self._saved.items()},
-            **{name: self._threads.submit(model.predict, fed[name]) for name, model in self._integer.items()},
+            **{name: self._threads[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
+            **{name: self._threads[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
         }
         scores = {name: run.result() for name, run in runs.items()}
         expected = {name: values.shape for name, values in scores[FLOAT].items()}
@@ -196,6 +193,17 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             )
             for name, output in outputs.items()
         }
+
+
+def _raw_features(examples: npt.NDArray[Any], wanted: frozenset[str]) -> dict[str, Any]:
+    """Features of the examples themselves, as TFMA takes them out."""
+    if not wanted:
+        return {}
+    batch = ExamplesToRecordBatchDecoder().DecodeBatch(examples.tolist())
+    names = [name for name in batch.schema.names if name in wanted]
+    columns = [batch.column(batch.schema.get_field_index(name)) for name in names]
+    found: dict[str, Any] = util.record_batch_to_tensor_values(pa.RecordBatch.from_arrays(columns, names))
+    return found
 
 
 def _transformed(loaded: Any, examples: npt.NDArray[Any], model: str) -> dict[str, Any]:
@@ -254,45 +262,3 @@ def _run_saved(loaded: Any, features: Arrays) -> Arrays:
         for start in range(0, count, step)
     ]
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
-
-
-class _SliceFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, config: config_pb2.EvalConfig, features: frozenset[str]) -> None:
-        self._features = features
-        self._specs = [slicer_lib.SingleSliceSpec(spec=spec) for spec in config.slicing_specs]
-        self._seen: dict[Any, list[Any]] = {}
-
-    def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        transformed, raw = extracts[constants.TRANSFORMED_FEATURES_KEY], extracts[constants.FEATURES_KEY]
-        chosen_by: dict[Any, list[int]] = {}
-        count = len(next(iter(extracts[constants.EXAMPLE_WEIGHTS_KEY].values())))
-        rows = list(zip(rows_of(transformed, count), rows_of(raw, count), strict=True))
-        for row, (ours, others) in enumerate(rows):
-            for key in self._keys(ours, others):
-                chosen_by.setdefault(key, []).append(row)
-        for key, numbers in chosen_by.items():
-            chosen = np.array(numbers)
-            yield {
-                **{
-                    name: picked(extracts[name], chosen)
-                    for name in (constants.LABELS_KEY, constants.PREDICTIONS_KEY, constants.EXAMPLE_WEIGHTS_KEY)
-                },
-                constants.FEATURES_KEY: {},
-                **({EXAMPLE_FEATURES: [self._needed(*rows[row]) for row in numbers]} if self._features else {}),
-                constants.SLICE_KEY_TYPES_KEY: [key],
-            }
-
-    def _needed(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-        """What metrics need of an example; a transformed feature before a raw one, as where TFMA slices."""
-        return {name: values for name, values in {**raw, **transformed}.items() if name in self._features}
-
-    def _keys(self, transformed: Mapping[str, Any], raw: Mapping[str, Any]) -> Sequence[Any]:
-        # Not their bytes: those of strings are addresses.
-        values = tuple((name, *np.asarray(value).ravel()) for name, value in (*transformed.items(), *raw.items()))
-        if values not in self._seen:
-            self._seen[values] = list(
-                dict.fromkeys(slicer_lib.get_slices_for_features_dicts([transformed], raw, self._specs))
-            )
-            if len(self._seen) > 10_000:
-                return self._seen.pop(values)
-        return self._seen[values]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import apache_beam as beam
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components.evaluator import constants as blessing_constants
@@ -17,6 +18,7 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
+from components.beam_options import ParsedOptions
 from components.blessing import publish_verdict
 from components.compiled_file import check_compiled_from, compiled_facts
 from components.eval_config import eval_config
@@ -74,6 +76,11 @@ class Executor(evaluator_executor.Executor):
     LatestBlessedModelStrategy finds them there, instead of numbers.
     """
 
+    def _make_beam_pipeline(self) -> beam.Pipeline:
+        if self._make_beam_pipeline_fn is not None:
+            return self._make_beam_pipeline_fn()
+        return beam.Pipeline(options=ParsedOptions(self._beam_pipeline_args))
+
     def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
@@ -94,8 +101,8 @@ class Executor(evaluator_executor.Executor):
         gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
-            with model_artifact.partial_output(evaluation) as uri, self._make_beam_pipeline() as pipeline:
-                write_refused(pipeline, config, uri)
+            with model_artifact.partial_output(evaluation) as uri:
+                write_refused(config, uri)
             verdict = Verdict(reasons=found.refusals)
             report = _report(verdict, exec_properties, input_dict, output_dict)
             _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), report)
@@ -114,7 +121,8 @@ class Executor(evaluator_executor.Executor):
             one = artifact_utils.get_single_instance(compiled) if compiled else None
             report = model_artifact.read_compile_report(one) if one is not None else None
             target, options = exec_properties["target"], exec_properties["compiler_options"]
-            facts = candidate_facts(serving, target, gates.metrics, report, options)
+            runs = exec_properties["latency_runs"]
+            facts = candidate_facts(serving, target, gates.metrics, report, options, runs)
         facts |= compiled_facts(input_dict.get("compiled_model"))
         if input_dict.get("drift"):
             facts |= read_drift(artifact_utils.get_single_instance(input_dict["drift"])).facts()
@@ -219,6 +227,7 @@ class QuantizedEvaluatorSpec(component_spec.ComponentSpec):
         "gates": component_spec.ExecutionParameter(type=str),
         "split": component_spec.ExecutionParameter(type=str),
         "flipped_examples": component_spec.ExecutionParameter(type=int),
+        "latency_runs": component_spec.ExecutionParameter(type=int),
         "target": component_spec.ExecutionParameter(type=str),
         "compiler_options": component_spec.ExecutionParameter(type=str),
         "toolchain": component_spec.ExecutionParameter(type=str),
@@ -273,6 +282,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         compiler_options: Options | None = None,
         split: str = "eval",
         flipped_examples: int = 12,
+        latency_runs: int = 0,
     ) -> None:
         """Declares the component.
 
@@ -302,6 +312,8 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
           split: The split to evaluate on.
           flipped_examples: How many of the examples that get another class by the integer model are shown on the page,
             of each output, those first of which the float model was surest; 0 for none, as where examples are private.
+          latency_runs: Of how many inferences of the integer model on this machine the median time is told; 0 for none
+            unless a gate asks, which takes 50.
 
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
@@ -337,6 +349,7 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
                 gates=gates.to_json(),
                 split=split,
                 flipped_examples=flipped_examples,
+                latency_runs=latency_runs,
                 target=target,
                 compiler_options=written,
                 toolchain=toolchain.versions_json(),

@@ -54,6 +54,8 @@ class PipelineConfig:
       attribution_examples: Examples of the eval split on which is measured where accuracy went; 0 for none.
       flipped_examples: Of the eval examples that get another class by the integer model, how many are shown on the
         report, which lies beside the pushed model; 0 for none, as where examples are private.
+      latency_runs: Of how many inferences of the integer model on the evaluator's machine the report tells the median
+        time; 0 for none unless a gate asks.
       conversion_cache_dir: Local directory in which conversions are kept, so that a retry does not convert again; ""
         for `conversions` under the root, if that is local. Under a remote root, such as gs://, nothing is kept.
       when_missing: Without the target's compiler: "analyze" or "fail".
@@ -66,7 +68,8 @@ class PipelineConfig:
       label_kind: What the labels are, of all outputs or by output: "classes" for one class each, as an index or
         one-hot, "labels" for several, each there or not, "values" to come near to; "" to tell from types and shapes,
         and to refuse where they may mislead.
-      also_compared: Models that the integer one is compared with though no gate asks: "fake_quant", "last_blessed".
+      also_compared: Models that the integer one is compared with, on the same examples, though no gate asks:
+        "fake_quant", "last_blessed".
       weight_key: The raw and transformed feature that is the weight of an example; "" for equal weights.
       smoke: What a model must keep to where it is run on its golden vectors: budgets, how far kernels may differ, and
         what a run may take.
@@ -93,6 +96,7 @@ class PipelineConfig:
     representative_examples: int = 300
     attribution_examples: int = 200
     flipped_examples: int = 12
+    latency_runs: int = 0
     conversion_cache_dir: str = ""
     when_missing: str = "analyze"
     compiler_options: Options | None = None
@@ -104,7 +108,7 @@ class PipelineConfig:
     gates: Gates = dataclasses.field(default_factory=lambda: Gates.of("accuracy drop <= 0.01"))
     slices: tuple[tuple[str, ...], ...] = ()
     label_kind: str | Mapping[str, str] = ""
-    also_compared: tuple[str, ...] = ()
+    also_compared: tuple[str, ...] = (FAKE_QUANT,)
     weight_key: str = ""
     smoke: SmokeSettings = dataclasses.field(default_factory=SmokeSettings)
     beam: BeamRunner = dataclasses.field(default_factory=Direct)

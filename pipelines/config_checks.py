@@ -50,6 +50,8 @@ def check_config(config: "PipelineConfig") -> None:
         wrong.append(f"attribution_examples={config.attribution_examples} (at least 0)")
     if not 0 <= config.flipped_examples <= _MOST_FLIPPED:
         wrong.append(f"flipped_examples={config.flipped_examples} (0 to {_MOST_FLIPPED}, which a page has room for)")
+    if config.latency_runs < 0:
+        wrong.append(f"latency_runs={config.latency_runs} (at least 0)")
     if "://" in config.conversion_cache_dir:
         wrong.append(f"conversion_cache_dir {config.conversion_cache_dir!r} (a local directory)")
     if config.spans and config.examples_dir:

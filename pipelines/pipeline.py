@@ -264,6 +264,7 @@ def target_components(
         label_kind=config.label_kind,
         weight_key=config.weight_key,
         flipped_examples=config.flipped_examples,
+        latency_runs=config.latency_runs,
         target=plan.target,
         compiler_options=plan.compiler_options,
         infra_blessing=validator.outputs["blessing"],

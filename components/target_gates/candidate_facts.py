@@ -25,6 +25,7 @@ def candidate_facts(
     names: Collection[str],
     report: Mapping[str, Any] | None = None,
     options: str = "",
+    latency_runs: int = 0,
 ) -> dict[str, float | str]:
     """Returns facts by name, as `Measurements.facts` has them; what takes time only if it is asked for.
 
@@ -35,13 +36,14 @@ def candidate_facts(
       report: What TargetCompiler reported of the model, as JSON; without one, and where it does not say which ops run
         where, the target's rules do.
       options: JSON of the options of the target's compiler, for those rules; "" for the defaults.
+      latency_runs: How many inferences are timed; 0 for none unless it is asked for, and then 50.
     """
     tflite = (serving / TFLITE_FILE).read_bytes()
     facts: dict[str, float | str] = {MODEL_BYTES: float(len(tflite)), **_on_target(tflite, target, report, options)}
     if "arena_bytes" in names:
         facts |= _arena(serving)
-    if LATENCY in names:
-        facts |= _latency(tflite)
+    if latency_runs or LATENCY in names:
+        facts |= _latency(tflite, latency_runs or _RUNS)
     return facts
 
 
@@ -67,9 +69,9 @@ def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None, opt
     return facts
 
 
-def _latency(tflite: bytes) -> dict[str, float | str]:
+def _latency(tflite: bytes, runs: int) -> dict[str, float | str]:
     """Median time of one inference on this machine, of random inputs."""
-    timing = measuring.timed(tflite, "default", _THREADS, _RUNS)
+    timing = measuring.timed(tflite, "default", _THREADS, runs)
     return {
         LATENCY: statistics.median(timing.times_ms),
         "latency_host": timing.host,

@@ -173,9 +173,9 @@ def _bare(directory: Path) -> int:
 def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     """Evaluates in this process, or in as many others as there are workers."""
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
     from tfx.types import standard_artifacts
 
+    from components.beam_options import ParsedOptions
     from components.eval_config import eval_config
     from components.evaluation.gates import Gates
     from components.evaluation.measurements import FLOAT, INTEGER
@@ -193,7 +193,7 @@ def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     options = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
     if workers:
         options += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
-    with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
+    with beam.Pipeline(options=ParsedOptions(options)) as pipeline:
         evaluation.write(evaluation.read(pipeline, [examples], split), 0.95, str(directory / "ours"))
     return read_measurements(str(directory / "ours"), models, {}).examples[()]
 

@@ -19,4 +19,5 @@ CONFIG = PipelineConfig(
     ),
     gates=Gates.of("accuracy >= 0.97", "accuracy drop <= 0.01"),
     slices=(("label",),),
+    latency_runs=50,
 )

@@ -10,7 +10,7 @@ from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import util
 
 from components.batched_features import rows_of
-from components.paired_predictions import sliced_batches_extractor
+from components.sliced_batches import sliced_batches_extractor
 
 _REGIONS: list[list[bytes]] = [[b"north"], [b"north", b"south"], [], [b"south", b"south"], []]
 _RAGGED = tf.ragged.constant(_REGIONS, dtype=tf.string)

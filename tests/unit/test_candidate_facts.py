@@ -8,7 +8,9 @@ from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
 from components.evaluation.smoke import arena_bytes
+from components.quantization.kernels import Kernels
 from components.target_gates.candidate_facts import candidate_facts
+from components.targets.cpu import measuring
 from components.targets.edge_tpu import CompilerOptions
 
 from contract_cases import image_model
@@ -78,6 +80,22 @@ def test_latency_and_arena_are_measured_and_say_where_when_gates_ask(serving: Pa
     latency = next(text for text in verdict.texts if "latency_ms" in text)
     assert "kernels default kernels (XNNPACK" in latency
     assert "threads 1" in latency
+
+
+def test_latency_is_the_median_of_so_many_runs_when_no_gate_asks(
+    serving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def timed(tflite: bytes, kernels: Kernels, threads: int, count: int) -> measuring.Timing:
+        runs.append((kernels, threads, count))
+        return measuring.Timing(times_ms=(5.0, 1.0, 3.0), host="here", kernels="theirs")
+
+    monkeypatch.setattr(measuring, "timed", timed)
+    facts = candidate_facts(serving, "cpu", (), latency_runs=3)
+    assert runs == [("default", 1, 3)]
+    told = {name: value for name, value in facts.items() if name.startswith("latency")}
+    assert told == {"latency_ms": 3.0, "latency_host": "here", "latency_kernels": "theirs", "latency_threads": "1"}
 
 
 @pytest.mark.parametrize(

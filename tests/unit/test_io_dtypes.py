@@ -53,5 +53,7 @@ def test_config_keeps_conversions_under_a_local_root_alone() -> None:
     assert load_config("digits").conversion_cache == "runs/digits/conversions"
     assert _config(root="gs://bucket/mine").conversion_cache == ""
     assert _config(root="gs://bucket/mine", conversion_cache_dir="/cache").conversion_cache == "/cache"
-    with pytest.raises(ValueError, match=r"attribution_examples=-1 \(at least 0\); conversion_cache_dir 's3://b/c'"):
-        _config(attribution_examples=-1, conversion_cache_dir="s3://b/c")
+    with pytest.raises(
+        ValueError, match=r"attribution_examples=-1 .*; latency_runs=-1 \(at least 0\); conversion_cache_dir 's3"
+    ):
+        _config(attribution_examples=-1, latency_runs=-1, conversion_cache_dir="s3://b/c")

@@ -150,6 +150,13 @@ def test_compile_job_caches_nothing_when_caching_is_off() -> None:
     assert not [name for name, task in tasks_of(job).items() if "cachingOptions" in task]
 
 
+def test_compile_job_does_not_cache_an_evaluation_when_it_has_an_override_that_ends() -> None:
+    config = _config("vertex").with_overrides(("accuracy >= 0.97",), because="a demo", until="2999-12-31", by="ann")
+    tasks = tasks_of(load_service("vertex").compile_job(config))
+    assert "cachingOptions" not in tasks["QuantizedEvaluator"]
+    assert tasks["TFLiteIntConverter"]["cachingOptions"] == {"enableCache": True}
+
+
 def test_compile_job_carries_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_AUTH_TOKEN_FOR_TESTING"):
         monkeypatch.setenv(name, "do-not-tell-anyone")

@@ -38,6 +38,8 @@ def test_last_blessed_model_is_looked_for_when_a_gate_or_a_warm_start_needs_it(c
 
 
 def test_models_are_compared_without_a_gate_when_the_config_says_so(config: PipelineConfig) -> None:
+    by_default = {component.id: component for component in pipeline_components(config)}["QuantizedEvaluator"].inputs
+    assert ("fake_quant_model" in by_default, "last_blessed_model" in by_default) == (True, False)
     both = dataclasses.replace(config, also_compared=("fake_quant", "last_blessed"))
     components = {component.id: component for component in pipeline_components(both)}
     assert {"fake_quant_model", "last_blessed_model"} <= set(components["QuantizedEvaluator"].inputs)
