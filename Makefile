@@ -17,7 +17,7 @@ UNREACHABLE ?= fail
 SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup vela demo test test-databases test-fast test-long test-newest lint image-lint audit sbom clean
+.PHONY: help setup vela demo test test-databases test-extended test-fast test-long test-newest lint image-lint audit sbom clean
 .PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-distributed bench-edge-tpu bench-evaluation bench-lineage bench-scale soak fuzz
 
 help: ## Shows this list
@@ -44,8 +44,11 @@ demo: ## Runs the digits pipeline and shows its result
 	echo "make demo took $$((SECONDS - started)) s, setup included"; \
 	exit $$status
 
-test: setup ## Runs all tests but the long ones, two files at a time
-	@$(PYTHON) -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## Runs all tests but the extended and the long ones, two files at a time
+	@$(PYTHON) -m pytest -m "not extended and not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-extended: setup ## Runs the tests that `make test` leaves out for time: kills, hostile files, golden conversions
+	@$(PYTHON) -m pytest -m "extended and not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## Runs the tests that take longest: whole runs, kills, Vertex, every layer, nine architectures
 	@$(PYTHON) -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/components/test_metadata_stores.py
@@ -55,9 +58,9 @@ test-databases: setup ## Runs the tests of ML Metadata in PostgreSQL and MariaDB
 	@$(PYTHON) -m pytest tests/components/test_metadata_stores.py tests/unit/test_metadata_connection.py
 
 test-fast: setup ## Runs the tests that take seconds
-	@$(PYTHON) -m pytest -m "not slow and not long"
+	@$(PYTHON) -m pytest -m "not slow and not extended and not long"
 
-test-newest: ## Runs all tests but the long ones on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
+test-newest: ## Runs the tests of `make test` on TFX 1.21 and Python 3.13 in a Debian 13 root; needs root
 	@infra/newest.sh
 
 fuzz: setup ## Breaks .tflite files for ten minutes, or SECONDS_OF_FUZZ, and audits them

@@ -23,7 +23,7 @@ from pipelines.configs import load_config
 
 import audited_models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 _OF_EACH_END = 4
 _GATE = "accuracy >= 0.5"
 _AGAINST_LAST = "accuracy drop vs last_blessed <= 0.1"

@@ -93,7 +93,7 @@ def _data_only(config: PipelineConfig) -> Pipeline:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_run_names_the_span_of_the_window_that_breaks_the_schema(
     config: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

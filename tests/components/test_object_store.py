@@ -277,13 +277,13 @@ def failures(store: ObjectStore) -> dict[str, str]:
     return reported
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize("check", _CHECKS)
 def test_client_works_on_gs_when_only_the_environment_is_set(check: str, failures: dict[str, str]) -> None:
     assert not failures[check], failures[check]
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.usefixtures("failures")
 def test_object_store_has_what_another_process_published_when_it_has_ended(store: ObjectStore) -> None:
     published = {name: content for name, content in store.objects(_BUCKET).items() if name.startswith("models/tflite/")}

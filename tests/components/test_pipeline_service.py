@@ -21,7 +21,7 @@ from tfx.types.standard_artifacts import Model, ModelBlessing
 from pipeline_service import PipelineService, container_environment
 
 Json = dict[str, Any]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from object_store import object_store
 
 Json = dict[str, Any]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 
 @pytest.fixture(scope="module", params=["disk", pytest.param("object store", marks=pytest.mark.long)])

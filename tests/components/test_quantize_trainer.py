@@ -124,6 +124,7 @@ def test_executor_leaves_one_good_output_when_it_runs_again(
     assert not [name for name in files if ".partial" in name]
 
 
+@pytest.mark.extended
 def test_executor_takes_the_base_model_and_hyperparameters_of_other_components(
     trainer: Callable[..., QuantizeTrainer], standard: Artifacts, trained: Artifacts, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_executor_takes_the_base_model_and_hyperparameters_of_other_components(
     assert {path.name for path in Path(outputs["model_run"][0].uri).iterdir()} == {"qat", "plan.txt"}
 
 
+@pytest.mark.extended
 def test_executor_climbs_the_ladder_from_the_weights_of_an_earlier_model_and_keeps_receipts(
     trainer: Callable[..., QuantizeTrainer], standard: Artifacts, trained: Artifacts, tmp_path: Path
 ) -> None:

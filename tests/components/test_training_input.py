@@ -18,7 +18,7 @@ from components.quantization.qat.distribution import make_strategy
 from components.quantization.qat.splits import TrainingPasses
 from infra.bench.process_memory import peak_bytes, reset_peak
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 _REPOSITORY = Path(__file__).parents[2]
 _VALUES = 1024  # of an example: 4 kB
 _SORTED_BYTES = 4_000_000

@@ -195,6 +195,7 @@ def test_second_run_comes_from_the_cache_and_says_so(local_run: Run) -> None:
     assert len(run.pushed) == 1
 
 
+@pytest.mark.extended
 def test_strict_gate_refuses_and_nothing_is_pushed(local_run: Run) -> None:
     before = local_run.pushed
     run = run_digits(local_run.root, "--gate", "accuracy >= 0.999")

@@ -179,6 +179,7 @@ def test_convert_ends_with_2_before_it_loads_anything_when_the_output_cannot_be_
         assert message in " ".join(result.output.split())
 
 
+@pytest.mark.extended
 def test_convert_leaves_nothing_that_looks_whole_when_it_is_killed_while_writing(saved: Path, tmp_path: Path) -> None:
     script = (
         "import os, pathlib, sys\n"

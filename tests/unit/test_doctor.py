@@ -58,6 +58,7 @@ def _wrong(findings: list[Finding]) -> list[str]:
     return [finding.message for finding in findings if finding.level == "wrong"]
 
 
+@pytest.mark.extended
 def test_doctor_finds_nothing_wrong_when_all_is_there(look: Callable[..., list[Finding]]) -> None:
     findings = look()
     assert _wrong(findings) == []

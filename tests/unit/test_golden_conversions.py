@@ -20,7 +20,7 @@ from components.quantization.surgery.prepare import prepare
 
 from architecture_cases import ARCHITECTURES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "conversions.json"
 _EXAMPLES = 16

@@ -127,6 +127,7 @@ def test_probe_stops_the_training_when_weights_break_the_gate_after_some_steps()
     assert "change layer 'row' (CONCATENATION: Operation is otherwise supported, but not mapped" in str(raised.value)
 
 
+@pytest.mark.extended
 def test_probe_changes_nothing_of_the_training_and_can_be_left_out() -> None:
     probed, plain = (
         _train(_leaky, _edge_tpu("macs_on_target >= 0.1"), probe_steps=steps).quantized_model for steps in (3, 0)

@@ -295,6 +295,7 @@ def test_page_needs_nothing_else_and_is_the_same_each_time() -> None:
     assert levels.count(1) == 1
 
 
+@pytest.mark.extended
 def test_page_stays_small_when_the_model_is_large() -> None:
     found = documents()
     pair, layer, op = found["paired"]["paired"][0], found["attribution"]["layers"][0], found["target_ops"][0]

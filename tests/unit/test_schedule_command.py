@@ -72,6 +72,7 @@ def test_schedule_runs_each_new_span_once_with_what_run_was_given(tmp_path: Path
     assert all("refused" in line and "fails: a gate" in line for line in shown)
 
 
+@pytest.mark.extended
 def test_schedule_ends_with_3_when_it_is_held_and_goes_on_when_resumed(
     tmp_path: Path, commands: list[list[str]]
 ) -> None:

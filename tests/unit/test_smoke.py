@@ -87,6 +87,7 @@ def test_arena_holds_the_largest_op_and_no_more_than_all_tensors(serving: Path) 
     assert largest <= arena_bytes(serving) <= sum(size.values()) + 64 * len(graph.tensors) + 36 * 27 + 4096
 
 
+@pytest.mark.extended
 def test_smoke_test_refuses_what_is_over_budget(serving: Path) -> None:
     size, arena = (serving / "tflite").stat().st_size, arena_bytes(serving)
     verdict = smoke_test(serving, Smoke(profile="cpu", file_bytes=size - 1, arena_bytes=arena - 1))
