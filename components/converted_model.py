@@ -23,8 +23,8 @@ from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.audit import Audit
 from components.quantization.conversion.deployed_audit import audit_deployed
 from components.quantization.conversion.report import Conversion
+from components.quantization.origin_facts import ORIGIN_FACTS
 from components.quantization.schemes import QuantizationScheme
-from components.training_origin import ORIGIN_FACTS
 
 REPORT_FILE = "conversion.json"
 AUDIT_FILE = "audit.json"

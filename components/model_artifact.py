@@ -20,6 +20,7 @@ from typing import Any
 
 from tfx import types
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.quantization.contract import CONTRACT_FILE
@@ -76,6 +77,16 @@ def read_contract(artifact: types.Artifact) -> str:
     with fileio.open(path, "r") as file:
         content: str = file.read()
     return content
+
+
+def float_model_of(artifact: types.Artifact) -> types.Artifact:
+    """Returns the float model that a model was made from; a model that was made from none is one itself."""
+    uri = artifact.get_string_custom_property("float_model_uri")
+    if not uri:
+        return artifact
+    model = standard_artifacts.Model()
+    model.uri = uri
+    return model
 
 
 @contextlib.contextmanager

@@ -143,9 +143,7 @@ def _inputs_of(
     model: types.Artifact, examples: list[types.Artifact], split: str, names: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
     """Yields batches of the inputs that a model's own preprocessing makes of raw examples."""
-    float_model = standard_artifacts.Model()
-    float_model.uri = model.get_string_custom_property("float_model_uri")
-    with model_artifact.local_saved_model(float_model) as path:
+    with model_artifact.local_saved_model(model_artifact.float_model_of(model)) as path:
         transform = tf.saved_model.load(str(path)).signatures[TRANSFORM_SIGNATURE]
         records = itertools.islice(example_files.read_split(examples, split), _COMPARED_EXAMPLES)
         while some := list(itertools.islice(records, _BATCH)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_transform as tft
 from tfx import types
-from tfx.types import artifact_utils, standard_artifacts
+from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from components import model_artifact
@@ -65,12 +65,8 @@ def load_float(input_dict: dict[str, list[types.Artifact]], key: str) -> Any:
     """The float model that an input stands for: itself, or the one that an integer model was made from."""
     if not input_dict.get(key):
         return None
-    artifact = artifact_utils.get_single_instance(input_dict[key])
-    uri = artifact.get_string_custom_property("float_model_uri")
-    if uri:
-        artifact = standard_artifacts.Model()
-        artifact.uri = uri
-    with model_artifact.local_saved_model(artifact) as path:
+    model = model_artifact.float_model_of(artifact_utils.get_single_instance(input_dict[key]))
+    with model_artifact.local_saved_model(model) as path:
         return export.load_float_model(path)
 
 

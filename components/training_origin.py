@@ -9,22 +9,8 @@ from tfx.types import artifact_utils
 from components import example_files, model_artifact
 from components.quantization import toolchain
 from components.quantization.file_hash import sha256
+from components.quantization.origin_facts import EARLIER_MODELS
 from components.transform_hash import transform_sha256
-
-EARLIER_MODELS = ("base_model", "warm_start_model")
-"""The inputs that are models which training begins with."""
-ORIGIN_FACTS = (
-    "seed",
-    "task_sha256",
-    "training_examples_sha256",
-    "evaluation_examples_sha256",
-    "schema_sha256",
-    "transform_sha256",
-    *(f"{key}_sha256" for key in EARLIER_MODELS),
-    "training_python_version",
-    "training_platform",
-)
-"""Those that a model which is made of a trained one carries on."""
 
 
 def training_origin(

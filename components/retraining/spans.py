@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 SUCCESS_FILE = "_SUCCESS"
@@ -120,9 +120,12 @@ class SpanSource:
         Raises:
           ValueError: If the directory is on no local disk, or cannot be listed.
         """
+        return [span for span in self.numbers(self._names()) if _is_file(self.success_file(span))]
+
+    def numbers(self, names: Iterable[str]) -> list[int]:
+        """Returns the numbers of the directories of spans, complete or not, among names below `base`; lowest first."""
         form = self._form()
-        spans = (int(match["span"]) for name in self._names() if (match := form.fullmatch(name)))
-        return sorted(span for span in spans if _is_file(self.success_file(span)))
+        return sorted(int(match["span"]) for name in names if (match := form.fullmatch(name)))
 
     def overlooked(self) -> list[str]:
         """Returns which directories look like complete spans and are taken for none, and what to do; a sentence each.

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from components.quantization.contract import TFLITE_FILE
 from components.quantization.file_hash import sha256 as sha256_of
+from components.quantization.origin_facts import EARLIER_MODELS
 from pipelines.lineage.find import PUSHED, SHORT, serving_file
 from pipelines.lineage.graph import Graph
 from pipelines.lineage.story import Earlier, Link
 from pipelines.metadata import ArtifactRecord, Value
 
-EARLIER_MODELS = ("base_model", "warm_start_model")
-"""The trainer's inputs that are models, as components/training_origin.py, whose import takes seconds, has them."""
 AS_RECORDED, CHANGED, GONE, REMOTE, NOT_RECORDED = "as recorded", "changed", "gone", "remote", "not recorded"
 
 

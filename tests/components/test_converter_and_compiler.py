@@ -16,13 +16,13 @@ from components import target_compiler, tflite_int_converter
 from components.edge_tpu_compiler import EdgeTPUCompiler
 from components.quantization import audit
 from components.quantization.conversion import flatbuffer
+from components.quantization.origin_facts import ORIGIN_FACTS
 from components.target_compiler import TargetCompiler
 from components.targets import CompileError, report_schema
 from components.targets._compiled_file import compiled_parts
 from components.targets.edge_tpu import CompilerOptions
 from components.targets.ethos_u import VelaOptions
 from components.tflite_int_converter import TFLiteIntConverter
-from components.training_origin import ORIGIN_FACTS
 
 from conftest_components import Artifacts, new_models
 from edge_tpu_compilers import Double

@@ -2,21 +2,26 @@
 conditions. Compiled by TFX and run as the service would, so that the service of the other tests can be trusted.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from tfx import components
 from tfx.dsl.components.common import importer, resolver
 from tfx.dsl.experimental.conditionals import conditional
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2
+from tfx.proto import example_gen_pb2, pusher_pb2
 from tfx.types import channel, standard_artifacts
 from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from components.retraining.spans import SpanSource
+from components.span_example_gen import span_example_gen
 
 from pipeline_service import PipelineService, container_environment
 
@@ -96,3 +101,39 @@ def register() -> Callable[..., Json]:
         return service.artifact({"instanceSchema": f"title: tfx.{kind}\ntype: object\n"}, uri, metadata)
 
     return put
+
+
+@pytest.mark.long
+def test_examples_are_of_the_window_that_the_executor_finds_behind_the_driver_s_span(
+    tmp_path: Path, service: PipelineService
+) -> None:
+    for span in (7, 8, 9, 10):
+        _write_span(tmp_path / "data" / f"span-{span:02}", span)
+    (tmp_path / "data" / "span-08" / "_SUCCESS").unlink()
+    source = SpanSource(pattern=f"{tmp_path}/data/span-{{SPAN:2}}/*.tfrecord", window=3)
+    job = _compile(tmp_path, [span_example_gen(source, example_gen_pb2.Output(), "ImportExampleGen")])
+    run = service.run(job)
+    assert run.state == "SUCCEEDED", run.tasks["ImportExampleGen"].error
+    examples = run.output("ImportExampleGen", "examples")
+    files = [str(path) for path in Path(examples["uri"]).rglob("*.gz")]
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
+    spans = [tf.train.Example.FromString(one).features.feature["span"].int64_list.value[0] for one in records]
+    assert sorted(spans) == [7] * 7 + [9] * 9 + [10] * 10
+    assert json.loads(examples["metadata"]["spans"]) == [7, 9, 10]
+    assert service.run(job).tasks["ImportExampleGen"].state == "SKIPPED"
+    _write_span(tmp_path / "data" / "span-11", 11)
+    (tmp_path / "data" / "span-11" / "_SUCCESS").unlink()
+    failed = service.run(job).tasks["ImportExampleGen"]
+    assert failed.state == "FAILED"
+    assert "span 11 is the newest whose files match and is not complete" in failed.error
+
+
+def _write_span(directory: Path, span: int) -> None:
+    """As many examples as the span's number."""
+    directory.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(directory / "part.tfrecord")) as writer:
+        for _ in range(span):
+            example = tf.train.Example()
+            example.features.feature["span"].int64_list.value.append(span)
+            writer.write(example.SerializeToString())
+    (directory / "_SUCCESS").touch()

@@ -13,11 +13,11 @@ from components.example_files import read_split
 from components.quantization import toolchain
 from components.quantization.calibration_set import sets_from_json
 from components.quantization.file_hash import sha256
+from components.quantization.origin_facts import ORIGIN_FACTS
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.records import fingerprint
 from components.quantize_trainer import QuantizeTrainer
 from components.target_gates.planned_target import PlannedTarget
-from components.training_origin import ORIGIN_FACTS
 from components.transform_hash import transform_sha256
 
 from conftest_components import Artifacts, train

@@ -111,6 +111,26 @@ def test_example_gen_reads_the_window_and_is_cached_by_its_content(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_example_gen_finds_the_window_itself_when_nobody_chose_spans_as_on_a_service(tmp_path: Path) -> None:
+    for span in (1, 2, 3, 4, 5):
+        _write_span(tmp_path / "data", span, span)
+    (tmp_path / "data" / "span-03" / "_SUCCESS").unlink()
+    config = _config(tmp_path, window=3)
+    assert config.spans
+    assert config.spans.selected == ()
+    _run(config, 1)
+    assert _examples(config) == ([2] * 2 + [4] * 4 + [5] * 5, 5, False)
+    ((spans, fingerprints),) = _spans_and_fingerprints(config)
+    assert spans == [2, 4, 5]
+    assert [one.split(",")[1] for one in fingerprints] == ["num_files:1"] * 3
+    _write_span(tmp_path / "data", 6, 1)
+    (tmp_path / "data" / "span-06" / "_SUCCESS").unlink()
+    with pytest.raises(BrokenExamplesError, match="span 6 is the newest whose files match and is not complete"):
+        _run(config, 1)
+    assert _newest_spans(config) == [5]
+
+
+@pytest.mark.slow
 def test_example_gen_reads_again_when_its_cached_output_was_collected(tmp_path: Path) -> None:
     for span in (1, 2):
         _write_span(tmp_path / "data", span, 3)
@@ -160,11 +180,6 @@ def test_prepare_examples_says_which_span_of_the_window_is_broken(tmp_path: Path
     with pytest.raises(BrokenExamplesError, match="span 1: its TFRecord files are empty") as caught:
         prepare_examples(_config(tmp_path, window=2))
     assert caught.value.span == 1
-
-
-def test_data_components_raise_when_a_window_has_no_selected_spans(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a window of 2 needs a run on this machine"):
-        data_components(_config(tmp_path, window=2))
 
 
 def test_kubeflow_refuses_spans_when_it_compiles(tmp_path: Path) -> None:

@@ -79,10 +79,15 @@ def test_report_lies_beside_the_model_and_has_the_numbers_of_the_artifacts(local
     assert beside.stat().st_size < 2_000_000
     held = documents_of_report(local_run.root, page)
     assert {loop: len(history["val_loss"]) for loop, history in held["histories"].items()} == {"float": 15, "qat": 5}
-    overall = next(one for one in held["paired"]["paired"] if one["model"] == "float" and one["slice"] == [])
+    overall = {one["model"]: one for one in held["paired"]["paired"] if one["slice"] == []}
     summary = _summary(local_run)
-    assert overall["accuracy"]["value"] == pytest.approx(summary.int8_accuracy, abs=1e-6)
-    assert overall["other_accuracy"]["value"] == pytest.approx(summary.float_accuracy, abs=1e-6)
+    assert overall["float"]["accuracy"]["value"] == pytest.approx(summary.int8_accuracy, abs=1e-6)
+    assert overall["float"]["other_accuracy"]["value"] == pytest.approx(summary.float_accuracy, abs=1e-6)
+    trained = overall["fake_quant"]["other_accuracy"]
+    assert trained["value"] == pytest.approx(summary.qat_accuracy, abs=1e-6)
+    assert trained["low"] < trained["value"] < trained["high"]
+    assert f"{held['measurements']['facts']['latency_ms']:.3g}" in page
+    assert "this machine, measured" in page
 
 
 def test_report_command_makes_the_page_anew_and_says_where_the_model_is(local_run: Run) -> None:

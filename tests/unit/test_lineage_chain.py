@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import training_origin
-from pipelines.lineage import chain
-
 from replayed_store import Store, changed, compiler_of
 
 
@@ -111,10 +108,6 @@ def test_lineage_compares_the_model_that_a_training_began_with(store: Store, tak
     assert [(one.taken_as, one.sha256, one.taken_sha256) for one in trained[0].earlier] == [
         (taken_as, sha256, "3" * 64)
     ]
-
-
-def test_lineage_knows_all_models_that_a_training_can_begin_with() -> None:
-    assert chain.EARLIER_MODELS == training_origin.EARLIER_MODELS
 
 
 def test_lineage_says_that_a_file_in_the_store_was_changed(store: Store) -> None:
