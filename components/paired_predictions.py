@@ -35,7 +35,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once: with more its activations fill the caches, then the memory.
 _CHUNK_BYTES = 2**20
-_BATCH_SIZE = 500
+BATCH_SIZE = 500
+"""So many examples of a file go through the models at once, the last ones perhaps fewer."""
 # So many batches are on the way through the models while the metrics of the one before are computed.
 _AHEAD = 2
 INPUTS = "input_sums"
@@ -103,7 +104,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
 
     def process(self, file: str) -> Iterator[dict[str, Any]]:
-        for batch in records_of(file).batch(_BATCH_SIZE).as_numpy_iterator():
+        for batch in records_of(file).batch(BATCH_SIZE).as_numpy_iterator():
             self._running.append(self._batches.submit(self._predicted, batch))
             if len(self._running) > _AHEAD:
                 yield self._running.popleft().result()
