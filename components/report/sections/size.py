@@ -52,8 +52,9 @@ def _latencies(root: Node) -> Figure | None:
         kind, basis = reported["kind"].text, reported["basis"].text
         found.append((f"{root['compile_report']['target'].text}, {kind}", reported["ms"], basis))
     if facts["latency_ms"]:
-        basis = ", ".join(facts[f"latency_{name}"].text for name in ("host", "kernels", "threads"))
-        found.append(("this machine, measured", facts["latency_ms"], basis))
+        told = {name: facts[f"latency_{name}"].text for name in ("host", "kernels", "threads")}
+        basis = f"{told['host']}, {told['kernels']}, {told['threads']} thread{'s' * (told['threads'] != '1')}"
+        found.append(("the evaluator's machine, measured", facts["latency_ms"], basis))
     for receipt in root["receipts"]:
         if receipt["example_ms"].value:
             found.append((f"rung {receipt['rung'].text}", receipt["example_ms"], "one thread of the trainer's machine"))
