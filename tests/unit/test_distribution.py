@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization.qat.checkpoints import TrainingState
-from components.quantization.qat.distribution import make_strategy, worker_dir
+from components.quantization.qat.distribution import is_chief_task, make_strategy, worker_dir
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
@@ -282,6 +282,24 @@ def test_make_strategy_raises_when_tf_config_is_wrong(text: str, monkeypatch: py
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="environment variable TF_CONFIG is .* expected .* Vertex AI sets it"):
         make_strategy("multi_worker_mirrored", 8)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "role", "index", "expected"),
+    [
+        (["chief", "worker"], "chief", 0, True),
+        (["chief", "worker"], "worker", 0, False),
+        (["worker"], "worker", 0, True),
+        (["worker"], "worker", 1, False),
+        ([], "", 0, True),
+    ],
+)
+def test_is_chief_task_is_the_chief_or_the_first_worker_when_there_is_none(
+    jobs: list[str], role: str, index: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"cluster": {job: ["a:1", "b:1"] for job in jobs}, "task": {"type": role, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config if jobs else {}))
+    assert is_chief_task(tf.distribute.cluster_resolver.TFConfigClusterResolver()) is expected
 
 
 def test_worker_dir_is_the_directory_itself_when_there_is_one_process(tmp_path: Path) -> None:
