@@ -27,7 +27,7 @@ _TRAINER, _CONVERTER = "QuantizeTrainer", "TFLiteIntConverter"
 
 @dataclasses.dataclass(frozen=True)
 class _Runs:
-    """The same training on one machine and on three, the first attempt of which loses one of them.
+    """The same training on one machine and on three, whose first attempt is killed in the middle.
 
     Attributes:
       one: The run on one machine.
@@ -97,7 +97,7 @@ def _errors(run: JobRun) -> str:
     return "\n".join(f"{name}: {task.error}" for name, task in run.tasks.items() if task.error)
 
 
-def test_job_on_several_machines_ends_well_after_one_was_lost(runs: _Runs) -> None:
+def test_job_on_several_machines_ends_well_after_its_first_attempt_was_killed(runs: _Runs) -> None:
     assert runs.one.tasks[_TRAINER].state == "SUCCEEDED", _errors(runs.one)
     trainer = runs.several.tasks[_TRAINER]
     assert (trainer.state, trainer.attempts) == ("SUCCEEDED", 2), _errors(runs.several)
