@@ -136,6 +136,11 @@ def least_over_workers(strategy: tf.distribute.Strategy, value: int) -> int:
     return int(tf.reduce_min(gathered()))
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns when all workers have called it: one that ends before the others is taken for lost by them."""
+    least_over_workers(strategy, 0)
+
+
 def _check_cluster(text: str) -> None:
     """TF_CONFIG must describe a cluster and this process's place in it."""
     expected = (
