@@ -23,7 +23,7 @@ from custom_job import Process, processes_of
 from pipeline_dag import PROJECT, Dag, Json, TaskRun
 
 _STORE = f"projects/{PROJECT}/locations/here/metadataStores/default"
-_TIMEOUT_S = 300  # of one attempt
+_TIMEOUT_S = 300  # of one attempt, for each process that it starts
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.artifacts\['([^']+)'\]\.metadata\['([^']+)'\]\}\}")
 _TERM = re.compile(
     r'(schema_title|state|name|metadata\.(?P<key>\w+)\.(?:number|string)_value)=(?P<value>"[^"]*"|[^ ]+)'
@@ -171,12 +171,13 @@ class PipelineService:
 
 def _wait(started: Mapping[Path, "subprocess.Popen[bytes]"], text: str | None) -> None:
     """Returns when all have ended, one has failed, or a log has this text; raises TimeoutExpired if that takes long."""
-    ends = time.monotonic() + _TIMEOUT_S
+    limit_s = _TIMEOUT_S * len(started)
+    ends = time.monotonic() + limit_s
     while None in (codes := [process.poll() for process in started.values()]):
         if any(codes) or (text is not None and any(text in log.read_text(errors="replace") for log in started)):
             return
         if time.monotonic() > ends:
-            raise subprocess.TimeoutExpired(str([process.args for process in started.values()]), _TIMEOUT_S)
+            raise subprocess.TimeoutExpired(str([process.args for process in started.values()]), limit_s)
         time.sleep(0.05)
 
 
