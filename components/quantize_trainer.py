@@ -22,7 +22,7 @@ from components.quantization import plugins, toolchain
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.checkpoints import remove_checkpoints
-from components.quantization.qat.distribution import is_chief, make_strategy
+from components.quantization.qat.distribution import is_chief, make_strategy, wait_for_all
 from components.quantization.qat.parameters import TrainingParameters
 from components.quantization.qat.training import QuantizationAwareTraining
 from components.quantization.schemes import QuantizationScheme, load_scheme
@@ -78,6 +78,7 @@ class Executor(base_executor.BaseExecutor):
                 conversions=[planned_target.conversion_of(one) for one in targets],
             )
             if not is_chief(strategy):
+                wait_for_all(strategy)  # the chief has to publish
                 return
             # Published when this block ends well: what fails before leaves nothing.
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
@@ -96,6 +97,7 @@ class Executor(base_executor.BaseExecutor):
             remove_checkpoints(checkpoints)
             with contextlib.suppress(OSError):
                 checkpoints.parent.rmdir()  # unless another training is going on
+        wait_for_all(strategy)
 
 
 def _in_training(planned: PlannedTarget, scheme: QuantizationScheme, training: TrainingParameters) -> PlannedTarget:

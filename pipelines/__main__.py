@@ -126,6 +126,14 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
     return dataclasses.replace(config, **changed)
 
 
+def _load_for_run(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
+    from pipelines.training_machines import require_one_machine
+
+    config = _load(config_name, gates, changes)
+    require_one_machine(config, "a run on this machine")
+    return config
+
+
 def _user() -> str:
     try:
         return getpass.getuser()
@@ -163,7 +171,7 @@ def run(
     from pipelines.exclusive import busy_status, exclusive_root
 
     runners.load_runner(runner)
-    config = _load(config_name, gates, changes).with_window(span, again)
+    config = _load_for_run(config_name, gates, changes).with_window(span, again)
     with busy_status(), exclusive_root(config):
         from pipelines.local_run import run_and_show
 
@@ -265,7 +273,7 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     if given["span"] is not None or given["report"] is not None or given["again"]:
         raise ValueError("--span, --again and --report are of one run; leave them out")
     unchanged = ("config_name", "gates", "runner", "span", "again", "report")
-    return _load(
+    return _load_for_run(
         given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}
     )
 

@@ -10,6 +10,7 @@ from components.quantization.conversion.profiles import load_profile
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.targets import require_target, require_when_missing
 from pipelines import tasks
+from pipelines.deployment import TRAINER
 from pipelines.metadata_connection import parse_connection
 from pipelines.target_plan import TargetPlan
 
@@ -62,6 +63,7 @@ def check_config(config: "PipelineConfig") -> None:
         wrong.append(f"slices={config.slices} (each a tuple of features, such as ('label',))")
     if set(config.also_compared) - {FAKE_QUANT, LAST_BLESSED}:
         wrong.append(f"also_compared={config.also_compared} (some of {FAKE_QUANT!r}, {LAST_BLESSED!r})")
+    wrong += _wrong_machines(config)
     if wrong:
         raise ValueError(f"config {config.name!r}: {'; '.join(wrong)}")
     _check_evaluation(config)
@@ -80,6 +82,22 @@ def _check_evaluation(config: "PipelineConfig") -> None:
                 f"config {config.name!r}: champion_floor needs the last blessed model evaluated for {plan.target};"
                 f" add {LAST_BLESSED!r} to also_compared"
             )
+
+
+def _wrong_machines(config: "PipelineConfig") -> list[str]:
+    """What does not fit together of how many machines train, and how."""
+    machines, training = config.deployment.training_machines, config.training
+    if (machines > 1) != (training.distribution == "multi_worker_mirrored"):
+        return [
+            f"training.distribution={training.distribution!r} with deployment.training_machines={machines}"
+            " ('multi_worker_mirrored' with 2 or more, and only with them)"
+        ]
+    replicas = machines * (config.deployment.resources_of(TRAINER).accelerator_count or 1)
+    if machines > 1 and training.batch_size % replicas:
+        return [
+            f"training.batch_size={training.batch_size} (a multiple of {replicas}, the replicas on {machines} machines)"
+        ]
+    return []
 
 
 def _wrong_targets(config: "PipelineConfig", scheme: QuantizationScheme) -> list[str]:

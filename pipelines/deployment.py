@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 
 FAILURE_POLICIES = ("slow", "fast")
+TRAINER = "QuantizeTrainer"
+"""Id of the component that several machines can share."""
 
 # https://github.com/distribution/reference/blob/v0.6.0/regexp.go, with a tag or a digest demanded.
 _IMAGE = re.compile(
@@ -19,6 +21,8 @@ _LABEL = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
 _MOST_LABELS = 60  # of 64, as TFX has some of its own
 _OURS = "tfx_"
 _ACCELERATOR = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]*)?")
+# https://cloud.google.com/vertex-ai/docs/training/configure-compute#machine-types
+_MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _LABEL_VALUE = re.compile(r"([a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)?")
 
 
@@ -27,7 +31,7 @@ class Resources:
     """What one container asks for; 0 and "" leave it to the service.
 
     A compiled pipeline names no machine type: Vertex takes the smallest machine that has all of this, and Kubernetes a
-    node that does.
+    node that does. Of training on several machines see Deployment.
 
     Attributes:
       cpu_cores: CPU limit.
@@ -83,6 +87,10 @@ class Deployment:
       failure_policy: After a failure, "slow" lets run what does not depend on it, "fast" starts nothing new. Vertex's.
       retries: How often a failed task is tried again.
       retry_backoff_s: Seconds before the first of these tries; doubled for each further one.
+      training_machines: How many machines train together, each with the accelerators of QuantizeTrainer's resources;
+        more than 1 with distribution "multi_worker_mirrored" alone. Vertex's.
+      training_machine_type: What each of several is, such as "n1-standard-8"; it says how many cores and how much
+        memory it has.
     """
 
     image: str = ""
@@ -95,6 +103,8 @@ class Deployment:
     failure_policy: str = "slow"
     retries: int = 1
     retry_backoff_s: int = 60
+    training_machines: int = 1
+    training_machine_type: str = ""
 
     def __post_init__(self) -> None:
         """Raises one ValueError for all that is wrong."""
@@ -121,8 +131,29 @@ class Deployment:
             wrong.append(f"retries={self.retries} (0 or more)")
         if self.retry_backoff_s < 1:
             wrong.append(f"retry_backoff_s={self.retry_backoff_s} (at least 1)")
+        wrong += self._wrong_machines()
         if wrong:
             raise ValueError(f"deployment: {'; '.join(wrong)}")
+
+    def _wrong_machines(self) -> list[str]:
+        machines, kind = self.training_machines, self.training_machine_type
+        if machines < 1:
+            return [f"training_machines={machines} (at least 1)"]
+        if machines == 1:
+            return (
+                [f'training_machine_type={kind!r} with one machine (""; Vertex chooses by resources)'] if kind else []
+            )
+        own = self.component_resources.get(TRAINER)
+        wrong = []
+        if not _MACHINE_TYPE.fullmatch(kind):
+            wrong.append(f"training_machine_type={kind!r} (a type of machine, such as 'n1-standard-8')")
+        if own and (own.cpu_cores or own.memory_gb):
+            wrong.append(f"cpu_cores or memory_gb of {TRAINER} (none; the training_machine_type of several says them)")
+        return wrong
+
+    def resources_of(self, component_id: str) -> Resources:
+        """Returns what the container of a component asks for."""
+        return self.component_resources.get(component_id, self.resources)
 
     def component_ids(self) -> frozenset[str]:
         """Returns the ids of the components that have settings of their own."""

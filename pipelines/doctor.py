@@ -14,6 +14,7 @@ from pipelines.deployment import is_image
 from pipelines.job_spec import RUNNER_LABEL, containers_of, tasks_of, uri_problem
 from pipelines.registry import image_exists, split_reference
 from pipelines.runners import service_of
+from pipelines.training_machines import programs_of
 
 # Imports take seconds, object storage without access is given up after retries.
 _TIMEOUT_S = 180
@@ -68,7 +69,7 @@ def examine(job: Mapping[str, Any]) -> list[Finding]:
     directories = _directories(job, parameters)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         storage = pool.submit(_ask, list(directories))
-        images = pool.map(_image_finding, sorted({spec["image"] for spec in containers_of(job).values()}))
+        images = pool.map(_image_finding, sorted(_images(job)))
         answers = _ask([*code_questions, *compilers])
         return [
             Finding("ok", f"spec: {len(containers_of(job))} containers for {job.get('labels', {}).get(RUNNER_LABEL)}"),
@@ -92,11 +93,14 @@ def _spec_problems(job: Mapping[str, Any]) -> list[str]:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(spec.get("deploymentSpec") or {}, pipeline_spec_pb2.PipelineDeploymentConfig())
         containers, tasks = containers_of(job), tasks_of(job)
+        programs = {name: programs_of(container) for name, container in containers.items()}
         schemes = service_of(job).SCHEMES
     except (json_format.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{_first_line(error)}; compile it again"]
     problems = [
-        f"task {name} has a container without an image" for name in containers if not containers[name].get("image")
+        f"task {name} has a container without an image"
+        for name, container in containers.items()
+        if not all(one.get("image") for one in (container, *programs[name]))
     ]
     for name, task in tasks.items():
         waits = [other for other in task.get("dependentTasks", []) if other not in tasks]
@@ -141,9 +145,14 @@ def _parameters(job: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return parameters
 
 
+def _images(job: Mapping[str, Any]) -> set[str]:
+    containers = containers_of(job).values()
+    return {one["image"] for container in containers for one in (container, *programs_of(container))}
+
+
 def _executors(job: Mapping[str, Any]) -> Iterator[str]:
     """Dotted paths of all that containers start: the module of each command and the executor classes."""
-    for container in containers_of(job).values():
+    for container in itertools.chain.from_iterable(map(programs_of, containers_of(job).values())):
         for part in (container, container.get("lifecycle", {}).get("preCacheCheck", {})):
             words = [*part.get("command", []), *part.get("args", [])]
             for flag, path in itertools.pairwise(words):

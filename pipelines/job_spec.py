@@ -270,7 +270,7 @@ def _deploy(config: PipelineConfig, job: Json, runner: str, uncached: list[str])
     deployment = config.deployment
     tasks = tasks_of(job)
     for name, container in containers_of(job).items():
-        resources = deployment.component_resources.get(name, deployment.resources).to_spec()
+        resources = deployment.resources_of(name).to_spec()
         if resources:
             container["resources"] = resources
         if deployment.retries:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 PROJECT = "123456789"
+_RESOLVABLE = re.compile(r"\{\{\$.*?\}\}")
 _BACKOFF_SCALE = 0.001  # of the policy's seconds: a test need not wait for a node to come back
 
 
@@ -159,7 +161,8 @@ class Dag:
             key: [self._service.pending_artifact(spec["artifactType"], f"{directory}/{key}", spec.get("metadata", {}))]
             for key, spec in component.get("outputDefinitions", {}).get("artifacts", {}).items()
         }
-        told = {
+        parameters_out = component.get("outputDefinitions", {}).get("parameters", {})
+        told: Json = {
             "inputs": {
                 "artifacts": {key: {"artifacts": artifacts} for key, artifacts in inputs.items()},
                 "parameterValues": parameters,
@@ -169,6 +172,8 @@ class Dag:
                 "outputFile": f"{directory}/executor_output.json",
             },
         }
+        if parameters_out:
+            told["outputs"]["parameters"] = {key: {"outputFile": f"{directory}/{key}"} for key in parameters_out}
         return told, outputs
 
     def _take_over(self, executor_input: Json, outputs: dict[str, list[Json]]) -> Json:
@@ -183,14 +188,22 @@ class Dag:
 
 
 def _command(container: Json, executor_input: Json) -> list[str]:
-    """The command line, with the placeholders that TFX uses resolved."""
+    """The command line, with its placeholders resolved; raises KeyError for one that is not known."""
     arguments = [*container["command"], *container.get("args", [])]
-    values = {"{{$}}": json.dumps(executor_input)}
+    told = json.dumps(executor_input)
+    values = {
+        "{{$}}": told,
+        "{{$.json_escape[1]}}": json.dumps(told)[1:-1],  # as a part of a JSON string
+        "{{$.pipeline_google_cloud_project_id}}": PROJECT,
+        "{{$.pipeline_google_cloud_location}}": "here",
+        "{{$.pipeline_service_account}}": "trainer@project.iam.gserviceaccount.com",
+    }
+    for key, output in executor_input["outputs"].get("parameters", {}).items():
+        values[f"{{{{$.outputs.parameters['{key}'].output_file}}}}"] = output["outputFile"]
     for way in ("inputs", "outputs"):
         for key, found in executor_input[way]["artifacts"].items():
             values |= {f"{{{{$.{way}.artifacts['{key}'].uri}}}}": artifact["uri"] for artifact in found["artifacts"]}
-    assert not [argument for argument in arguments if "{{$" in argument and argument not in values]
-    return [values.get(argument, argument) for argument in arguments]
+    return [_RESOLVABLE.sub(lambda match: values[match[0]], argument) for argument in arguments]
 
 
 def _cache_key(component: Json, container: Json, inputs: Mapping[str, list[Json]], parameters: Json) -> str:

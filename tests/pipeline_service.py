@@ -1,9 +1,9 @@
 """Runs a compiled pipeline job on this machine as Vertex AI Pipelines would, which cannot be had here.
 
 It reads nothing but the job's JSON. Each task is a process of its own, with exactly the container's command and
-arguments, in an environment that it is given; artifacts go under the job's root; outputs are what the executor's output
-file says. Drivers (preCacheCheck), the cache, retries, importers, resolvers, conditions in CEL, the failure policy and
-exit handlers work as documented:
+arguments, in an environment that it is given, or, where the container launches a custom job, one for each replica of
+that; artifacts go under the job's root; outputs are what the executor's output file says. Drivers (preCacheCheck), the
+cache, retries, importers, resolvers, conditions in CEL, the failure policy and exit handlers work as documented:
 https://github.com/kubeflow/pipelines/blob/2.16.1/api/v2alpha1/pipeline_spec.proto
 """
 
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import yaml
 
+from custom_job import Process, processes_of
 from pipeline_dag import PROJECT, Dag, Json, TaskRun
 
 _STORE = f"projects/{PROJECT}/locations/here/metadataStores/default"
-_TIMEOUT_S = 300  # of one attempt
+_TIMEOUT_S = 300  # of one attempt, for each process that it starts
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.artifacts\['([^']+)'\]\.metadata\['([^']+)'\]\}\}")
 _TERM = re.compile(
     r'(schema_title|state|name|metadata\.(?P<key>\w+)\.(?:number|string)_value)=(?P<value>"[^"]*"|[^ ]+)'
@@ -141,24 +142,43 @@ class PipelineService:
     def execute(self, name: str, attempt: int, command: list[str]) -> tuple[bool, str]:
         """Runs one attempt of a container; returns whether it went well, and the end of its log."""
         directory = self._logs / f"{next(self._numbers)}-{name}-{attempt}"
-        directory.mkdir(parents=True)
-        log = directory / "log"
         text = self._preempt.pop(name, None)
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, cwd=directory, env=self._environment
-            )
-            try:
-                while text is not None and process.poll() is None:
-                    if text in log.read_text(errors="replace"):
-                        break
-                    time.sleep(0.1)
-                else:
-                    process.wait(_TIMEOUT_S)
-            finally:
+        started: dict[Path, subprocess.Popen[bytes]] = {}
+        try:
+            for one in processes_of(command):
+                log = directory / one.name / "log"
+                started[log] = self._start(one, log)
+            _wait(started, text)
+        finally:
+            for process in started.values():
                 process.kill()  # nothing, if it has ended
-            code = process.wait()
-        return code == 0, f"exit status {code}: ...{log.read_text(errors='replace')[-2000:]}"
+        codes = {log: process.wait() for log, process in started.items()}
+        worst = max(codes, key=lambda log: codes[log] > 0)  # a failure of its own, before one that was killed for it
+        said = f"exit status {codes[worst]}: ...{worst.read_text(errors='replace')[-2000:]}"
+        return set(codes.values()) == {0}, said
+
+    def _start(self, one: Process, log: Path) -> "subprocess.Popen[bytes]":
+        log.parent.mkdir(parents=True)
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                one.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env={**self._environment, **one.environment},
+            )
+
+
+def _wait(started: Mapping[Path, "subprocess.Popen[bytes]"], text: str | None) -> None:
+    """Returns when all have ended, one has failed, or a log has this text; raises TimeoutExpired if that takes long."""
+    limit_s = _TIMEOUT_S * len(started)
+    ends = time.monotonic() + limit_s
+    while None in (codes := [process.poll() for process in started.values()]):
+        if any(codes) or (text is not None and any(text in log.read_text(errors="replace") for log in started)):
+            return
+        if time.monotonic() > ends:
+            raise subprocess.TimeoutExpired(str([process.args for process in started.values()]), limit_s)
+        time.sleep(0.05)
 
 
 def _title(schema: Json) -> str:

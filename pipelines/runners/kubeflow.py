@@ -25,7 +25,9 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
       ValueError: For mistakes in the config.
     """
     from pipelines.job_spec import build_job, require_accelerators, require_service_account
+    from pipelines.training_machines import require_one_machine
 
+    require_one_machine(config, "Kubeflow")
     require_service_account(config, _SERVICE_ACCOUNT, "name of a Kubernetes service account")
     require_accelerators(config, _ACCELERATOR, "a resource of the cluster's nodes, such as 'nvidia.com/gpu'")
     if config.deployment.failure_policy != "slow":

@@ -23,10 +23,12 @@ def compile_job(config: "PipelineConfig") -> dict[str, Any]:
       ValueError: For mistakes in the config.
     """
     from pipelines.job_spec import build_job, require_accelerators, require_service_account
+    from pipelines.training_machines import train_on_machines
 
     require_service_account(config, _SERVICE_ACCOUNT, "Google service account; expected its email address")
     require_accelerators(config, _ACCELERATOR, "Vertex's names, such as 'NVIDIA_TESLA_T4' and 'NVIDIA_L4'")
     job = build_job(config, "vertex", SCHEMES)
+    train_on_machines(job, config)
     # https://cloud.google.com/vertex-ai/docs/reference/rest/v1/PipelineFailurePolicy
     job["runtimeConfig"]["failurePolicy"] = f"PIPELINE_FAILURE_POLICY_FAIL_{config.deployment.failure_policy.upper()}"
     return job

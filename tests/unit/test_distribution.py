@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ import tensorflow as tf
 import tf_keras
 
 from components.quantization.qat.checkpoints import TrainingState
-from components.quantization.qat.distribution import make_strategy, worker_dir
+from components.quantization.qat.distribution import (
+    is_chief,
+    is_chief_task,
+    make_strategy,
+    wait_for_all,
+    worker_dir,
+)
 from components.quantization.qat.freezing import quantizers
 from components.quantization.qat.ladder import LadderOptions
 from components.quantization.qat.parameters import TrainingParameters
@@ -156,6 +163,17 @@ def _train_worker(directory: Path, index: int) -> None:
     _save(trained, directory / f"{index}.npz")
 
 
+def _publish(directory: Path, role: str) -> None:
+    """Publishes as the chief, some time after the worker has nothing left to do; notes what it sees at its end."""
+    strategy = _strategy("multi_worker_mirrored")
+    wait_for_all(strategy)
+    if is_chief(strategy):
+        time.sleep(3)
+        (directory / "published").touch()
+    wait_for_all(strategy)
+    (directory / f"seen_by_{role}").write_text(str((directory / "published").exists()))
+
+
 def _start(mode: str, directory: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", __file__, mode, str(directory)],
@@ -273,6 +291,20 @@ def test_multi_worker_training_gives_all_workers_the_result_of_one_process(tmp_p
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0"]
 
 
+@pytest.mark.slow
+def test_wait_for_all_keeps_a_worker_until_the_chief_has_published(tmp_path: Path) -> None:
+    chief, worker = (f"localhost:{port}" for port in _free_ports(2))
+    cluster = {"chief": [chief], "worker": [worker]}
+    roles = ("chief", "worker")
+    _wait(
+        *(
+            _start("publish", tmp_path, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}}))
+            for role in roles
+        )
+    )
+    assert [(tmp_path / f"seen_by_{role}").read_text() for role in roles] == ["True", "True"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],
@@ -284,6 +316,24 @@ def test_make_strategy_raises_when_tf_config_is_wrong(text: str, monkeypatch: py
         make_strategy("multi_worker_mirrored", 8)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "role", "index", "expected"),
+    [
+        (["chief", "worker"], "chief", 0, True),
+        (["chief", "worker"], "worker", 0, False),
+        (["worker"], "worker", 0, True),
+        (["worker"], "worker", 1, False),
+        ([], "", 0, True),
+    ],
+)
+def test_is_chief_task_is_the_chief_or_the_first_worker_when_there_is_none(
+    jobs: list[str], role: str, index: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"cluster": {job: ["a:1", "b:1"] for job in jobs}, "task": {"type": role, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config if jobs else {}))
+    assert is_chief_task(tf.distribute.cluster_resolver.TFConfigClusterResolver()) is expected
+
+
 def test_worker_dir_is_the_directory_itself_when_there_is_one_process(tmp_path: Path) -> None:
     assert worker_dir(tmp_path, make_strategy("none", 7)) == tmp_path
 
@@ -292,5 +342,7 @@ if __name__ == "__main__":
     target = Path(sys.argv[2])
     if sys.argv[1] == "mirrored":
         _train_mirrored(target)
+    elif sys.argv[1] == "publish":
+        _publish(target, json.loads(os.environ["TF_CONFIG"])["task"]["type"])
     else:
         _train_worker(target, json.loads(os.environ["TF_CONFIG"])["task"]["index"])

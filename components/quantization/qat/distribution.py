@@ -4,7 +4,8 @@ With multi_worker_mirrored each machine runs the same program with its own TF_CO
 job with several worker pools. All of them read all data, train in step and get the same models; the chief alone
 publishes them (`is_chief`). Each keeps checkpoints of its own in the directory that it is given: that must be there
 again when the worker is started anew, such as a mounted bucket (/gcs/...). If one worker dies, all must be started
-again; they go on from the newest checkpoint that all of them have.
+again; they go on from the newest checkpoint that all of them have. What a pipeline's task runs on each machine is
+components/training_worker.py.
 """
 
 import functools
@@ -109,8 +110,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
     True for all but the further workers of multi_worker_mirrored.
     """
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.task_type:
+    return strategy.cluster_resolver is None or is_chief_task(strategy.cluster_resolver)
+
+
+def is_chief_task(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> bool:
+    """Returns whether this process is the chief of the cluster that it is told of; True where there is none."""
+    if not resolver.task_type:
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
     return bool(resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0))
@@ -129,6 +134,11 @@ def least_over_workers(strategy: tf.distribute.Strategy, value: int) -> int:
         return strategy.experimental_local_results(strategy.run(of_replica))[0]
 
     return int(tf.reduce_min(gathered()))
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns when all workers have called it: one that ends before the others is taken for lost by them."""
+    least_over_workers(strategy, 0)
 
 
 def _check_cluster(text: str) -> None:
