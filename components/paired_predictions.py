@@ -26,10 +26,10 @@ from components.evaluation.flips import FlipSums
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.paired_statistics import Examples
-from components.example_files import records_of
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
+from components.quantization.record_files import record_batches
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -103,7 +103,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
 
     def process(self, file: str) -> Iterator[dict[str, Any]]:
-        for batch in records_of(file).batch(_BATCH_SIZE).as_numpy_iterator():
+        for batch in record_batches(file, _BATCH_SIZE):
             self._running.append(self._batches.submit(self._predicted, batch))
             if len(self._running) > _AHEAD:
                 yield self._running.popleft().result()

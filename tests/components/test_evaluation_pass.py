@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,18 @@ def test_pass_asks_for_the_accuracy_that_counts_decisions_when_another_is_given(
     assert binary.unclear == {}
     assert binary.metrics[Cell(model=FLOAT)]["accuracy"] == 1.0
     assert binary.metrics[Cell(model=INTEGER)]["accuracy"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("left", [5, 700])  # within the head of the first record, and within a later one
+def test_pass_raises_and_names_the_file_when_it_was_cut_short(
+    single: dict[str, types.Artifact], tmp_path: Path, left: int
+) -> None:
+    examples = write_examples(example_columns(30), tmp_path / "examples")
+    os.truncate(tmp_path / "examples" / "Split-eval" / "part-1", left)
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    with pytest.raises((ValueError, RuntimeError), match=r"part-1 is corrupt after record \d: .*; write it anew"):
+        _run(task, single, examples, tmp_path)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:
