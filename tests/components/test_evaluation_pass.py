@@ -270,6 +270,26 @@ def test_view_of_tfma_shows_every_slice(found: Found, name: str, columns: dict[s
     assert shown == {f"country:{one.decode()}": (columns["country"] == one).sum() for one in (b"AT", b"BE", b"CH")}
 
 
+def test_pass_slices_by_raw_features_and_says_which_no_example_has(
+    single: dict[str, types.Artifact], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = example_columns(60)
+    columns["shop"] = np.arange(60) % 4 + 10  # which no transform makes
+    examples = write_examples(columns, tmp_path / "examples")
+    metrics = {"accuracy": "SparseCategoricalAccuracy", "matrix": "MultiClassConfusionMatrixPlot"}
+    task = Task(label_key="kind", metrics=metrics, slices=[("shop",), ("country", "shop"), ("shpo",)])
+    found = _run(task, single, examples, tmp_path)
+    counted = {cut: count for cut, count in found.measured.examples.items() if [name for name, _ in cut] == ["shop"]}
+    assert counted == {(("shop", str(shop)),): 15 for shop in range(10, 14)}
+    both = sum(count for cut, count in found.measured.examples.items() if len(cut) == 2)
+    assert both == 60
+    assert found.measured.facts["slices_without_examples"] == "shpo"
+    assert "no example is in a slice by shpo" in caplog.text
+    plots = dict(tfma.load_eval_result(found.path, model_name=INTEGER).plots)
+    matrix = plots[("shop", 11),][""][""]["multiClassConfusionMatrixAtThresholds"]["matrices"][0]["entries"]
+    assert sum(entry["numWeightedExamples"] for entry in matrix) == 15
+
+
 def test_pass_feeds_the_last_blessed_model_by_its_own_transform(
     single: dict[str, types.Artifact], tmp_path: Path
 ) -> None:
