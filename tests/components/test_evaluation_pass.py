@@ -15,6 +15,7 @@ from evaluated_models import EvaluatedModel, example_columns, write_examples
 from scipy.stats import binomtest
 from tfx import types
 
+from components import paired_predictions
 from components.eval_config import eval_config
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
@@ -22,6 +23,7 @@ from components.evaluation.task import Task
 from components.evaluation_pass import EvaluationPass
 from components.evaluation_results import read_measurements
 from components.quantization.interpreter import IntegerModel
+from components.quantization.record_files import record_batches
 
 pytestmark = [
     pytest.mark.slow,
@@ -430,6 +432,31 @@ def test_pass_asks_for_the_accuracy_that_counts_decisions_when_another_is_given(
     assert binary.unclear == {}
     assert binary.metrics[Cell(model=FLOAT)]["accuracy"] == 1.0
     assert binary.metrics[Cell(model=INTEGER)]["accuracy"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_pass_takes_as_many_examples_at_once_as_fit_and_measures_the_same(
+    single: dict[str, types.Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = write_examples(example_columns(60), tmp_path / "examples")
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    sizes: list[int] = []
+
+    def noted(file: str, size: int) -> Any:
+        sizes.append(size)
+        return record_batches(file, size)
+
+    monkeypatch.setattr(paired_predictions, "record_batches", noted)
+    together = _run(task, single, examples, tmp_path / "together").measured
+    # Of one example 4 inputs, and 3 outputs of both models: 10 numbers of 4 bytes.
+    monkeypatch.setattr(paired_predictions, "_BATCH_BYTES", 7 * 40 + 39)
+    in_sevens = _run(task, single, examples, tmp_path / "in_sevens").measured
+    monkeypatch.setattr(paired_predictions, "_BATCH_BYTES", 39)
+    one_by_one = _run(task, single, examples, tmp_path / "one_by_one").measured
+    assert sizes == [500] * 3 + [7] * 3 + [1] * 3
+    assert together.examples == in_sevens.examples == one_by_one.examples == {(): 60}
+    for found in (in_sevens, one_by_one):
+        assert found.metrics == together.metrics
+        assert found.paired[FLOAT, "", ()].agreement == together.paired[FLOAT, "", ()].agreement
 
 
 @pytest.mark.parametrize("left", [5, 700])  # within the head of the first record, and within a later one
