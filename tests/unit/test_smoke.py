@@ -436,6 +436,23 @@ def test_noise_of_kernels_is_their_difference_as_a_share_of_what_golden_outputs_
         assert run.kernels["reference"].noise["reference"][name] == 0
 
 
+@pytest.mark.parametrize(("io_dtype", "least"), [("int8", 1.0), ("float32", 1 / 256)])
+def test_noise_is_a_share_of_a_step_when_golden_outputs_hardly_vary(
+    tmp_path: Path, io_dtype: str, least: float
+) -> None:
+    """Scores of a softmax have the scale 1/256, also if the file itself dequantizes them."""
+    tflite = image_model(io_dtype)
+    built = contract_of(tflite, scaled, {"pixels": pixels()})
+    vectors = golden_vectors(tflite, built.contract, built.inputs, built.sources)
+    write_device_files(tmp_path, tflite, built.contract, vectors)
+    _with_other_default_outputs(tmp_path, lambda values: np.full_like(values, values.ravel()[0]))
+    (run,) = smoke_process.run([tmp_path], Limits())
+    right = vectors["reference/scores"].astype(float)
+    by_hand = np.sqrt(np.mean((right - right.ravel()[0]) ** 2)) / least
+    assert by_hand > 1
+    assert run.kernels["reference"].noise["default"]["scores"] == pytest.approx(by_hand, rel=1e-6)
+
+
 def _abort(directory: Path) -> dict[str, Any]:
     faulthandler.disable()  # pytest's, which would tell all of it
     os.abort()
