@@ -1,7 +1,6 @@
 """The Beam pass over the examples: all models on the same batches, TFMA's metrics, paired statistics."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 
 from components import model_artifact
+from components.baseline_model import own_transform
 from components.batched_metrics import features_of
 from components.eval_config import label_kinds
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED
@@ -114,17 +114,6 @@ class EvaluationPass:
             for model, outputs in found.items()
             for output, limits in outputs.items()
         }
-
-
-def own_transform(model: types.Artifact, baseline: types.Artifact) -> str:
-    """Returns the directory of the SavedModel whose transform the baseline was made with; "" if it is the model's own.
-
-    What a transform has learned of its examples, such as a mean, is another in each: fed by the model's, the baseline
-    would not get the inputs that it gets on a device.
-    """
-    ours, theirs = (one.get_string_custom_property("transform_sha256") for one in (model, baseline))
-    uri = baseline.get_string_custom_property("float_model_uri")
-    return os.path.join(uri, model_artifact.SERVING_DIR) if ours and theirs and ours != theirs else ""
 
 
 def _transforms(artifacts: Mapping[str, types.Artifact]) -> dict[str, str]:

@@ -2,19 +2,25 @@
 
 import dataclasses
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.dsl.io import fileio
 
 from components.batched_metrics import accuracies_of
 from components.evaluation.accuracy_check import accuracy_question
 from components.evaluation.input_ranges import CLIPPED_INPUTS
-from components.evaluation.measurements import INTEGER, Cell, Measurements, Paired
+from components.evaluation.measurements import INTEGER, Cell, Measurements, Paired, Slice
 from components.paired_evaluation import PAIRED_FILE
+
+NO_EXAMPLES = "slices_without_examples"
+"""The fact that says by which features nothing was sliced, as no example has them."""
+_LOGGER = logging.getLogger(__name__)
 
 
 def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[str, float | str]) -> Measurements:
@@ -23,7 +29,8 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
     Args:
       output_path: Its directory.
       models: Names of the models.
-      facts: What is known of the integer model as a file; what is clipped of its inputs is added.
+      facts: What is known of the integer model as a file; what is clipped of its inputs is added, and by which features
+        nothing was sliced.
     """
     with fileio.open(os.path.join(output_path, PAIRED_FILE), "r") as file:
         document = json.loads(file.read())
@@ -50,7 +57,7 @@ def read_measurements(output_path: str, models: Iterable[str], facts: Mapping[st
             for record in document["outputs"]
             if record["degenerate"]
         },
-        facts={**facts, **_clipped(document["inputs"])},
+        facts={**facts, **_clipped(document["inputs"]), **_without_examples(results[INTEGER].config, examples)},
     )
 
 
@@ -77,6 +84,17 @@ def _clipped(inputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The share of the integer model's inputs that is clipped; of inputs that are not quantized, nothing is."""
     shares = [one["clipped"] / one["values"] for one in inputs if one["model"] == INTEGER]
     return {CLIPPED_INPUTS: max(shares, default=0.0)}
+
+
+def _without_examples(config: config_pb2.EvalConfig, examples: Iterable[Slice]) -> dict[str, str]:
+    """The groups of features that no example has all of, as of a name that is misspelt; nothing without such groups."""
+    there = {frozenset(feature for feature, _ in cut) for cut in examples}
+    groups = [
+        ", ".join(spec.feature_keys) for spec in config.slicing_specs if frozenset(spec.feature_keys) not in there
+    ]
+    for group in groups if there else ():
+        _LOGGER.warning("no example is in a slice by %s; check the names, of transformed or raw features", group)
+    return {NO_EXAMPLES: "; ".join(groups)} if groups and there else {}
 
 
 def _suffix(sub_key: str) -> str:

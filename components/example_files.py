@@ -12,12 +12,13 @@ from tfx.components.example_gen import utils
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
-from components.quantization import records
+from components.quantization import record_files, records
 
 _LOGGER = logging.getLogger(__name__)
 
 # Splits up to this size are sorted in memory; larger ones keep the order of their files.
 _SORTED_BYTES = 2 * 1024**3
+_BATCH_SIZE = 100
 
 
 def newest_span(examples: types.Artifact) -> int:
@@ -34,10 +35,11 @@ def read_split(artifacts: list[types.Artifact], split: str) -> Iterator[bytes]:
     """Yields the serialized tf.Examples of a split.
 
     Raises:
-      ValueError: If an artifact has no such split.
+      ValueError: If an artifact has no such split, or a file is corrupt or was cut short.
     """
     for file in split_files(artifacts, split):
-        yield from records_of(file).as_numpy_iterator()
+        for batch in record_files.record_batches(file, _BATCH_SIZE):
+            yield from batch
 
 
 def split_files(artifacts: list[types.Artifact], split: str) -> list[str]:
@@ -52,11 +54,6 @@ def split_files(artifacts: list[types.Artifact], split: str) -> list[str]:
             raise ValueError(f"examples have no split {split!r}, only {', '.join(sorted(splits))}; name one of those")
     uris = artifact_utils.get_split_uris(artifacts, split)
     return [os.path.join(uri, name) for uri in uris for name in sorted(fileio.listdir(uri))]
-
-
-def records_of(file: str) -> tf.data.Dataset:
-    """Returns the records of a TFRecord file, compressed where its name ends in .gz."""
-    return tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
 
 
 def stage_split(artifacts: list[types.Artifact], split: str, seed: int, directory: Path) -> Path:

@@ -6,6 +6,7 @@ clipping, and takes every batch apart into examples, which costs more than to ru
 
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,17 +27,19 @@ from components.evaluation.flips import FlipSums
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.paired_statistics import Examples
-from components.example_files import records_of
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
+from components.quantization.record_files import record_batches
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 # A model sees at most so many bytes of input at once: with more its activations fill the caches, then the memory.
 _CHUNK_BYTES = 2**20
 BATCH_SIZE = 500
-"""So many examples of a file go through the models at once, the last ones perhaps fewer."""
+"""So many examples of a file go through the models at once, of large ones and the last ones of a file fewer."""
+# Inputs and outputs of a batch take at most so much, of which a few batches are under way: images may be large.
+_BATCH_BYTES = 2**26
 # So many batches are on the way through the models while the metrics of the one before are computed.
 _AHEAD = 2
 INPUTS = "input_sums"
@@ -99,12 +102,13 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         # A model sees one batch at a time, in a thread of its own: interpreters are not thread-safe.
         self._threads = {name: ThreadPoolExecutor(1) for name in self._models.names}
         self._batches = ThreadPoolExecutor(_AHEAD)
+        self._batch_size = _batch_size(self._integer[INTEGER], len(self._models.names))
 
     def start_bundle(self) -> None:
         self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
 
     def process(self, file: str) -> Iterator[dict[str, Any]]:
-        for batch in records_of(file).batch(BATCH_SIZE).as_numpy_iterator():
+        for batch in record_batches(file, self._batch_size):
             self._running.append(self._batches.submit(self._predicted, batch))
             if len(self._running) > _AHEAD:
                 yield self._running.popleft().result()
@@ -194,6 +198,12 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             )
             for name, output in outputs.items()
         }
+
+
+def _batch_size(model: IntegerModel, models: int) -> int:
+    """How many examples are a batch of so many models like this one, whose inputs and outputs are float32."""
+    inputs, outputs = (sum(map(math.prod, of.values())) for of in (model.input_shapes, model.output_shapes))
+    return max(1, min(BATCH_SIZE, _BATCH_BYTES // (4 * (inputs + models * outputs))))
 
 
 def _raw_features(examples: npt.NDArray[Any], wanted: frozenset[str]) -> dict[str, Any]:

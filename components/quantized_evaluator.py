@@ -1,8 +1,6 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import dataclasses
-import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,19 +8,16 @@ from typing import Any
 import apache_beam as beam
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
-from tfx.components.evaluator import constants as blessing_constants
 from tfx.components.evaluator import executor as evaluator_executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, channel_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
+from components.baseline_model import Baseline
 from components.beam_options import ParsedOptions
-from components.blessing import publish_verdict
 from components.compiled_file import check_compiled_from, compiled_facts
 from components.eval_config import eval_config
-from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.drift import of_drift
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
@@ -37,10 +32,10 @@ from components.evaluation.measurements import (
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
-from components.evaluation_pass import EvaluationPass, own_transform
+from components.evaluation_outputs import bless, set_figures
+from components.evaluation_pass import EvaluationPass
 from components.evaluation_results import read_measurements
-from components.last_blessed import ORIGIN_KEY
-from components.model_probes import CANDIDATE, probed, write_refused
+from components.model_probes import probed, write_refused
 from components.model_report import report_files
 from components.quantization import toolchain
 from components.quantization.storable_text import with_backslashes, without_backslashes
@@ -64,9 +59,6 @@ _REPORTED = {
     "model_run": "model_run",
     "drift": "drift",
 }
-_BLESSING_FILES = (blessing_constants.BLESSED_FILE_NAME, blessing_constants.NOT_BLESSED_FILE_NAME)
-_PAIRED_PROPERTIES = ("agreement", "better", "worse", "difference", "low", "high", "mcnemar_p")
-_LOGGER = logging.getLogger(__name__)
 
 
 class Executor(evaluator_executor.Executor):
@@ -87,136 +79,71 @@ class Executor(evaluator_executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Runs TFMA, then turns its validation into a blessing with reasons."""
-        models = {
-            name: artifact_utils.get_single_instance(input_dict[key])
-            for name, key in MODEL_KEYS.items()
-            if input_dict.get(key)
+        """Runs TFMA, then turns what was measured into a blessing with reasons."""
+        given = {
+            key: artifact_utils.get_single_instance(artifacts)
+            for key, artifacts in input_dict.items()
+            if artifacts and key != "examples"
         }
+        models = {name: given[key] for name, key in MODEL_KEYS.items() if key in given}
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        check_compiled_from(input_dict.get("compiled_model"), models[INTEGER])
+        check_compiled_from(given.get("compiled_model"), models[INTEGER])
+        gates = Gates.from_json(exec_properties["gates"])
         described = with_backslashes(exec_properties["eval_config"])
         config = proto_utils.json_to_proto(described, config_pb2.EvalConfig())
-        gates = Gates.from_json(exec_properties["gates"])
         found = probed(models)
         if found.refusals:
             with model_artifact.partial_output(evaluation) as uri:
                 write_refused(config, uri)
             verdict = Verdict(reasons=found.refusals)
-            report = _report(verdict, exec_properties, input_dict, output_dict)
-            _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), report)
-            return
-        other_origin, incompatible = _differences(models)
-        left_out = {LAST_BLESSED} if other_origin or incompatible or found.unusable else set()
-        for why in found.unusable:
-            _LOGGER.warning("the last blessed model is left out, as it cannot be run: %s", why)
-        evaluation_pass = EvaluationPass.of(
-            config,
-            {name: model for name, model in models.items() if name not in left_out},
-            exec_properties["flipped_examples"],
-        )
-        with model_artifact.local_serving(models[INTEGER]) as serving:
-            compiled = input_dict.get("compiled_model")
-            one = artifact_utils.get_single_instance(compiled) if compiled else None
-            report = model_artifact.read_compile_report(one) if one is not None else None
-            target, options = exec_properties["target"], exec_properties["compiler_options"]
-            runs = exec_properties["latency_runs"]
-            facts = candidate_facts(serving, target, gates.metrics, report, options, runs)
-        facts |= compiled_facts(input_dict.get("compiled_model"))
-        if input_dict.get("drift"):
-            facts |= read_drift(artifact_utils.get_single_instance(input_dict["drift"])).facts()
-        with model_artifact.partial_output(evaluation) as uri:
-            with self._make_beam_pipeline() as pipeline:
-                batches = evaluation_pass.read(pipeline, input_dict["examples"], exec_properties["split"])
-                evaluation_pass.write(batches, gates.confidence, uri)
-            measured = read_measurements(uri, evaluation_pass.models.names, facts)
-            if not measured.examples.get(()):
-                raise ValueError(
-                    f"split {exec_properties['split']!r} has no examples to evaluate; check the input of the ExampleGen"
-                )
-            measured = dataclasses.replace(
-                measured, foreign=other_origin, incompatible=incompatible, unusable=found.unusable
-            )
-            io_utils.write_string_file(os.path.join(uri, MEASUREMENTS_FILE), measured.to_json())
-            verdict = judge(gates, measured, today())
-        for name, value in facts.items():
-            if isinstance(value, str):
-                evaluation.set_string_custom_property(name, value)
-        for name, value in _properties(measured).items():
-            evaluation.set_float_custom_property(name, value)
-        page = _report(verdict, exec_properties, input_dict, output_dict)
-        _bless(blessing, verdict, gates, models, input_dict.get("compiled_model"), page)
+        else:
+            baseline, facts = Baseline.of(models, found.unusable), _facts(given, gates, exec_properties)
+            passed = EvaluationPass.of(config, baseline.compared(models), exec_properties["flipped_examples"])
+            with model_artifact.partial_output(evaluation) as uri:
+                self._run(passed, input_dict["examples"], exec_properties["split"], gates.confidence, uri)
+                measured = _measured(uri, passed, facts, baseline, exec_properties["split"])
+                verdict = judge(gates, measured, today())
+            set_figures(evaluation, measured)
+        reported = {name: input_dict[key][0] for name, key in _REPORTED.items() if input_dict.get(key)}
+        reported["evaluation"] = evaluation
+        page = report_files(reported, exec_properties["target"], verdict.to_json())
+        bless(blessing, verdict, gates, {**given, **models}, page)
+
+    def _run(
+        self, passed: EvaluationPass, examples: list[types.Artifact], split: str, confidence: float, uri: str
+    ) -> None:
+        with self._make_beam_pipeline() as pipeline:
+            passed.write(passed.read(pipeline, examples, split), confidence, uri)
 
 
-def _origin(model: types.Artifact) -> Origin:
-    """What TFLiteIntConverter recorded of an integer model."""
-    facts = (model.get_string_custom_property(name) for name in ("pipeline", "task", "profile"))
-    return Origin(**dict(zip(("pipeline", "task", "target"), facts, strict=True)))
+def _facts(
+    given: Mapping[str, types.Artifact], gates: Gates, exec_properties: dict[str, Any]
+) -> dict[str, float | str]:
+    """What is known of the integer model as a file, of the compiled one, and of drift."""
+    compiled = given.get("compiled_model")
+    report = model_artifact.read_compile_report(compiled) if compiled is not None else None
+    target, options = exec_properties["target"], exec_properties["compiler_options"]
+    with model_artifact.local_serving(given[MODEL_KEYS[INTEGER]]) as serving:
+        facts = candidate_facts(serving, target, gates.metrics, report, options, exec_properties["latency_runs"])
+    facts |= compiled_facts(compiled)
+    return facts | (read_drift(given["drift"]).facts() if "drift" in given else {})
 
 
-def _differences(models: Mapping[str, types.Artifact]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How the last blessed model differs from the integer one in its origin, and in inputs, outputs and labels."""
-    if LAST_BLESSED not in models:
-        return (), ()
-    ours, other = models[INTEGER], models[LAST_BLESSED]
-    contracts = [model_artifact.read_contract(model) for model in (ours, other)]
-    incompatible = incompatibilities(*contracts)
-    transform = own_transform(ours, other)
-    if transform and not fileio.isdir(transform):
-        incompatible += (f"it was made with another transform, and {transform}, which has that, is not there",)
-    return foreign(_origin(ours), _origin(other)), incompatible
-
-
-def _properties(measured: Measurements) -> dict[str, float]:
-    """The figures over all examples, for ML Metadata, which takes no NaN."""
-    found = {
-        "_".join(filter(None, (cell.model, cell.output, name))): value
-        for cell, values in measured.metrics.items()
-        if not cell.slice
-        for name, value in values.items()
-    }
-    for (model, output, cut), paired in measured.paired.items():
-        if not cut:
-            where = "_".join(filter(None, (output, "vs", model)))
-            found |= {f"{where}_{name}": float(getattr(paired, name)) for name in _PAIRED_PROPERTIES}
-    found |= {name: value for name, value in measured.facts.items() if isinstance(value, float)}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-def _report(
-    verdict: Verdict,
-    exec_properties: dict[str, Any],
-    input_dict: dict[str, list[types.Artifact]],
-    output_dict: dict[str, list[types.Artifact]],
-) -> dict[str, str]:
-    """The files of the report, of all that is known by now: the evaluation is published."""
-    artifacts = {name: input_dict[key][0] for name, key in _REPORTED.items() if input_dict.get(key)}
-    artifacts["evaluation"] = artifact_utils.get_single_instance(output_dict["evaluation"])
-    return report_files(artifacts, exec_properties["target"], verdict.to_json())
-
-
-def _bless(
-    blessing: types.Artifact,
-    verdict: Verdict,
-    gates: Gates,
-    models: Mapping[str, types.Artifact],
-    compiled: list[types.Artifact] | None,
-    report: Mapping[str, str],
-) -> None:
-    """Writes the blessing as the stock Evaluator does, with reasons and the report."""
-    judged = {"model": models[INTEGER]}
-    if compiled:
-        judged["compiled_model"] = artifact_utils.get_single_instance(compiled)
-    publish_verdict(blessing, verdict, _BLESSING_FILES, judged, report)
-    blessing.set_string_custom_property("overrides", gates.overrides_json())
-    blessing.set_string_custom_property(ORIGIN_KEY, str(_origin(models[INTEGER])))
-    for reason in verdict.reasons:
-        if not reason.gate or reason.gate == CANDIDATE:
-            _LOGGER.warning("%s", reason.text)
-    for key, model in (("current_model", models[INTEGER]), ("baseline_model", models[FLOAT])):
-        blessing.set_string_custom_property(key, model.uri)
-        blessing.set_int_custom_property(f"{key}_id", model.id)
+def _measured(
+    uri: str, passed: EvaluationPass, facts: Mapping[str, float | str], baseline: Baseline, split: str
+) -> Measurements:
+    """Reads what a pass wrote, and puts all that is judged beside it."""
+    measured = dataclasses.replace(
+        read_measurements(uri, passed.models.names, facts),
+        foreign=baseline.foreign,
+        incompatible=baseline.incompatible,
+        unusable=baseline.unusable,
+    )
+    if not measured.examples.get(()):
+        raise ValueError(f"split {split!r} has no examples to evaluate; check the input of the ExampleGen")
+    io_utils.write_string_file(os.path.join(uri, MEASUREMENTS_FILE), measured.to_json())
+    return measured
 
 
 class QuantizedEvaluatorSpec(component_spec.ComponentSpec):

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from components.quantization.record_files import CORRUPT, FRAME_BYTES, is_whole
 from components.retraining.spans import BrokenExamplesError, SpanSource
 from pipelines import tasks
 from pipelines.config import PipelineConfig
@@ -20,8 +21,6 @@ _CHECKED_BYTES = 256 * 1024**2
 # Somebody else's file, a directory that is named as one, or a link to nothing.
 _UNREADABLE = (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)
 _BATCH = 1024
-# Of a record, beside its data: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
-_FRAME_BYTES = 16
 
 
 def prepare_examples(config: PipelineConfig, checked_bytes: float = _CHECKED_BYTES) -> int:
@@ -156,11 +155,9 @@ def _check_file(file: str, spec: dict[str, Any], checked_bytes: float) -> int:
 
 
 def _batches(file: str, checked_bytes: float) -> Iterator[list[bytes]]:
-    is_compressed = file.endswith(".gz")
-    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if is_compressed else "")
+    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
     batch: list[bytes] = []
     count = size = 0
-    corrupt = "{} is corrupt after record {}: not a TFRecord file or cut short; write it anew"
     try:
         for record in records.as_numpy_iterator():
             batch.append(record)
@@ -172,11 +169,10 @@ def _batches(file: str, checked_bytes: float) -> Iterator[list[bytes]]:
             if size > checked_bytes:
                 break
         else:
-            # TensorFlow takes a frame that was begun for the end of the file; Beam does not.
-            if not is_compressed and tf.io.gfile.stat(file).length != size + count * _FRAME_BYTES:
-                raise BrokenExamplesError(corrupt.format(file, count))
+            if not is_whole(file, size + count * FRAME_BYTES):
+                raise BrokenExamplesError(CORRUPT.format(file, count))
     except tf.errors.DataLossError as error:
-        raise BrokenExamplesError(corrupt.format(file, count)) from error
+        raise BrokenExamplesError(CORRUPT.format(file, count)) from error
     if batch:
         yield batch
 

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.evaluation.smoke_process import Work
 from components.quantization.contract import CONTRACT_FILE, TFLITE_FILE, VECTORS_FILE
@@ -54,6 +56,8 @@ def golden_run(directory: Path) -> dict[str, Any]:
         return {"unfit": {"signature": f"by {CONTRACT_FILE}, other inputs than the golden ones: {'; '.join(strays)}"}}
     tflite = (directory / TFLITE_FILE).read_bytes()
     found: dict[str, Any] = {"kernels": {}, **arena(directory)}
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    least = {entry["name"]: _least_spread(graph, entry["tensor_index"]) for entry in contract["outputs"]}
     for kernels in KERNELS:
         interpreter = load(tflite, kernels)
         first, second = (run_vectors(interpreter, contract, vectors) for _ in range(2))
@@ -65,8 +69,31 @@ def golden_run(directory: Path) -> dict[str, Any]:
                 golden: {name: steps_apart(made, vectors[f"{golden}/{name}"]) for name, made in first.items()}
                 for golden in GOLDEN_KERNELS
             },
+            "noise": {
+                golden: {name: _noise(made, vectors[f"{golden}/{name}"], least[name]) for name, made in first.items()}
+                for golden in GOLDEN_KERNELS
+            },
         }
     return found
+
+
+def _noise(made: npt.NDArray[Any], golden: npt.NDArray[Any], least: float) -> float:
+    """Difference of an output from the golden one, as `smoke_process.KernelRun` has it; infinite if it is no number."""
+    if made.shape != golden.shape:
+        return math.inf
+    difference = made.astype(np.float64) - golden.astype(np.float64)
+    found = float(np.sqrt(np.mean(difference**2)) / max(float(np.std(golden, dtype=np.float64)), least))
+    return found if math.isfinite(found) else math.inf
+
+
+def _least_spread(graph: flatbuffer.Subgraph, index: int) -> float:
+    """One of 256 parts of what an output can be, also if the file itself dequantizes it; 1 of an output of indices."""
+    sources = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.code == "DEQUANTIZE"}
+    source, output = graph.tensors[sources.get(index, index)], graph.tensors[index]
+    if len(source.scale) != 1:
+        return 1.0
+    codes = 2.0 ** (np.iinfo(source.dtype.lower()).bits - 8)
+    return codes if output.scale else codes * source.scale[0]
 
 
 def _arena_bytes(tflite: bytes) -> int:

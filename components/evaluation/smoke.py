@@ -9,13 +9,16 @@ from pathlib import Path
 
 from components.evaluation import smoke_files
 from components.evaluation.checks import fails, holds, within
-from components.evaluation.smoke_process import Limits, ModelRun, run
+from components.evaluation.smoke_process import KernelRun, Limits, ModelRun, run
 from components.evaluation.smoke_settings import Smoke
 from components.evaluation.verdict import Reason, Verdict
 from components.quantization.contract import TFLITE_FILE
 
 # Whose kernels are portable C++, and so the same on every machine; others choose by what the CPU has.
 _PORTABLE = "reference"
+# A constant, or the outputs of other examples, is as far from golden outputs as those vary, or farther. The kernels of
+# ResNet8 differ by 0.15 of that, but by 86 of 255 steps in one output: no bound on single outputs would do.
+_MOST_NOISE = 1.0
 
 
 def smoke_test(directory: Path, smoke: Smoke, pushed: Path | None = None) -> Verdict:
@@ -86,11 +89,18 @@ def _of_runs(first: ModelRun, second: ModelRun, smoke: Smoke) -> Iterator[Reason
                 f"{name} kernels", "nondeterministic", f"other outputs when it ran {where}, with {made.kernels}"
             )
             continue
-        steps = {golden: max(of.values()) for golden, of in made.steps.items()}
-        got, limit = (steps[_PORTABLE], 0.0) if name == _PORTABLE else (min(steps.values()), smoke.max_lsb)
-        text = f"at most {got:g} steps from golden outputs, twice the same, with {made.kernels}"
-        if math.isfinite(got) and (limit is None or got <= limit):
-            yield holds(f"{name} kernels", text, got, limit)
-        else:
-            yield fails(f"{name} kernels", "golden" if name == _PORTABLE else "kernels", text, got, limit)
+        yield _of_kernels(name, made, smoke.max_lsb)
     yield within("arena", first.arena_bytes, smoke.arena_bytes)
+
+
+def _of_kernels(name: str, made: KernelRun, max_lsb: float | None) -> Reason:
+    """How far outputs are from golden ones: those of portable kernels from their own, others from the nearer."""
+    steps, noise = ({golden: max(of.values()) for golden, of in each.items()} for each in (made.steps, made.noise))
+    is_portable = name == _PORTABLE
+    got, limit = (steps[_PORTABLE], 0.0) if is_portable else (min(steps.values()), max_lsb)
+    text = f"at most {got:g} steps from golden outputs, twice the same, with {made.kernels}"
+    if not is_portable and math.isfinite(got) and min(noise.values()) > _MOST_NOISE:
+        text += f"; the difference is {min(noise.values()):.3g} times what golden outputs vary by, expected at most 1"
+    elif math.isfinite(got) and (limit is None or got <= limit):
+        return holds(f"{name} kernels", text, got, limit)
+    return fails(f"{name} kernels", "golden" if is_portable else "kernels", text, got, limit)

@@ -51,12 +51,15 @@ class KernelRun:
       digest: sha256 of its outputs.
       steps: The largest difference of each output from the golden one, in steps of its integers (of floats, in float32
         steps): by name of the kernels that the golden one is of, then by output.
+      noise: The root of the mean square of that difference, as a multiple of the standard deviation of all golden
+        values of the output, or of one of 256 parts of what the output can be if that is more; as `steps`.
     """
 
     kernels: str
     repeats: bool
     digest: str
     steps: Mapping[str, Mapping[str, float]]
+    noise: Mapping[str, Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,9 @@ class SmokeSettings:
       arena_bytes: Largest arena; None for any. It is that of TFLite's own kernels for this CPU: activations, scratch
         and states. That of TFLite Micro is about as large, but laid out by another planner.
       max_lsb: Largest difference of an output from the golden one, in steps of its integers (of floats, in float32
-        steps), with the kernels that depend on the CPU; None for any. They differ between CPUs, and from the reference
-        kernels, from which any difference refuses a model.
+        steps), with the kernels that depend on the CPU; None for any: one output may differ by a third of its range and
+        be right, so that all of them together are held against what golden outputs vary by. From the reference kernels,
+        which are the same everywhere, any difference refuses a model.
       limits: Of each run.
     """
 

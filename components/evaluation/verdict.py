@@ -68,7 +68,7 @@ CODES: dict[Code, str] = {
     "refused": "an interpreter refuses the model",
     "crashed": "the process that ran the model crashed, or did not end in time",
     "golden": "the reference kernels give other integers than when the model was converted",
-    "kernels": "kernels differ by more than was allowed",
+    "kernels": "kernels differ by more than was allowed, or as much as outputs of other examples do",
     "nondeterministic": "the model gave other bits when it ran again",
     "budget": "the file or its arena is larger than was allowed",
 }

@@ -108,6 +108,11 @@ class IntegerModel:
         return {name: tuple(int(size) for size in detail["shape"]) for name, detail in self._inputs.items()}
 
     @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs by name, as those of the inputs."""
+        return {name: tuple(int(size) for size in detail["shape"]) for name, detail in self._outputs.items()}
+
+    @property
     def quantized_input_names(self) -> frozenset[str]:
         """Names of the inputs that stand for real numbers by a scale; others are floats, or indices."""
         return frozenset(name for name, detail in self._inputs.items() if detail["quantization"][0])

@@ -84,7 +84,7 @@ def test_files_of_nothing_are_valid_for_nobody(tmp_path: Path) -> None:
     EvaluationFiles(path=str(tmp_path), config=_config(), model_paths=_MODELS, confidence=0.95).write([])
     result = tfma.load_validation_result(str(tmp_path))
     assert not result.validation_ok
-    assert [list(one.feature_keys) for one in result.missing_slices] == [[]]  # that of all examples
+    assert list(result.missing_slices) == [config_pb2.SlicingSpec()]  # all examples, of which the threshold is
     assert tfma.load_eval_result(str(tmp_path), model_name="integer").slicing_metrics == []
 
 

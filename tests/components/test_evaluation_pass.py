@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from evaluated_models import EvaluatedModel, example_columns, write_examples
 from scipy.stats import binomtest
 from tfx import types
 
+from components import paired_predictions
 from components.eval_config import eval_config
 from components.evaluation.gates import Gates
 from components.evaluation.measurements import FAKE_QUANT, FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements
@@ -22,6 +24,7 @@ from components.evaluation_pass import EvaluationPass
 from components.evaluation_results import read_measurements
 from components.paired_predictions import BATCH_SIZE
 from components.quantization.interpreter import IntegerModel
+from components.quantization.record_files import record_batches
 
 pytestmark = [
     pytest.mark.slow,
@@ -278,6 +281,26 @@ def test_view_of_tfma_shows_every_slice(found: Found, name: str, columns: dict[s
     assert shown == {f"country:{one.decode()}": (columns["country"] == one).sum() for one in (b"AT", b"BE", b"CH")}
 
 
+def test_pass_slices_by_raw_features_and_says_which_no_example_has(
+    single: dict[str, types.Artifact], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = example_columns(60)
+    columns["shop"] = np.arange(60) % 4 + 10  # which no transform makes
+    examples = write_examples(columns, tmp_path / "examples")
+    metrics = {"accuracy": "SparseCategoricalAccuracy", "matrix": "MultiClassConfusionMatrixPlot"}
+    task = Task(label_key="kind", metrics=metrics, slices=[("shop",), ("country", "shop"), ("shpo",)])
+    found = _run(task, single, examples, tmp_path)
+    counted = {cut: count for cut, count in found.measured.examples.items() if [name for name, _ in cut] == ["shop"]}
+    assert counted == {(("shop", str(shop)),): 15 for shop in range(10, 14)}
+    both = sum(count for cut, count in found.measured.examples.items() if len(cut) == 2)
+    assert both == 60
+    assert found.measured.facts["slices_without_examples"] == "shpo"
+    assert "no example is in a slice by shpo" in caplog.text
+    plots = dict(tfma.load_eval_result(found.path, model_name=INTEGER).plots)
+    matrix = plots[("shop", 11),][""][""]["multiClassConfusionMatrixAtThresholds"]["matrices"][0]["entries"]
+    assert sum(entry["numWeightedExamples"] for entry in matrix) == 15
+
+
 def test_pass_feeds_the_last_blessed_model_by_its_own_transform(
     single: dict[str, types.Artifact], tmp_path: Path
 ) -> None:
@@ -418,6 +441,43 @@ def test_pass_asks_for_the_accuracy_that_counts_decisions_when_another_is_given(
     assert binary.unclear == {}
     assert binary.metrics[Cell(model=FLOAT)]["accuracy"] == 1.0
     assert binary.metrics[Cell(model=INTEGER)]["accuracy"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_pass_takes_as_many_examples_at_once_as_fit_and_measures_the_same(
+    single: dict[str, types.Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = write_examples(example_columns(60), tmp_path / "examples")
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    sizes: list[int] = []
+
+    def noted(file: str, size: int) -> Any:
+        sizes.append(size)
+        return record_batches(file, size)
+
+    monkeypatch.setattr(paired_predictions, "record_batches", noted)
+    together = _run(task, single, examples, tmp_path / "together").measured
+    # Of one example 4 inputs, and 3 outputs of both models: 10 numbers of 4 bytes.
+    monkeypatch.setattr(paired_predictions, "_BATCH_BYTES", 7 * 40 + 39)
+    in_sevens = _run(task, single, examples, tmp_path / "in_sevens").measured
+    monkeypatch.setattr(paired_predictions, "_BATCH_BYTES", 39)
+    one_by_one = _run(task, single, examples, tmp_path / "one_by_one").measured
+    assert sizes == [500] * 3 + [7] * 3 + [1] * 3
+    assert together.examples == in_sevens.examples == one_by_one.examples == {(): 60}
+    for found in (in_sevens, one_by_one):
+        assert found.metrics == together.metrics
+        assert found.paired[FLOAT, "", ()].agreement == together.paired[FLOAT, "", ()].agreement
+
+
+@pytest.mark.parametrize("left", [5, 700])  # within the head of the first record, and within a later one
+def test_pass_raises_and_names_the_file_when_it_was_cut_short(
+    single: dict[str, types.Artifact], tmp_path: Path, left: int
+) -> None:
+    examples = write_examples(example_columns(30), tmp_path / "examples")
+    os.truncate(tmp_path / "examples" / "Split-eval" / "part-1", left)
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    with pytest.raises((ValueError, RuntimeError), match=r"part-1 is corrupt after record \d: .*; write it anew"):
+        _run(task, single, examples, tmp_path)
+    assert not (tmp_path / "evaluation").exists()
 
 
 def test_pass_of_an_empty_split_measures_no_examples(single: dict[str, types.Artifact], tmp_path: Path) -> None:

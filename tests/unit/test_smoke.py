@@ -96,7 +96,13 @@ def test_smoke_test_refuses_what_is_over_budget(serving: Path) -> None:
 
 
 def _run_with(**changes: Any) -> ModelRun:
-    one = {"kernels": "k", "repeats": True, "digest": "a", "steps": {"reference": {"y": 0.0}, "default": {"y": 2.0}}}
+    one = {
+        "kernels": "k",
+        "repeats": True,
+        "digest": "a",
+        "steps": {"reference": {"y": 0.0}, "default": {"y": 2.0}},
+        "noise": {"reference": {"y": 0.0}, "default": {"y": 0.1}},
+    }
     return ModelRun(kernels={name: KernelRun(**{**one, **changes}) for name in ("default", "reference")}, arena_bytes=1)
 
 
@@ -308,7 +314,13 @@ def test_smoke_test_runs_what_is_pushed_when_it_is_another_file_without_a_compil
     with np.load(serving / "golden_vectors.npz") as vectors:
         np.savez(copied / "golden_vectors.npz", **{name: values[:4] for name, values in vectors.items()})
     verdict = smoke_test(serving, _SMOKE, copied)
-    assert _failed(verdict) == [("pushed file, reference kernels", "golden"), ("pushed file", "incomplete")]
+    assert _failed(verdict) == [
+        ("pushed file, default kernels", "kernels"),  # other weights give outputs as far off as those of other examples
+        ("pushed file, optimized kernels", "kernels"),
+        ("pushed file, reference kernels", "golden"),
+        ("pushed file", "incomplete"),
+    ]
+    assert sum("times what golden outputs vary by, expected at most 1" in text for text in verdict.texts) == 2
     assert "pushed file, arena" in [reason.gate for reason in verdict.reasons]
 
 
@@ -388,6 +400,9 @@ def test_smoke_test_refuses_a_compiled_file_when_contract_or_vectors_beside_it_a
         # The default kernels may equal either golden output, the reference kernels only their own.
         ((_run_with(steps={"reference": {"y": 3.0}, "default": {"y": 1.0}}),) * 2, ["golden"]),
         ((_run_with(steps={"reference": {"y": 3.0}, "default": {"y": 2.0}}),) * 2, ["kernels", "golden"]),
+        # As far from both golden outputs as those vary.
+        ((_run_with(noise={"reference": {"y": 1.0, "z": 0.0}, "default": {"y": 9.0, "z": 9.0}}),) * 2, []),
+        ((_run_with(noise={"reference": {"y": 0.0, "z": 1.01}, "default": {"y": 1.02, "z": 0.0}}),) * 2, ["kernels"]),
         ((_run_with(), ModelRun(ended="was ended by SIGSEGV")), ["crashed"]),
         ((ModelRun(refused="no"), _run_with()), ["refused"]),
     ],
@@ -398,6 +413,45 @@ def test_smoke_test_judges_runs(
     monkeypatch.setattr("components.evaluation.smoke.run", lambda directories, limits: list(runs))
     verdict = smoke_test(serving, Smoke(profile="cpu", max_lsb=1))
     assert [code for _, code in _failed(verdict)] == failed
+
+
+def _with_other_default_outputs(directory: Path, change: Any) -> None:
+    """Golden vectors as if other kernels than the reference ones had been used."""
+    contract = Contract.from_json((directory / "io_contract.json").read_text())
+    vectors = read_golden_vectors(directory / "golden_vectors.npz", contract)
+    for name in [name for name in vectors if name.startswith("reference/")]:
+        vectors[name.replace("reference", "default")] = change(vectors[name])
+    (directory / "golden_vectors.npz").write_bytes(npz_bytes(vectors))
+
+
+def test_noise_of_kernels_is_their_difference_as_a_share_of_what_golden_outputs_vary_by(copied: Path) -> None:
+    _with_other_default_outputs(copied, lambda codes: np.clip(codes.astype(int) * 3 + 2, -128, 127).astype(codes.dtype))
+    contract = Contract.from_json((copied / "io_contract.json").read_text())
+    vectors = read_golden_vectors(copied / "golden_vectors.npz", contract)
+    (run,) = smoke_process.run([copied], Limits())
+    for name in (entry.name for entry in contract.outputs):
+        right, other = (vectors[f"{kernels}/{name}"].astype(float) for kernels in ("reference", "default"))
+        by_hand = np.sqrt(np.mean((right - other) ** 2)) / other.std()
+        assert by_hand > 0.1
+        assert run.kernels["reference"].noise["default"][name] == pytest.approx(by_hand, rel=1e-12)
+        assert run.kernels["reference"].noise["reference"][name] == 0
+
+
+@pytest.mark.parametrize(("io_dtype", "least"), [("int8", 1.0), ("float32", 1 / 256)])
+def test_noise_is_a_share_of_a_step_when_golden_outputs_hardly_vary(
+    tmp_path: Path, io_dtype: str, least: float
+) -> None:
+    """Scores of a softmax have the scale 1/256, also if the file itself dequantizes them."""
+    tflite = image_model(io_dtype)
+    built = contract_of(tflite, scaled, {"pixels": pixels()})
+    vectors = golden_vectors(tflite, built.contract, built.inputs, built.sources)
+    write_device_files(tmp_path, tflite, built.contract, vectors)
+    _with_other_default_outputs(tmp_path, lambda values: np.full_like(values, values.ravel()[0]))
+    (run,) = smoke_process.run([tmp_path], Limits())
+    right = vectors["reference/scores"].astype(float)
+    by_hand = np.sqrt(np.mean((right - right.ravel()[0]) ** 2)) / least
+    assert by_hand > 1
+    assert run.kernels["reference"].noise["default"]["scores"] == pytest.approx(by_hand, rel=1e-6)
 
 
 def _abort(directory: Path) -> dict[str, Any]:
