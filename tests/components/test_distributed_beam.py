@@ -37,7 +37,7 @@ from pipelines.runners import load_runner
 
 from conftest_components import new_models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.extended
 _EXAMPLES = 1500
 # What is made from sums of probabilities, which depend on the order of the terms; all else of pairs is counted.
 _SUMS_OF_FLOATS = ("calibration_error", "other_calibration_error")

@@ -291,7 +291,7 @@ def test_multi_worker_training_gives_all_workers_the_result_of_one_process(tmp_p
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0"]
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_wait_for_all_keeps_a_worker_until_the_chief_has_published(tmp_path: Path) -> None:
     chief, worker = (f"localhost:{port}" for port in _free_ports(2))
     cluster = {"chief": [chief], "worker": [worker]}

@@ -88,6 +88,7 @@ def _break_much(job: Json) -> None:
     job["runtimeConfig"]["gcsOutputDirectory"] = "gs://no-such-bucket/digits"
 
 
+@pytest.mark.extended
 def test_doctor_names_everything_that_is_wrong(
     look: Callable[..., list[Finding]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

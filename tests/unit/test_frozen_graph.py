@@ -115,7 +115,7 @@ def test_convert_gives_the_same_integers_each_time_when_an_output_is_unused(op: 
     assert "STRIDED_SLICE" in {op.code for op in flatbuffer.read_subgraphs(tflite)[0].ops}
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize("scheme", ["full_int8", "int16x8"])
 def test_convert_gives_the_same_integers_each_time_when_the_biases_of_a_gru_are_zero(scheme: str) -> None:
     inputs = tf_keras.Input((4, 6), name="x")

@@ -332,7 +332,7 @@ def test_compile_leaves_no_file_when_the_config_is_wrong(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize(("runner", "name"), [("vertex", "job.json"), ("kubeflow", "job.yaml")])
 def test_compile_writes_the_job(tmp_path: Path, runner: str, name: str) -> None:
     output = tmp_path / "new" / name

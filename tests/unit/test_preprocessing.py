@@ -60,6 +60,7 @@ _CASES: dict[str, tuple[list[Step], Step, list[str]]] = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("behind", [[], [_batch_statistics, K.ReLU]], ids=["alone", "normalized"])
 @pytest.mark.parametrize("scheme", ["full_int8", "full_int8_per_tensor"])
 @pytest.mark.parametrize("case", _CASES)

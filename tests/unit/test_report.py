@@ -229,6 +229,7 @@ def test_page_says_so_in_every_section_when_nothing_is_known() -> None:
     assert "not measured" in page.texts[""]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", sorted(documents()))
 def test_page_is_made_when_one_document_is_missing(name: str) -> None:
     found = documents()

@@ -82,6 +82,7 @@ def _opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str]]:
     return page, [one for one in heard if not one.startswith("data:")]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["usual", "hostile", "empty", "history", "no history", "lineage"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_is_accessible_and_silent(browser: Any, pages: dict[str, Path], name: str, scheme: str) -> None:

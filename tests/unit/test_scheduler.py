@@ -33,7 +33,7 @@ def _handled(base: Path, *behaviours: str, policy: RetrainingPolicy = POLICY) ->
         return _until_nothing(one)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_scheduler_handles_every_span_exactly_once_when_it_is_killed_at_any_change_of_its_ledger(
     tmp_path: Path,
 ) -> None:

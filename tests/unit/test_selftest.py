@@ -185,7 +185,7 @@ def test_selftest_and_schema_are_of_one_version():
     assert dataclasses.is_dataclass(selftest.SelfTest)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_selftest_script_runs_when_this_package_is_not_there(copied, tmp_path):
     """As on a device: with an interpreter that has the usual interface, from another directory."""
     hide = "import runpy, sys; sys.modules['components'] = None; sys.argv = sys.argv[1:]; "

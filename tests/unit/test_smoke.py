@@ -437,6 +437,7 @@ def test_noise_of_kernels_is_their_difference_as_a_share_of_what_golden_outputs_
         assert run.kernels["reference"].noise["reference"][name] == 0
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("io_dtype", "least"), [("int8", 1.0), ("float32", 1 / 256)])
 def test_noise_is_a_share_of_a_step_when_golden_outputs_hardly_vary(
     tmp_path: Path, io_dtype: str, least: float
@@ -519,7 +520,7 @@ def _bits_changed(random_: random.Random) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_none_of_a_hundred_mutated_files_is_blessed_wrongly_and_none_takes_the_process_down(
     serving: Path, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def test_run_raises_before_a_step_when_the_conversion_would_fail(scheme: str, io
     assert set(seeds) == {None}  # a pass that trains has a seed
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("scheme", ["full_int8", "int16x8", "int4_weights"])
 def test_run_tries_the_conversion_and_changes_nothing_by_it(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     def build() -> tf_keras.Model:

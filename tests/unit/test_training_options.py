@@ -266,6 +266,7 @@ def test_compile_as_lets_the_learning_rate_fall_as_a_cosine_when_told() -> None:
     np.testing.assert_allclose(-np.diff(weights), 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4)), atol=1e-7)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("activation", "loss", "to_scores"),
     [
