@@ -5,7 +5,8 @@ spans, too; they are named in `custom_config`, with their sizes and times, so th
 notes all spans and their fingerprints on the Examples, where TFX notes those of the newest alone.
 
 On a service nobody chooses spans before the run: TFX's driver takes the newest whose files match, and the executor
-those before it. The cache's key has the newest span's files alone, as a complete span does not change.
+those before it. The cache's key has the newest span's files alone: a complete span does not change, and one that is
+completed late is taken when the next one comes.
 """
 
 import dataclasses
@@ -140,7 +141,11 @@ class ServiceExecutor(Executor):
             )
         names = [name.rstrip("/") for name in fileio.listdir(source.base)]
         before = [span for span in source.numbers(names) if span < newest and _is_complete(source, span)]
-        earlier = _Earlier.before(source, tuple(before[-(source.window - 1) :]) if source.window > 1 else ())
+        chosen = tuple(before[-(source.window - 1) :]) if source.window > 1 else ()
+        for span in chosen:
+            if not fileio.glob(source.files_of(span)):
+                raise BrokenExamplesError(f"span {span}: no files {source.files_of(span)}; put tf.Examples there", span)
+        earlier = _Earlier.before(source, chosen)
         _LOGGER.info("window of spans: %s", ", ".join(map(str, (*earlier.spans, newest))))
         found = {
             utils.SPAN_PROPERTY_NAME: newest,
@@ -168,7 +173,6 @@ def span_example_gen(
       source: The spans; without selected ones, as on a service, they are found when the component runs.
       output_config: The splits.
       component_id: Id of the component.
-
     """
     split = example_gen_pb2.Input.Split(name="single_split", pattern=source.below_base)
     options: dict[str, Any] = {}

@@ -273,13 +273,21 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
     if given["span"] is not None or given["report"] is not None or given["again"]:
         raise ValueError("--span, --again and --report are of one run; leave them out")
     unchanged = ("config_name", "gates", "runner", "span", "again", "report")
-    return _load_for_run(
+    return _load(
         given["config_name"], given["gates"], {key: value for key, value in given.items() if key not in unchanged}
     )
 
 
+def _config_of_scheduled_run(arguments: Sequence[str]) -> "PipelineConfig":
+    from pipelines.training_machines import require_one_machine
+
+    config = _config_of_run(arguments)
+    require_one_machine(config, "a run on this machine")
+    return config
+
+
 main.add_command(gc_command.gc_command(_config_of_run))
-main.add_command(schedule_commands.schedule_command(_config_of_run))
+main.add_command(schedule_commands.schedule_command(_config_of_scheduled_run))
 main.add_command(schedule_commands.schedule_job)
 _COMMANDS = (
     *model_commands.COMMANDS,

@@ -90,7 +90,7 @@ def _least_spread(graph: flatbuffer.Subgraph, index: int) -> float:
     """One of 256 parts of what an output can be, also if the file itself dequantizes it; 1 of an output of indices."""
     sources = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.code == "DEQUANTIZE"}
     source, output = graph.tensors[sources.get(index, index)], graph.tensors[index]
-    if len(source.scale) != 1:
+    if len(source.scale) != 1 or source.dtype not in ("INT8", "UINT8", "INT16"):
         return 1.0
     codes = 2.0 ** (np.iinfo(source.dtype.lower()).bits - 8)
     return codes if output.scale else codes * source.scale[0]

@@ -66,8 +66,9 @@ class SpanSource:
       pattern: Of the TFRecord files: a path, {SPAN} once in a directory's name, then a glob of file names, such as
         "data/span-{SPAN}/*.tfrecord". {SPAN:5} stands for numbers of five digits, {SPAN} for those without leading
         zeros. The directory whose name has the number is the one that holds `_SUCCESS`.
-      window: A run takes so many spans: the newest, and those before it that are complete and not quarantined.
-      selected: The spans of one run, the newest last; () where TFX takes the newest by itself, as on a service.
+      window: A run takes so many spans: the newest, and those before it that are complete and, on this machine, not
+        quarantined.
+      selected: The spans of one run, the newest last; () where they are found when ExampleGen runs, as on a service.
       is_repeated: Whether an earlier run on the newest of these did not end: what that blessed is no baseline, so that
         this one gets from the cache what that had made, and comes to the same verdict.
     """
