@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.quantization.record_files import records_of
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 _BATCH = 100
@@ -88,8 +90,7 @@ def _of_records(paths: list[str], features: Mapping[str, tf.TensorSpec], label_k
 
 
 def _records(path: str) -> Iterator[bytes]:
-    dataset = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "")
-    yield from dataset.as_numpy_iterator()
+    yield from records_of(path).as_numpy_iterator()
 
 
 def _labels(records: list[bytes], key: str) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.quantization.record_files import CORRUPT, FRAME_BYTES, is_whole
+from components.quantization.record_files import CORRUPT, FRAME_BYTES, is_whole, records_of
 from components.retraining.spans import BrokenExamplesError, SpanSource
 from pipelines import tasks
 from pipelines.config import PipelineConfig
@@ -155,7 +155,7 @@ def _check_file(file: str, spec: dict[str, Any], checked_bytes: float) -> int:
 
 
 def _batches(file: str, checked_bytes: float) -> Iterator[list[bytes]]:
-    records = tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
+    records = records_of(file)
     batch: list[bytes] = []
     count = size = 0
     try:

@@ -25,7 +25,7 @@ def record_batches(file: str, size: int) -> Iterator[npt.NDArray[Any]]:
     Raises:
       ValueError: When it comes to the place, if the file is corrupt or was cut short.
     """
-    records = _records(file)
+    records = records_of(file)
     count = framed_bytes = 0
     try:
         for batch in records.batch(size).as_numpy_iterator():
@@ -54,7 +54,8 @@ def is_whole(file: str, framed_bytes: int) -> bool:
     return _decompressed_bytes(file) == framed_bytes
 
 
-def _records(file: str) -> tf.data.Dataset:
+def records_of(file: str) -> tf.data.Dataset:
+    """Returns the records that TensorFlow reads of a file, which is compressed if its name ends in .gz."""
     return tf.data.TFRecordDataset(file, compression_type="GZIP" if file.endswith(".gz") else "")
 
 
