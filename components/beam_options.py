@@ -1,10 +1,35 @@
-"""Options of a Beam pipeline that are parsed once."""
+"""What Beam's options say: parsed once, and how many threads that leaves to a worker."""
 
+import os
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 _View = TypeVar("_View", bound=PipelineOptions)
+
+# Runners whose workers are this process, or are started by it as `direct_running_mode` says.
+_DIRECT = frozenset({"DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "FnApiRunner"})
+
+
+def threads_of_worker(arguments: Sequence[str]) -> int:
+    """Returns how many threads one of Beam's workers may use, so that all of them together use each core once.
+
+    A direct runner's workers share the cores of this process. Others start a worker for each core.
+
+    Args:
+      arguments: Beam's, of a pipeline.
+
+    >>> threads_of_worker(["--runner=DataflowRunner"])
+    1
+    """
+    options = PipelineOptions(list(arguments))
+    runner = (options.view_as(StandardOptions).runner or "DirectRunner").rpartition(".")[2]
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if runner not in _DIRECT or not workers:  # 0 workers are one for each core
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 class ParsedOptions(PipelineOptions):  # type: ignore[misc]

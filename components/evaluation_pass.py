@@ -84,8 +84,15 @@ class EvaluationPass:
         """Finds the files of a split, each of which one worker reads; raises ValueError if there is no such split."""
         return pipeline | "Files" >> beam.Create(split_files(examples, split))
 
-    def write(self, files: Any, confidence: float, output_path: str) -> None:
-        """Evaluates files of examples; writes what `paired_evaluation` describes, at a URI that Beam's workers see."""
+    def write(self, files: Any, confidence: float, output_path: str, threads: int = 1) -> None:
+        """Evaluates files of examples; writes what `paired_evaluation` describes.
+
+        Args:
+          files: Paths of TFRecord files, as `read` finds them.
+          confidence: Of intervals.
+          output_path: A URI that Beam's workers see.
+          threads: How many threads an integer model may use in each of them.
+        """
         # Never loaded by TFMA, whose predictions are not used; it wants several models where there is a baseline.
         shared = [
             tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
@@ -99,7 +106,7 @@ class EvaluationPass:
         )
         written = EvaluationFiles(path=output_path, config=self.config, model_paths=self.paths, confidence=confidence)
         usual: dict[str, Any] = {"eval_shared_model": shared, "eval_config": self.config}
-        _ = predicted(files, self.models) | tfma.ExtractEvaluateAndWriteResults(
+        _ = predicted(files, self.models, threads) | tfma.ExtractEvaluateAndWriteResults(
             **usual,
             extractors=[sliced_batches_extractor(self.config, self.features)],
             evaluators=[*tfma.default_evaluators(**usual), *paired.evaluators()],

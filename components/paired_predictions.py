@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -83,24 +84,32 @@ class EvaluatedModels:
         return (*self.saved_models, *self.tflites)
 
 
-def predicted(files: beam.PCollection, models: EvaluatedModels) -> beam.PCollection:
+def predicted(files: beam.PCollection, models: EvaluatedModels, threads: int) -> beam.PCollection:
     """Turns TFRecord files of examples into TFMA's extracts: features, labels, weights and predictions, in batches.
 
     It is one Beam step: what goes from one to another Beam measures by pickling it, and examples are large.
+
+    Args:
+      files: Paths.
+      models: What is run.
+      threads: How many threads an integer model may use in each of Beam's workers. SavedModels use all cores there are.
     """
-    return files | "Predict" >> beam.ParDo(_PredictFn(models))
+    return files | "Predict" >> beam.ParDo(_PredictFn(models, threads))
 
 
 class _PredictFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, models: EvaluatedModels) -> None:
+    def __init__(self, models: EvaluatedModels, threads: int) -> None:
         self._models = models
+        self._threads = threads
 
     def setup(self) -> None:
         self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
         self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
-        self._integer = {name: IntegerModel(tflite) for name, tflite in self._models.tflites.items()}
-        # A model sees one batch at a time, in a thread of its own: interpreters are not thread-safe.
-        self._threads = {name: ThreadPoolExecutor(1) for name in self._models.names}
+        self._integer = {
+            name: IntegerModel(tflite, threads=self._threads) for name, tflite in self._models.tflites.items()
+        }
+        # Models take turns: each uses the cores that there are, and two at once would wait for each other.
+        self._turn = threading.Lock()
         self._batches = ThreadPoolExecutor(_AHEAD)
         self._batch_size = _batch_size(self._integer[INTEGER], len(self._models.names))
 
@@ -118,8 +127,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             yield GlobalWindows.windowed_value(self._running.popleft().result())
 
     def teardown(self) -> None:
-        for threads in (self._batches, *self._threads.values()):
-            threads.shutdown()
+        self._batches.shutdown()
 
     def _predicted(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
         transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
@@ -165,11 +173,11 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         return {output: sums for output, sums in found.items() if sums is not None}
 
     def _scores(self, fed: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        runs = {
-            **{name: self._threads[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
-            **{name: self._threads[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
-        }
-        scores = {name: run.result() for name, run in runs.items()}
+        with self._turn:
+            scores = {
+                **{name: _run_saved(loaded, fed[name]) for name, loaded in self._saved.items()},
+                **{name: model.predict(fed[name]) for name, model in self._integer.items()},
+            }
         expected = {name: values.shape for name, values in scores[FLOAT].items()}
         for name, outputs in scores.items():
             found = {output: values.shape for output, values in outputs.items()}

@@ -15,7 +15,7 @@ from tfx.utils import io_utils, proto_utils
 
 from components import model_artifact
 from components.baseline_model import Baseline
-from components.beam_options import ParsedOptions
+from components.beam_options import ParsedOptions, threads_of_worker
 from components.compiled_file import check_compiled_from, compiled_facts
 from components.eval_config import eval_config
 from components.evaluation.drift import of_drift
@@ -114,7 +114,8 @@ class Executor(evaluator_executor.Executor):
         self, passed: EvaluationPass, examples: list[types.Artifact], split: str, confidence: float, uri: str
     ) -> None:
         with self._make_beam_pipeline() as pipeline:
-            passed.write(passed.read(pipeline, examples, split), confidence, uri)
+            threads = threads_of_worker(self._beam_pipeline_args)
+            passed.write(passed.read(pipeline, examples, split), confidence, uri, threads)
 
 
 def _facts(

@@ -24,12 +24,17 @@ class BatchedInterpreter:
 
     @classmethod
     def load(
-        cls, tflite: bytes, kernels: Kernels, inputs: dict[str, dict[str, Any]], outputs: dict[str, dict[str, Any]]
+        cls,
+        tflite: bytes,
+        kernels: Kernels,
+        threads: int,
+        inputs: dict[str, dict[str, Any]],
+        outputs: dict[str, dict[str, Any]],
     ) -> "BatchedInterpreter | None":
         """Resizes a model; None if it cannot be, or has a state, which examples at once would share."""
         if any(tensor.is_variable for tensor in flatbuffer.read_subgraphs(tflite)[0].tensors):
             return None
-        interpreter = load(tflite, kernels)
+        interpreter = load(tflite, kernels, threads=threads)
         try:
             for detail in inputs.values():
                 if not len(detail["shape"]) or detail["shape"][0] != 1:

@@ -74,13 +74,14 @@ def _cast(values: npt.NDArray[Any], dtype: np.dtype[Any], name: str) -> npt.NDAr
 class IntegerModel:
     """A TFLite model behind float inputs and outputs. Not thread-safe: one per worker."""
 
-    def __init__(self, tflite: bytes, kernels: Kernels = "default") -> None:
+    def __init__(self, tflite: bytes, kernels: Kernels = "default", threads: int = 1) -> None:
         """Loads the model.
 
         Args:
           tflite: A TFLite flatbuffer with signature "serving_default".
           kernels: "default" for those that an interpreter takes if nobody chooses, "optimized" for TFLite's own for
             this CPU without delegates, "reference" for its portable ones. They round differently.
+          threads: How many threads several examples at once may use; one example is always run by one.
 
         Raises:
           ValueError: If it has no such signature, or there are no such kernels.
@@ -94,7 +95,7 @@ class IntegerModel:
         self._outputs: dict[str, dict[str, Any]] = runner.get_output_details()
         self.output_limits = _limits(tflite, self._outputs)
         self.input_limits = _input_limits(tflite, self._inputs)
-        self._batched = BatchedInterpreter.load(tflite, kernels, self._inputs, self._outputs)
+        self._batched = BatchedInterpreter.load(tflite, kernels, threads, self._inputs, self._outputs)
         self._batched_is_equal: bool | None = None
 
     @property

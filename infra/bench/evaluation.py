@@ -157,8 +157,9 @@ def _bare(directory: Path) -> int:
 
     from components.quantization.interpreter import IntegerModel
 
+    threads = len(os.sched_getaffinity(0))
     loaded = tf.saved_model.load(str(directory / "float" / "Format-Serving"))
-    integer = IntegerModel((directory / "integer" / "Format-Serving" / "tflite").read_bytes())
+    integer = IntegerModel((directory / "integer" / "Format-Serving" / "tflite").read_bytes(), threads=threads)
     (name,) = integer.input_names
     count = 0
     for batch in tf.data.TFRecordDataset(_files(directory)).batch(_BATCH):
@@ -175,7 +176,7 @@ def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     import apache_beam as beam
     from tfx.types import standard_artifacts
 
-    from components.beam_options import ParsedOptions
+    from components.beam_options import ParsedOptions, threads_of_worker
     from components.eval_config import eval_config
     from components.evaluation.gates import Gates
     from components.evaluation.measurements import FLOAT, INTEGER
@@ -194,7 +195,8 @@ def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     if workers:
         options += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
     with beam.Pipeline(options=ParsedOptions(options)) as pipeline:
-        evaluation.write(evaluation.read(pipeline, [examples], split), 0.95, str(directory / "ours"))
+        files = evaluation.read(pipeline, [examples], split)
+        evaluation.write(files, 0.95, str(directory / "ours"), threads_of_worker(options))
     return read_measurements(str(directory / "ours"), models, {}).examples[()]
 
 

@@ -11,7 +11,7 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 
-from components.beam_options import ParsedOptions
+from components.beam_options import ParsedOptions, threads_of_worker
 from components.evaluation_files import EvaluationFiles
 
 _MODELS = {"integer": "here/integer", "float": "here/float"}
@@ -97,3 +97,22 @@ def test_parsed_options_say_the_same_as_beam_s_and_share_their_values() -> None:
     options.view_as(StandardOptions).runner = "another"
     assert options.get_all_options()["runner"] == "another"
     assert options.view_as(DirectOptions).get_all_options()["runner"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), 4),
+        ((_RUNNER, "--direct_running_mode=in_memory"), 4),
+        ((_RUNNER, "--direct_num_workers=2", "--direct_running_mode=multi_processing"), 2),
+        (("--runner=DirectRunner", "--direct_num_workers=3"), 1),
+        (("--direct_num_workers=8",), 1),
+        (("--direct_num_workers=0",), 1),  # as many as there are cores
+        (("--runner=FlinkRunner",), 1),
+    ],
+)
+def test_workers_together_use_each_core_once(
+    arguments: tuple[str, ...], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    assert threads_of_worker(arguments) == expected

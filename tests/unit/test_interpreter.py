@@ -204,10 +204,11 @@ def _one_by_one(tflite: bytes, features: dict[str, np.ndarray]) -> dict[str, np.
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("count", [2, 31, 32, 33, 100])
-def test_predict_of_many_equals_one_at_a_time_bit_for_bit(integer_model: bytes, count: int) -> None:
+def test_predict_of_many_equals_one_at_a_time_bit_for_bit(integer_model: bytes, count: int, threads: int) -> None:
     images = models.images(count) * 3 - 1
-    model = IntegerModel(integer_model)
+    model = IntegerModel(integer_model, threads=threads)
     for _ in range(2):  # the first tells whether the model may be batched
         np.testing.assert_array_equal(
             model.predict({"image": images})["probabilities"],
