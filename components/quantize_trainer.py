@@ -19,12 +19,13 @@ from components import example_files, model_artifact, trained_models, trainer_in
 from components.calibration_origin import with_origin
 from components.evaluation.gates import Gates
 from components.quantization import plugins, toolchain
+from components.quantization.calibration_set import CalibrationSet
 from components.quantization.conversion import io_dtypes
 from components.quantization.conversion.profiles import load_profile
 from components.quantization.qat.checkpoints import remove_checkpoints
 from components.quantization.qat.distribution import is_chief, make_strategy, wait_for_all
 from components.quantization.qat.parameters import TrainingParameters
-from components.quantization.qat.training import QuantizationAwareTraining
+from components.quantization.qat.training import QuantizationAwareTraining, TrainedModels
 from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.target_gates import planned_target
 from components.target_gates.planned_target import PlannedTarget
@@ -84,20 +85,37 @@ class Executor(base_executor.BaseExecutor):
             staged = {key: stack.enter_context(model_artifact.staged_output(out)) for key, out in outputs.items()}
             shutil.copytree(logs, staged["model_run"], dirs_exist_ok=True)
             trained_models.write_reports(trained, staged["model_run"])
-            origin = training_origin(input_dict, exec_properties, *splits)
-            calibrated = trained.calibration_set
-            if calibrated is not None:
-                split = exec_properties["train_split"]
-                raw = input_dict.get("raw_examples") or ()
-                calibrated = with_origin(calibrated, "QuantizeTrainer", split, input_dict["examples"], raw)
             trained_models.export_models(
-                trained, parameters, origin, transform, serving_features, staged, outputs, calibrated
+                trained,
+                parameters,
+                training_origin(input_dict, exec_properties, *splits),
+                transform,
+                serving_features,
+                staged,
+                outputs,
+                _calibrated(trained, input_dict, exec_properties),
             )
         if checkpoints is not None:
-            remove_checkpoints(checkpoints)
-            with contextlib.suppress(OSError):
-                checkpoints.parent.rmdir()  # unless another training is going on
+            _remove_all(checkpoints)
         wait_for_all(strategy)
+
+
+def _calibrated(
+    trained: TrainedModels, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+) -> CalibrationSet | None:
+    """Which examples the quantized model's ranges are from, and of which artifacts; None if they were trained."""
+    found = trained.calibration_set
+    if found is None:
+        return None
+    raw = input_dict.get("raw_examples") or ()
+    return with_origin(found, "QuantizeTrainer", exec_properties["train_split"], input_dict["examples"], raw)
+
+
+def _remove_all(checkpoints: Path) -> None:
+    """Removes checkpoints, and the directory that trainings share if no other is going on."""
+    remove_checkpoints(checkpoints)
+    with contextlib.suppress(OSError):
+        checkpoints.parent.rmdir()
 
 
 def _in_training(planned: PlannedTarget, scheme: QuantizationScheme, training: TrainingParameters) -> PlannedTarget:
