@@ -29,10 +29,11 @@ _SECOND_IS_CONSTANT = ("MEAN", "PAD", "RESHAPE", "RESIZE_BILINEAR", "SLICE", "ST
 
 
 def op_of_the_type(operation: Operation, context: None) -> str | None:
-    """XNNPACK has the op for the type of its data: INT8, UINT8 or FLOAT32."""
+    """XNNPACK has the op for the type of its data."""
     tensor = operation.input
     dtype = tensor.dtype if tensor is not None else "no data"
-    return None if operation.code in _BY_TYPE.get(dtype, ()) else f"{operation.op.name} of {dtype}"
+    there = _types_of(operation.code)
+    return None if dtype in there else f"{operation.op.name} of {dtype}, expected {', '.join(there) or 'another op'}"
 
 
 def static_sizes(operation: Operation, context: None) -> str | None:
@@ -79,4 +80,9 @@ RULES: tuple[Rule[Operation, None], ...] = (
 
 def support_rows() -> list[tuple[str, ...]]:
     """Returns the rows of the table of ops on the support page."""
-    return [(code, ", ".join(dtype for dtype, codes in _BY_TYPE.items() if code in codes)) for code in sorted(_FLOAT)]
+    return [(code, ", ".join(_types_of(code))) for code in sorted(_FLOAT)]
+
+
+def _types_of(code: str) -> list[str]:
+    """The types of data that XNNPACK has an op for."""
+    return [dtype for dtype, codes in _BY_TYPE.items() if code in codes]
