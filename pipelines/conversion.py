@@ -1,8 +1,6 @@
 """Converts a saved model to a directory that a device can use, and shows how that went."""
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from rich.console import Console
 from components.quantization.contract import HEAD_DIRECTORY, VECTORS_FILE
 from components.quantization.input_shapes import InputShapes
 from components.quantization.schemes import load_scheme
+from pipelines import new_directory
 from pipelines.progress import silent
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     Raises:
       ValueError: For a mistake in what was asked, or a model that cannot be converted; nothing is written then.
     """
-    _require_new(request.output)
+    new_directory.require_new(request.output)
     if request.cut and request.eval_examples:
         raise ValueError(
             "--cut: got --eval-examples too, whose labels are for what is cut off; choose one --calibration yourself"
@@ -147,19 +146,6 @@ def convert_and_show(request: ConversionRequest, console: Console) -> None:
     with console.status("writing"), silent():
         tflite = _write(request, made, examples, head)
     _show(request, made.report, len(tflite), console)
-
-
-def _require_new(output: Path) -> None:
-    """Raises ValueError if there is something at a path, or no directory can be made there."""
-    if os.path.lexists(output):
-        raise ValueError(f"--output {output}: exists already; name a new directory")
-    parent = _existing_parent(output)
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ValueError(f"--output {output}: got {parent}, expected a directory that can be written to")
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
 
 
 def _show(request: ConversionRequest, report: "ConversionReport", size_bytes: int, console: Console) -> None:
@@ -242,9 +228,7 @@ def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[s
     labels = _labels(request, tuple(interface.signature_of(made.tflite)[1]))
     identity = ModelIdentity(scheme=scheme.to_json(), labels=labels, versions=toolchain.versions())
     knowledge = Knowledge(labels=labels, postprocessing=None if head is None else postprocessing(head))
-    with tempfile.TemporaryDirectory(dir=_existing_parent(request.output), prefix=".tfx-qat-") as directory:
-        partial = Path(directory) / request.output.name
-        partial.mkdir()
+    with new_directory.writing(request.output) as partial:
         tflite = deploy(partial, made.tflite, identity, knowledge, examples[0] if examples else None)
         if head is not None:
             write_head(head, partial)
@@ -252,6 +236,4 @@ def _write(request: ConversionRequest, made: "Conversion", examples: list[dict[s
         outputs = golden_outputs(partial / VECTORS_FILE)
         audit = audit_deployed(tflite, request.target, scheme, made.report.io_dtypes, outputs)
         (partial / "audit.json").write_text(audit.to_json())
-        request.output.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(request.output)
     return tflite

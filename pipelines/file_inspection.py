@@ -50,8 +50,12 @@ class _Inspected:
     audit: Audit
 
 
-def options_of(texts: tuple[str, ...]) -> dict[str, str]:
+def options_of(texts: tuple[str, ...], option: str = "--option") -> dict[str, str]:
     """Returns options by name, of texts such as "api_level=30".
+
+    Args:
+      texts: The texts.
+      option: Of the command line, that they were given as.
 
     Raises:
       ValueError: If a text has no "=", or a name occurs twice; lists them all.
@@ -61,7 +65,7 @@ def options_of(texts: tuple[str, ...]) -> dict[str, str]:
     wrong = [text for text, (name, equals, _) in zip(texts, pairs, strict=True) if not (name and equals)]
     wrong += sorted({f"{name} twice" for name in names if names.count(name) > 1})
     if wrong:
-        raise ValueError(f"--option: got {', '.join(wrong)}, expected NAME=VALUE, each name once")
+        raise ValueError(f"{option}: got {', '.join(wrong)}, expected NAME=VALUE, each name once")
     return {name: value for name, _, value in pairs}
 
 

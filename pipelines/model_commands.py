@@ -1,4 +1,4 @@
-"""The commands that take a model, not a pipeline: inspect, convert, attribute, selftest."""
+"""The commands that take a model, not a pipeline: inspect, convert, compile-tflite, attribute, selftest."""
 
 import sys
 from pathlib import Path
@@ -141,6 +141,69 @@ def convert(
     convert_and_show(request, Console(highlight=False))
 
 
+@click.command("compile-tflite")
+@click.argument(
+    "sources",
+    metavar="TFLITE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory to write; a new one.")
+@click.option("--target", default="edge_tpu", show_default=True, help="Where it will run.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the target's compiler, such as min_runtime_version=13 or accelerator_config=ethos-u65-256.",
+)
+@click.option(
+    "--calls",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="How often in a second one of several models runs, by its file's name without .tflite; default: all alike.",
+)
+@click.option(
+    "--segments",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Into how many files to split a model, for as many Edge TPUs in a pipeline.",
+)
+def compile_tflite(
+    sources: tuple[Path, ...],
+    output: Path,
+    target: str,
+    options: tuple[str, ...],
+    calls: tuple[str, ...],
+    segments: int,
+) -> None:
+    """Compiles integer-only files for a target, with the target's own compiler, and writes files and reports.
+
+    Several files are compiled together, so that they share the memory of one Edge TPU, in the order that sends the
+    fewest parameters.
+
+    Exit status: 0; 1 if the compiler fails or is not there; 2 for a mistake in what was asked.
+    """
+    from components.targets import CompileError
+    from pipelines.file_inspection import options_of
+    from pipelines.tflite_compilation import CompileRequest, compile_and_show
+
+    request = CompileRequest(
+        sources=sources,
+        target=target,
+        output=output,
+        options=options_of(options),
+        calls=options_of(calls, "--calls"),
+        segments=segments,
+    )
+    try:
+        compile_and_show(request, Console(highlight=False))
+    except CompileError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @click.command()
 @click.argument("tflite", type=click.Path(path_type=Path))
 @click.option("--float-model", type=click.Path(path_type=Path), required=True, help="The float parent, of Keras.")
@@ -187,4 +250,4 @@ def is_tflite(source: str) -> bool:
         return path.suffix == ".tflite" or file.read(len(_IDENTIFIER) + 4)[4:] == _IDENTIFIER
 
 
-COMMANDS = (inspect, convert, attribute, selftest)
+COMMANDS = (inspect, convert, compile_tflite, attribute, selftest)
