@@ -8,7 +8,6 @@ unexport UV_PROJECT_ENVIRONMENT
 
 PYTHON := .venv/bin/python
 READY := .venv/.ready
-VELA_READY := .vela/.ready
 # The uv that `make setup` found or installed.
 UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
 # What `make audit` does if the database of vulnerabilities cannot be asked: fail or warn.
@@ -17,7 +16,7 @@ UNREACHABLE ?= fail
 SECONDS_OF_FUZZ ?= 600
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
-.PHONY: help setup vela demo test test-databases test-extended test-fast test-long test-newest lint image-lint audit sbom clean
+.PHONY: help setup demo test test-databases test-extended test-fast test-long test-newest lint image-lint audit sbom clean
 .PHONY: bench bench-demo bench-qat bench-architectures bench-channel-spread bench-cifar10 bench-conversion bench-distributed bench-edge-tpu bench-evaluation bench-lineage bench-scale soak fuzz
 
 help: ## Shows this list
@@ -27,14 +26,6 @@ setup: $(READY) ## Installs uv if it is missing, and the locked environment with
 
 $(READY): pyproject.toml uv.lock .python-version infra/setup.sh
 	@infra/setup.sh
-	@touch $@
-
-vela: $(VELA_READY) ## Installs Vela, Arm's compiler for Ethos-U, into .vela
-
-$(VELA_READY): infra/vela/requirements.txt $(READY)
-	@$(UV) venv --quiet --clear --python $(PYTHON) .vela
-	@$(UV) pip install --quiet --require-hashes --python .vela/bin/python --requirement $<
-	@echo "Vela $$(.vela/bin/vela --version) is .vela/bin/vela"
 	@touch $@
 
 demo: ## Runs the digits pipeline and shows its result

@@ -1,25 +1,21 @@
-"""Where Vela is for the tests that run it: by the variable, on PATH, or of `make vela`; and what it wrote."""
+"""Where Vela is for the tests that run it, and what it wrote."""
 
 import csv
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.targets.ethos_u import VARIABLE
-
-_OURS = Path(__file__).parent.parent / ".vela" / "bin" / "vela"
+from components.targets.ethos_u import VelaOptions
+from components.targets.ethos_u.program import find_vela
 
 
 def require_vela() -> str:
-    """Returns the path of Vela; skips the test where there is none."""
-    found = shutil.which(os.environ.get(VARIABLE) or "vela") or (str(_OURS) if _OURS.is_file() else None)
-    if found is None:
-        pytest.skip("there is no Vela: run `make vela`, or say with TFX_QAT_VELA where it is")
-    return found
+    """Returns the path of Vela, which is part of the tests' environment."""
+    found = find_vela(VelaOptions())
+    assert found is not None, "there is no Vela: run `make setup`"
+    return found.command[0]
 
 
 def require_equal_to_csv(report: Mapping[str, Any], directory: Path) -> None:

@@ -26,6 +26,7 @@ _COMMANDS = (
     ("-m", "pipelines", "--help"),
     ("-m", "pip", "show", "apache-beam"),  # Beam's boot program gives up if this fails
     ("-W", "ignore", "-c", _IMPORT_EVERYTHING),
+    ("-m", "ethosu.vela", "--version"),  # target ethos_u
 )
 
 

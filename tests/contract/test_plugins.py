@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import sys
 
 import jsonschema
 import pytest
@@ -52,6 +53,7 @@ def test_target_has_a_profile_and_the_name_of_its_file(name: str) -> None:
 def test_target_accounts_for_every_op(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no compiler
     monkeypatch.delenv("TFX_QAT_VELA", raising=False)
+    monkeypatch.setattr(sys, "executable", "")
     tflite = convert(models.convolutional(), representative_dataset=[models.images(4)], profile=name)
     target = targets.load_target(name)
     mapping = target.inspect(tflite)

@@ -5,7 +5,7 @@ import re
 from components.targets._failures import Kind, kind_of_exit
 
 HOW_TO_GET_IT = (
-    "install it with `make vela` or `pip install ethos-u-vela==5.2.0` and put it on PATH, give its path as compiler or"
+    "install it with `pip install 'tfx-qat[ethos-u]'`, or put ethos-u-vela 5.2.0 on PATH, give its path as compiler or"
     " in TFX_QAT_VELA"
 )
 
@@ -13,7 +13,7 @@ KINDS: dict[str, Kind] = {
     "missing_compiler": Kind(sentence="there is no Vela", fix=f'{HOW_TO_GET_IT}, or set when_missing="analyze"'),
     "broken_install": Kind(
         sentence="Vela is there but does not start",
-        fix="install it anew in an environment of its own, with `make vela`",
+        fix="install ethos-u-vela 5.2.0 anew, as with `pip install --force-reinstall 'tfx-qat[ethos-u]'`",
     ),
     "not_parsed": Kind(
         sentence="the model could not be parsed",
@@ -25,7 +25,8 @@ KINDS: dict[str, Kind] = {
         " shows what there is",
     ),
     "refused_option": Kind(
-        sentence="Vela does not know an option, or a value of one", fix="use version 5.2.0, with `make vela`"
+        sentence="Vela does not know an option, or a value of one",
+        fix="use version 5.2.0, as of `pip install 'tfx-qat[ethos-u]'`",
     ),
     "allocation": Kind(
         sentence="the model does not fit into the memories of the system",

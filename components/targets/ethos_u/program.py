@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -72,7 +73,9 @@ class Vela:
 def find_vela(options: VelaOptions) -> Vela | None:
     """Returns where Vela is, None if it is not on this machine."""
     named = os.environ.get(VARIABLE, "") if options.compiler == COMPILER else ""
-    path = shutil.which(named or options.compiler)
+    name = named or options.compiler
+    # A Python that was not activated has the programs of its environment beside it, and not on PATH.
+    path = shutil.which(name) or shutil.which(name, path=os.path.dirname(sys.executable))
     if path is None:
         return None
     path = os.path.abspath(path)
