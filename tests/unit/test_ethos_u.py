@@ -212,7 +212,9 @@ def test_compile_says_so_when_a_script_finds_no_vela_to_start(tmp_path: Path) ->
     path = tmp_path / "vela"
     path.write_text(f'#!/bin/sh\nexec {tmp_path}/removed "$@"\n')
     path.chmod(0o755)
-    with pytest.raises(CompileError, match="does not start: .* exited with 127. To do: install ethos-u-vela 5.2.0 anew") as raised:
+    with pytest.raises(
+        CompileError, match="does not start: .* exited with 127. To do: install ethos-u-vela 5.2.0 anew"
+    ) as raised:
         TARGET.compile(_dense(), "fail", VelaOptions(compiler=str(path)).to_json())
     assert raised.value.kind == "broken_install"
 
