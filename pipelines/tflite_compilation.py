@@ -160,6 +160,9 @@ def _show(output: Path, models: Mapping[str, CompiledModel], console: Console) -
     for name, model in models.items():
         for problem in model.report.problems:
             print_line(console, f"{name}: {problem}", "yellow")
+        latency = model.report.latency
+        if latency is not None:
+            print_line(console, f"{name}: {latency.ms:g} ms, {latency.kind}: {latency.basis}")
         breaking = model.report.first_breaking_op
         if breaking is not None:
             edit = f"; {breaking.edit}" if breaking.edit else ""
