@@ -9,13 +9,14 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 _View = TypeVar("_View", bound=PipelineOptions)
 
 # Runners whose workers are this process, or are started by it as `direct_running_mode` says.
-_DIRECT = frozenset({"DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "FnApiRunner"})
+_DIRECT = frozenset({"directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "fnapirunner"})
 
 
 def threads_of_worker(arguments: Sequence[str]) -> int:
     """Returns how many threads one of Beam's workers may use, so that all of them together use each core once.
 
-    A direct runner's workers share the cores of this process. Others start a worker for each core.
+    A direct runner's workers share the cores of this process. How many of another runner's share a machine is not
+    known here: services start one for each core.
 
     Args:
       arguments: Beam's, of a pipeline.
@@ -25,11 +26,13 @@ def threads_of_worker(arguments: Sequence[str]) -> int:
     """
     options = PipelineOptions(list(arguments))
     runner = (options.view_as(StandardOptions).runner or "DirectRunner").rpartition(".")[2]
-    workers = options.view_as(DirectOptions).direct_num_workers
-    if runner not in _DIRECT or not workers:  # 0 workers are one for each core
+    if runner.lower() not in _DIRECT:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // workers)
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode == "in_memory":  # one worker, whatever else is asked for
+        return cores
+    return max(1, cores // (direct.direct_num_workers or cores))
 
 
 class ParsedOptions(PipelineOptions):  # type: ignore[misc]

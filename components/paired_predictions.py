@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import math
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -108,8 +107,12 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._integer = {
             name: IntegerModel(tflite, threads=self._threads) for name, tflite in self._models.tflites.items()
         }
-        # Models take turns: each uses the cores that there are, and two at once would wait for each other.
-        self._turn = threading.Lock()
+        # A model sees one batch at a time. Those that use all cores share a thread: two at once wait for each other.
+        self._all_cores = ThreadPoolExecutor(1)
+        self._threads_of = dict.fromkeys(self._saved, self._all_cores) | {
+            name: self._all_cores if model.threads > 1 else ThreadPoolExecutor(1)
+            for name, model in self._integer.items()
+        }
         self._batches = ThreadPoolExecutor(_AHEAD)
         self._batch_size = _batch_size(self._integer[INTEGER], len(self._models.names))
 
@@ -127,7 +130,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             yield GlobalWindows.windowed_value(self._running.popleft().result())
 
     def teardown(self) -> None:
-        self._batches.shutdown()
+        for threads in (self._batches, *self._threads_of.values()):
+            threads.shutdown()
 
     def _predicted(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
         transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
@@ -173,11 +177,11 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         return {output: sums for output, sums in found.items() if sums is not None}
 
     def _scores(self, fed: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        with self._turn:
-            scores = {
-                **{name: _run_saved(loaded, fed[name]) for name, loaded in self._saved.items()},
-                **{name: model.predict(fed[name]) for name, model in self._integer.items()},
-            }
+        runs = {
+            **{name: self._threads_of[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
+            **{name: self._threads_of[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
+        }
+        scores = {name: run.result() for name, run in runs.items()}
         expected = {name: values.shape for name, values in scores[FLOAT].items()}
         for name, outputs in scores.items():
             found = {output: values.shape for output, values in outputs.items()}

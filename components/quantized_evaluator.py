@@ -115,7 +115,7 @@ class Executor(evaluator_executor.Executor):
     ) -> None:
         with self._make_beam_pipeline() as pipeline:
             threads = threads_of_worker(self._beam_pipeline_args)
-            passed.write(passed.read(pipeline, examples, split), confidence, uri, threads)
+            passed.write(passed.read(pipeline, examples, split), confidence, uri, threads=threads)
 
 
 def _facts(

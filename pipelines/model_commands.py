@@ -156,7 +156,8 @@ def convert(
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the target's compiler, such as min_runtime_version=13 or accelerator_config=ethos-u65-256.",
+    help="An option of the target's compiler, such as min_runtime_version=13 or accelerator_config=ethos-u65-256; a"
+    " list as JSON.",
 )
 @click.option(
     "--calls",

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def compile_and_show(request: CompileRequest, console: Console) -> None:
 def _options(request: CompileRequest) -> str:
     """The options of the compiler as JSON, checked."""
     chosen = {name: _value(text) for name, text in request.options.items()}
-    if "num_segments" in chosen:
+    if "num_segments" in chosen and request.target == EdgeTpu.name:
         raise ValueError("--option num_segments: give --segments instead")
     options = load_target(request.target).require_options(json.dumps(chosen))
     if request.segments == 1:
@@ -96,7 +97,7 @@ def _value(text: str) -> Any:
     """What an option's text says as JSON, which names and paths are not."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # also a number of too many digits
         return text
 
 
@@ -105,7 +106,7 @@ def _read(sources: tuple[Path, ...]) -> dict[str, bytes]:
     names = [re.sub(r"[^A-Za-z0-9_-]", "_", source.stem) for source in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"models: got {', '.join(twice)} more than once, expected files of different names")
+        raise ValueError(f"models: got {', '.join(twice)} more than once, expected names with other letters and digits")
     return {name: source.read_bytes() for name, source in zip(names, sources, strict=True)}
 
 
@@ -128,14 +129,17 @@ def _members(models: Mapping[str, bytes], request: CompileRequest) -> list[Group
 
 def _keep(written: Path, output: Path, error: CompileError) -> None:
     """Moves what the compiler wrote beside the output that there will not be."""
-    kept = output.with_name(f"{output.name}.failed")
     if not written.is_dir():
         return
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(written, kept)
-    (kept / "error.log").write_text(error.log)
-    error.add_line(f"All that the compiler wrote is in {kept}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kept = Path(tempfile.mkdtemp(prefix=f"{output.name}.failed.", dir=output.parent))
+        shutil.copytree(written, kept, dirs_exist_ok=True)
+        (kept / "error.log").write_text(error.log, errors="replace")
+    except OSError as problem:
+        error.add_line(f"What the compiler wrote could not be kept: {problem}")
+    else:
+        error.add_line(f"All that the compiler wrote is in {kept}")
 
 
 def _write(model: CompiledModel, name: str, target: str, directory: Path) -> None:

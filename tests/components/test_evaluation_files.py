@@ -105,9 +105,10 @@ def test_parsed_options_say_the_same_as_beam_s_and_share_their_values() -> None:
         ((), 4),
         ((_RUNNER, "--direct_running_mode=in_memory"), 4),
         ((_RUNNER, "--direct_num_workers=2", "--direct_running_mode=multi_processing"), 2),
-        (("--runner=DirectRunner", "--direct_num_workers=3"), 1),
-        (("--direct_num_workers=8",), 1),
-        (("--direct_num_workers=0",), 1),  # as many as there are cores
+        (("--runner=directrunner", "--direct_num_workers=3", "--direct_running_mode=multi_threading"), 1),
+        (("--direct_num_workers=8", "--direct_running_mode=multi_processing"), 1),
+        (("--direct_num_workers=0", "--direct_running_mode=multi_processing"), 1),  # as many as there are cores
+        (("--direct_num_workers=2",), 4),  # in memory there is one
         (("--runner=FlinkRunner",), 1),
     ],
 )

@@ -61,9 +61,10 @@ def _record_uris(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def recording(write: Callable[..., None]) -> Callable[..., None]:
-        def record(*arguments: Any) -> None:
+        def record(*arguments: Any, **threads: int) -> None:
             found.append(arguments[-1])
-            write(*arguments)
+            assert threads == ({"threads": len(os.sched_getaffinity(0))} if write.__name__ == "write" else {})
+            write(*arguments, **threads)
 
         return record
 

@@ -44,12 +44,14 @@ def test_models_are_compiled_together_the_one_that_runs_most_first(shared: Path,
     double = knowing(tmp_path / "double", shared, memory_bytes=600_000)
     output = tmp_path / "group"
     files = [_file(shared, name) for name in (_LARGER, _MOBILENET)]
-    result = _compile(*files, "-o", output, "--calls", f"{_MOBILENET}=1000", *_option(double))
+    result = _compile(*files, "-o", output, "--calls", f"{_LARGER}=1000", *_option(double))
     assert result.exit_code == 0, result.output
     group = json.loads((output / "group.json").read_text())
-    assert group["members"][0]["name"] == _MOBILENET.replace(".", "_")
-    assert group["members"][0]["streamed_bytes"] == 0
+    first, second = group["members"]
+    assert first["name"] == _LARGER.replace(".", "_")
     assert len(group["orders"]) == 2
+    sent = 1000 * first["streamed_bytes"] + second["streamed_bytes"]
+    assert group["traffic_bytes_per_second"] == sent == min(one["traffic_bytes_per_second"] for one in group["orders"])
     for member in group["members"]:
         assert compiled_parts((output / member["file"]).read_bytes(), "edgetpu-custom-op")
     assert f"{group['traffic_bytes_per_second']:,.0f}" in result.output
@@ -69,9 +71,21 @@ def test_nothing_but_what_the_compiler_wrote_is_left_when_it_fails(shared: Path,
     double = replaying(tmp_path / "double", [{"output": "ERROR: Got unexpected things.\n", "exit": 1}])
     result = _compile(_file(shared, _MOBILENET), "-o", output, *_option(double))
     assert result.exit_code == 1
-    assert str(tmp_path / "compiled.failed") in result.output
-    assert "Got unexpected things" in (tmp_path / "compiled.failed" / "attempt_1.txt").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["compiled.failed", "double"]
+    (kept,) = tmp_path.glob("compiled.failed.*")
+    assert str(kept) in result.output
+    assert "Got unexpected things" in (kept / "attempt_1.txt").read_text()
+    assert "Got unexpected things" in (kept / "error.log").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "double"]
+
+
+def test_vela_compiles_for_real(shared: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vela"
+    arguments = ("--target", "ethos_u", "--option", "accelerator_config=ethos-u65-256")
+    result = _compile(_file(shared, _MOBILENET), "-o", output, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "compiled by Vela 5.2.0" in result.output
+    assert "Ethos_U65_256" in result.output
+    assert compiled_parts((output / f"{_MOBILENET.replace('.', '_')}_ethosu.tflite").read_bytes(), "ethos-u")
 
 
 def test_target_without_a_compiler_gets_the_file_as_it_is_and_what_goes_with_it(shared: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import tensorflow_model_analysis as tfma
 import tf_keras
 from tensorflow_model_analysis.extractors.tflite_predict_extractor import TFLitePredictionDoFn
 
-from components.quantization import convert
+from components.quantization import batched_interpreter, convert, interpreter
 from components.quantization.interpreter import IntegerModel, quantize
 
 import small_models as models
@@ -215,6 +215,17 @@ def test_predict_of_many_equals_one_at_a_time_bit_for_bit(integer_model: bytes, 
             _one_by_one(integer_model, {"image": images})["probabilities"],
         )
     assert model.runs_batched
+
+
+def test_threads_run_several_examples_and_never_one(integer_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for module in (interpreter, batched_interpreter):
+        load = module.load
+        monkeypatch.setattr(
+            module, "load", lambda *given, load=load, threads=1: found.append(threads) or load(*given, threads=threads)
+        )
+    assert IntegerModel(integer_model, threads=3).threads == 3
+    assert found == [1, 3]
 
 
 def test_predict_goes_one_at_a_time_when_the_model_has_a_state() -> None:

@@ -5,15 +5,14 @@ import re
 from components.targets._failures import Kind, kind_of_exit
 
 HOW_TO_GET_IT = (
-    "install it with `pip install 'tfx-qat[ethos-u]'`, or put ethos-u-vela 5.2.0 on PATH, give its path as compiler or"
-    " in TFX_QAT_VELA"
+    "install it with `pip install ethos-u-vela==5.2.0`, or put it on PATH, give its path as compiler or in TFX_QAT_VELA"
 )
 
 KINDS: dict[str, Kind] = {
     "missing_compiler": Kind(sentence="there is no Vela", fix=f'{HOW_TO_GET_IT}, or set when_missing="analyze"'),
     "broken_install": Kind(
         sentence="Vela is there but does not start",
-        fix="install ethos-u-vela 5.2.0 anew, as with `pip install --force-reinstall 'tfx-qat[ethos-u]'`",
+        fix="install ethos-u-vela 5.2.0 anew, with `pip install --force-reinstall --no-deps ethos-u-vela==5.2.0`",
     ),
     "not_parsed": Kind(
         sentence="the model could not be parsed",
@@ -26,7 +25,7 @@ KINDS: dict[str, Kind] = {
     ),
     "refused_option": Kind(
         sentence="Vela does not know an option, or a value of one",
-        fix="use version 5.2.0, as of `pip install 'tfx-qat[ethos-u]'`",
+        fix="use version 5.2.0, with `pip install ethos-u-vela==5.2.0`",
     ),
     "allocation": Kind(
         sentence="the model does not fit into the memories of the system",

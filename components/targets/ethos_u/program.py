@@ -74,8 +74,9 @@ def find_vela(options: VelaOptions) -> Vela | None:
     """Returns where Vela is, None if it is not on this machine."""
     named = os.environ.get(VARIABLE, "") if options.compiler == COMPILER else ""
     name = named or options.compiler
-    # A Python that was not activated has the programs of its environment beside it, and not on PATH.
-    path = shutil.which(name) or shutil.which(name, path=os.path.dirname(sys.executable))
+    # The version that is pinned is beside this Python, whose environment need not be activated.
+    beside = shutil.which(name, path=os.path.dirname(sys.executable)) if name == COMPILER else None
+    path = beside or shutil.which(name)
     if path is None:
         return None
     path = os.path.abspath(path)
