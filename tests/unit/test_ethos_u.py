@@ -204,7 +204,9 @@ def test_compile_says_so_when_vela_is_of_another_machine(tmp_path: Path) -> None
     path = tmp_path / "vela"
     path.write_bytes(b"\x7fELF of another processor")
     path.chmod(0o755)
-    with pytest.raises(CompileError, match=r"Vela is there but does not start \(.*Exec format error.*ethos-u-vela==5.2.0"):
+    with pytest.raises(
+        CompileError, match=r"Vela is there but does not start \(.*Exec format error.*ethos-u-vela==5.2.0"
+    ):
         TARGET.compile(_dense(), "analyze", VelaOptions(compiler=str(path)).to_json())
 
 
