@@ -108,10 +108,9 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             name: IntegerModel(tflite, threads=self._threads) for name, tflite in self._models.tflites.items()
         }
         # A model sees one batch at a time. Those that use all cores share a thread: two at once wait for each other.
-        self._all_cores = ThreadPoolExecutor(1)
-        self._threads_of = dict.fromkeys(self._saved, self._all_cores) | {
-            name: self._all_cores if model.threads > 1 else ThreadPoolExecutor(1)
-            for name, model in self._integer.items()
+        all_cores = ThreadPoolExecutor(1)
+        self._threads_of = dict.fromkeys(self._saved, all_cores) | {
+            name: all_cores if model.threads > 1 else ThreadPoolExecutor(1) for name, model in self._integer.items()
         }
         self._batches = ThreadPoolExecutor(_AHEAD)
         self._batch_size = _batch_size(self._integer[INTEGER], len(self._models.names))

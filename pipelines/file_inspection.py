@@ -18,7 +18,7 @@ from components.quantization.conversion.audit import Audit, audit
 from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 from components.quantization.macs import macs
 from components.target_gates.target_facts import target_facts
-from components.targets import CompileReport, Mapping, Share, inspect_file, load_target
+from components.targets import BreakingOp, CompileReport, Mapping, Share, inspect_file, load_target
 from pipelines.columns import print_line, print_table
 
 
@@ -174,11 +174,7 @@ def _show_report(report: CompileReport, share: float | None, console: Console) -
         print_line(console, problem, "yellow")
     breaking = report.first_breaking_op
     if breaking is not None:
-        layer = f", layer {breaking.layer}" if breaking.layer else ""
-        edit = f"; {breaking.edit}" if breaking.edit else ""
-        print_line(
-            console, f"first op not there: {breaking.index} {breaking.op}{layer}: {breaking.status}{edit}", "yellow"
-        )
+        print_line(console, first_op_not_there(breaking), "yellow")
     memory = report.memory
     basis = f" ({memory.basis})" if memory.basis else ""
     for name, size in (
@@ -192,6 +188,13 @@ def _show_report(report: CompileReport, share: float | None, console: Console) -
         print_line(
             console, f"{name.replace('_', ' ')}: {value:,g}" if value < 1 else f"{name.replace('_', ' ')}: {value:,.0f}"
         )
+
+
+def first_op_not_there(breaking: BreakingOp) -> str:
+    """Returns what a report says of the first op that is not on the target, as one line."""
+    layer = f", layer {breaking.layer}" if breaking.layer else ""
+    edit = f"; {breaking.edit}" if breaking.edit else ""
+    return f"first op not there: {breaking.index} {breaking.op}{layer}: {breaking.status}{edit}"
 
 
 def _show_audit(found: _Inspected, console: Console) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
-from components.targets import CompiledModel, CompileError, load_target
+from components.targets import CompiledModel, CompileError, Target, load_target
 from components.targets.edge_tpu import EdgeTpu
 from components.targets.edge_tpu.group import CompiledGroup, GroupMember
 from pipelines import new_directory
 from pipelines.columns import print_line, print_table
+from pipelines.file_inspection import first_op_not_there
 
 WRITTEN = "compiler"
 """Folder of what the compiler wrote, in the output."""
@@ -52,7 +53,7 @@ def compile_and_show(request: CompileRequest, console: Console) -> None:
     """
     new_directory.require_new(request.output)
     target = load_target(request.target)
-    models, options = _read(request.sources), _options(request)
+    models, options = _read(request.sources), _options(request, target)
     members = _members(models, request)
     if not isinstance(target, EdgeTpu) and (len(models) > 1 or request.segments > 1):
         raise ValueError(
@@ -80,12 +81,12 @@ def compile_and_show(request: CompileRequest, console: Console) -> None:
         _show_orders(made, console)
 
 
-def _options(request: CompileRequest) -> str:
+def _options(request: CompileRequest, target: Target) -> str:
     """The options of the compiler as JSON, checked."""
     chosen = {name: _value(text) for name, text in request.options.items()}
-    if "num_segments" in chosen and request.target == EdgeTpu.name:
+    if "num_segments" in chosen and isinstance(target, EdgeTpu):
         raise ValueError("--option num_segments: give --segments instead")
-    options = load_target(request.target).require_options(json.dumps(chosen))
+    options = target.require_options(json.dumps(chosen))
     if request.segments == 1:
         return options
     if len(request.sources) > 1:
@@ -128,7 +129,7 @@ def _members(models: Mapping[str, bytes], request: CompileRequest) -> list[Group
 
 
 def _keep(written: Path, output: Path, error: CompileError) -> None:
-    """Moves what the compiler wrote beside the output that there will not be."""
+    """Copies what the compiler wrote to a new directory beside the output that there will not be."""
     if not written.is_dir():
         return
     try:
@@ -169,9 +170,7 @@ def _show(output: Path, models: Mapping[str, CompiledModel], console: Console) -
             print_line(console, f"{name}: {latency.ms:g} ms, {latency.kind}: {latency.basis}")
         breaking = model.report.first_breaking_op
         if breaking is not None:
-            edit = f"; {breaking.edit}" if breaking.edit else ""
-            text = f"{name}: first op not there: {breaking.index} {breaking.op}: {breaking.status}{edit}"
-            print_line(console, text, "yellow")
+            print_line(console, f"{name}: {first_op_not_there(breaking)}", "yellow")
 
 
 def _show_orders(group: CompiledGroup, console: Console) -> None:
