@@ -52,9 +52,9 @@ class EvaluationFiles:
     model_paths: Mapping[str, str]
     confidence: float
 
-    def writer(self) -> Any:
-        """Returns the TFMA writer of all files."""
-        return tfma.writers.Writer(stage_name="WriteFiles", ptransform=_Write(self))
+    def transform(self) -> Any:
+        """Returns the Beam step that writes all files of a TFMA evaluation with `SUMS` beside what TFMA has."""
+        return _Write(self)
 
     def write(self, found: Iterable[Found]) -> None:
         """Writes all files.
@@ -103,8 +103,7 @@ class _Write(beam.PTransform):  # type: ignore[misc]
             for kind in (*_PROTOS, constants.VALIDATIONS_KEY)
             if kind in evaluation
         ]
-        of_batches = [sums for name, sums in evaluation.items() if name.startswith(SUMS)]
-        summed = of_batches | "AllSums" >> beam.Flatten() | beam.CombinePerKey(_total) | beam.Map(_tagged)
+        summed = evaluation[SUMS] | beam.CombinePerKey(_total) | beam.Map(_tagged)
         return (*converted, summed) | beam.Flatten() | beam.combiners.ToList() | beam.Map(self._files.write)
 
 

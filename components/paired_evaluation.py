@@ -12,15 +12,13 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.extractors import slice_key_extractor
 
 from components.batched_inputs import values_of
 from components.evaluation.decisions import Kind
@@ -33,7 +31,7 @@ from components.paired_predictions import FLIPS, INPUTS
 
 PAIRED_FILE = "paired.json"
 SUMS = "sums"
-"""What TFMA calls the sums of batches, by `Key`; other evaluators add something to the name."""
+"""What the sums of batches, by `Key`, are called beside what TFMA's evaluation has."""
 
 Key = tuple[str, str, str, Slice]
 """What sums are of: their kind, a model, an output, a slice."""
@@ -55,28 +53,8 @@ class PairedPass:
     kinds: Mapping[str, Kind]
     limits: Mapping[tuple[str, str], Limits]
 
-    def evaluators(self) -> list[Any]:
-        """Returns the TFMA evaluators of the sums of batches, and of slices of batches, which are to be added up."""
-        return [
-            tfma.evaluators.Evaluator(
-                stage_name="EvaluateInputs",
-                run_after="",
-                ptransform=_Evaluate(f"{SUMS}_of_inputs", _inputs),
-            ),
-            tfma.evaluators.Evaluator(
-                stage_name="EvaluateFlips",
-                run_after="",
-                ptransform=_Evaluate(f"{SUMS}_of_flips", _flips),
-            ),
-            tfma.evaluators.Evaluator(
-                stage_name="EvaluatePairs",
-                run_after=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME,
-                ptransform=_Evaluate(SUMS, self.sums),
-            ),
-        ]
-
     def sums(self, extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
-        """Yields sums of a batch by kind, model, output and slice."""
+        """Yields sums of a slice's examples of a batch by kind, model, output and slice."""
         element = tfma.metrics.StandardMetricInputs(extracts)
         for key in extracts[constants.SLICE_KEY_TYPES_KEY]:
             cut = tuple((feature, str(value)) for feature, value in key)
@@ -96,6 +74,14 @@ class PairedPass:
                         limits = self.limits.get((model, output))
                         sums = OutputSums.of(labels, of[model][1], of[FLOAT][1], limits, kind)
                         yield ("outputs", model, output, cut), sums
+
+
+def sums_of_batch(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
+    """Yields the sums that come with a batch: of inputs, whose name stands where an output's stands, and of flips."""
+    for (model, name), sums in extracts[INPUTS].items():
+        yield ("inputs", model, name, ()), sums
+    for output, sums in extracts[FLIPS].items():
+        yield ("flips", FLOAT, output, ()), sums
 
 
 def documents(found: Iterable[tuple[Key, Any]], confidence: float) -> dict[str, str]:
@@ -126,28 +112,6 @@ def documents(found: Iterable[tuple[Key, Any]], confidence: float) -> dict[str, 
         PAIRED_FILE: _json({"paired": paired, "inputs": inputs, "outputs": outputs, "labels": labels}),
         FLIPS_FILE: _json({"flips": flips}),
     }
-
-
-class _Evaluate(beam.PTransform):  # type: ignore[misc]
-    def __init__(self, key: str, sums: Callable[[Mapping[str, Any]], Iterable[tuple[Any, Any]]]) -> None:
-        super().__init__()
-        self._key = key
-        self._sums = sums
-
-    def expand(self, extracts: Any) -> Any:
-        return {self._key: extracts | beam.FlatMap(self._sums)}
-
-
-def _inputs(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
-    """Yields sums of a batch of inputs, whose name stands where that of an output stands."""
-    for (model, name), sums in extracts[INPUTS].items():
-        yield ("inputs", model, name, ()), sums
-
-
-def _flips(extracts: Mapping[str, Any]) -> Iterator[tuple[Key, FlipSums]]:
-    """Yields the flips of a batch by output."""
-    for output, sums in extracts[FLIPS].items():
-        yield ("flips", FLOAT, output, ()), sums
 
 
 def _flips_document(output: str, sums: FlipSums) -> dict[str, Any]:

@@ -41,7 +41,7 @@ BATCH_SIZE = 500
 # Inputs and outputs of a batch take at most so much, of which a few batches are under way: images may be large.
 _BATCH_BYTES = 2**26
 # So many batches are on the way through the models while the metrics of the one before are computed.
-_AHEAD = 2
+_AHEAD = 3
 INPUTS = "input_sums"
 """The extract that holds `InputSums` of a batch, by integer model and input."""
 FLIPS = "flips"
@@ -91,7 +91,8 @@ def predicted(files: beam.PCollection, models: EvaluatedModels, threads: int) ->
     Args:
       files: Paths.
       models: What is run.
-      threads: How many threads an integer model may use in each of Beam's workers. SavedModels use all cores there are.
+      threads: How many threads the models of one of Beam's workers may use together; integer models have equal shares
+        of them, SavedModels use all cores there are.
     """
     return files | "Predict" >> beam.ParDo(_PredictFn(models, threads))
 
@@ -104,13 +105,11 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
         self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
-        self._integer = {
-            name: IntegerModel(tflite, threads=self._threads) for name, tflite in self._models.tflites.items()
-        }
-        # A model sees one batch at a time. Those that use all cores share a thread: two at once wait for each other.
-        all_cores = ThreadPoolExecutor(1)
-        self._threads_of = dict.fromkeys(self._saved, all_cores) | {
-            name: all_cores if model.threads > 1 else ThreadPoolExecutor(1) for name, model in self._integer.items()
+        threads = max(1, self._threads // len(self._models.names))
+        self._integer = {name: IntegerModel(tflite, threads=threads) for name, tflite in self._models.tflites.items()}
+        # While a SavedModel waits for one core to end its share of a batch, the others go on with the next batch.
+        self._callers = {name: ThreadPoolExecutor(2) for name in self._saved} | {
+            name: ThreadPoolExecutor(1) for name in self._integer
         }
         self._batches = ThreadPoolExecutor(_AHEAD)
         self._batch_size = _batch_size(self._integer[INTEGER], len(self._models.names))
@@ -129,8 +128,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             yield GlobalWindows.windowed_value(self._running.popleft().result())
 
     def teardown(self) -> None:
-        for threads in (self._batches, *self._threads_of.values()):
-            threads.shutdown()
+        for pool in (self._batches, *self._callers.values()):
+            pool.shutdown()
 
     def _predicted(self, examples: npt.NDArray[Any]) -> dict[str, Any]:
         transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
@@ -177,8 +176,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
 
     def _scores(self, fed: Mapping[str, Arrays]) -> dict[str, Arrays]:
         runs = {
-            **{name: self._threads_of[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
-            **{name: self._threads_of[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
+            **{name: self._callers[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
+            **{name: self._callers[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
         }
         scores = {name: run.result() for name, run in runs.items()}
         expected = {name: values.shape for name, values in scores[FLOAT].items()}

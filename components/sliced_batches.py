@@ -1,13 +1,11 @@
-"""TFMA extractor that gives each slice its examples of a batch, as a batch."""
+"""Beam step that gives each slice its examples of a batch, as a batch, where TFMA takes batches apart."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis import constants
-from tensorflow_model_analysis.extractors import slice_key_extractor
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.slicer import slicer_lib
 
@@ -15,16 +13,14 @@ from components.batched_features import rows_of
 from components.batched_inputs import EXAMPLE_FEATURES, picked
 
 
-def sliced_batches_extractor(config: config_pb2.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
-    """Creates the extractor that gives each slice its examples of a batch, as a batch.
+def sliced_batches(config: config_pb2.EvalConfig, features: frozenset[str] = frozenset()) -> Any:
+    """Creates the step, from TFMA's extracts of batches to those of slices of batches.
 
     Args:
       config: Has the slices.
       features: Those that metrics need.
     """
-    return tfma.extractors.Extractor(
-        stage_name=slice_key_extractor.SLICE_KEY_EXTRACTOR_STAGE_NAME, ptransform=beam.ParDo(_SliceFn(config, features))
-    )
+    return beam.ParDo(_SliceFn(config, features))
 
 
 class _SliceFn(beam.DoFn):  # type: ignore[misc]

@@ -97,7 +97,6 @@ class IntegerModel:
         self.input_limits = _input_limits(tflite, self._inputs)
         self._batched = BatchedInterpreter.load(tflite, kernels, threads, self._inputs, self._outputs)
         self._batched_is_equal: bool | None = None
-        self.threads = threads if self._batched else 1
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.utils import util
 
 from components.batched_features import rows_of
-from components.sliced_batches import sliced_batches_extractor
+from components.sliced_batches import sliced_batches
 
 _REGIONS: list[list[bytes]] = [[b"north"], [b"north", b"south"], [], [b"south", b"south"], []]
 _RAGGED = tf.ragged.constant(_REGIONS, dtype=tf.string)
@@ -70,7 +70,7 @@ def test_slices_are_those_of_tfma_when_a_feature_has_several_values_or_none(kind
         constants.PREDICTIONS_KEY: {"integer": np.arange(count)},
         constants.EXAMPLE_WEIGHTS_KEY: {"integer": np.ones((count, 1))},
     }
-    slicer = sliced_batches_extractor(tfma.EvalConfig(slicing_specs=slicing)).ptransform.fn
+    slicer = sliced_batches(tfma.EvalConfig(slicing_specs=slicing)).fn
     found = [
         (key, row)
         for batch in slicer.process(extracts)

@@ -54,7 +54,7 @@ def _validations(are_valid: bool) -> list[validation_result_pb2.ValidationResult
 @pytest.mark.parametrize("are_valid", [True, False])
 def test_files_read_by_tfma_say_the_same_as_those_of_its_own_writers(tmp_path: Path, are_valid: bool) -> None:
     config, paths = _config(), (tmp_path / "ours", tmp_path / "theirs")
-    ours = EvaluationFiles(path=str(paths[0]), config=config, model_paths=_MODELS, confidence=0.95).writer()
+    ours = EvaluationFiles(path=str(paths[0]), config=config, model_paths=_MODELS, confidence=0.95).transform()
     shared = [
         tfma.EvalSharedModel(model_name=name, model_path=path, model_type=constants.TF_GENERIC)
         for name, path in _MODELS.items()
@@ -65,7 +65,7 @@ def test_files_read_by_tfma_say_the_same_as_those_of_its_own_writers(tmp_path: P
             constants.METRICS_KEY: pipeline | "Metrics" >> beam.Create(_metrics()),
             constants.VALIDATIONS_KEY: pipeline | "Validations" >> beam.Create(_validations(are_valid)),
         }
-        _ = {**evaluation, "sums": pipeline | "Sums" >> beam.Create([])} | ours.ptransform
+        _ = {**evaluation, "sums": pipeline | "Sums" >> beam.Create([])} | ours
         _ = evaluation | tfma.WriteResults(writers=theirs)
     for model in _MODELS:
         found, expected = (tfma.load_eval_result(str(path), model_name=model) for path in paths)

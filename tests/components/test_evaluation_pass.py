@@ -40,7 +40,9 @@ class Found:
     measured: Measurements
 
 
-def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artifact, directory: Path) -> Found:
+def _run(
+    task: Task, models: Mapping[str, types.Artifact], examples: types.Artifact, directory: Path, threads: int = 1
+) -> Found:
     evaluation = EvaluationPass.of(
         eval_config(task, Gates.of("example_count >= 1" if "" in task.labels else "example_count of kind >= 1")),
         models,
@@ -48,7 +50,7 @@ def _run(task: Task, models: Mapping[str, types.Artifact], examples: types.Artif
     )
     path = str(directory / "evaluation")
     with beam.Pipeline(options=PipelineOptions([_RUNNER])) as pipeline:
-        evaluation.write(evaluation.read(pipeline, [examples], "eval"), 0.95, path)
+        evaluation.write(evaluation.read(pipeline, [examples], "eval"), 0.95, path, threads)
     return Found(path=path, measured=read_measurements(path, models, {}))
 
 
@@ -466,6 +468,23 @@ def test_pass_takes_as_many_examples_at_once_as_fit_and_measures_the_same(
     for found in (in_sevens, one_by_one):
         assert found.metrics == together.metrics
         assert found.paired[FLOAT, "", ()].agreement == together.paired[FLOAT, "", ()].agreement
+
+
+@pytest.mark.parametrize(("threads", "of_each"), [(1, 1), (8, 4)])
+def test_pass_divides_threads_among_its_models(
+    single: dict[str, types.Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, of_each: int
+) -> None:
+    examples = write_examples(example_columns(60), tmp_path / "examples")
+    found: list[int] = []
+
+    def noted(tflite: bytes, threads: int) -> IntegerModel:
+        found.append(threads)
+        return IntegerModel(tflite, threads=threads)
+
+    monkeypatch.setattr(paired_predictions, "IntegerModel", noted)
+    task = Task(label_key="kind", metrics={"accuracy": "SparseCategoricalAccuracy"})
+    assert _run(task, single, examples, tmp_path, threads).measured.examples == {(): 60}
+    assert found == [of_each]  # of a float and an integer model
 
 
 @pytest.mark.parametrize("left", [5, 700])  # within the head of the first record, and within a later one
