@@ -14,6 +14,8 @@ UV = $(if $(wildcard .uv/bin/uv),.uv/bin/uv,uv)
 UNREACHABLE ?= fail
 # How long `make fuzz` goes on.
 SECONDS_OF_FUZZ ?= 600
+# Of how many rounds `make bench-evaluation` shows the fastest.
+ROUNDS ?= 1
 SCRIPTS := .ci/run $(wildcard infra/*.sh infra/image/*.sh)
 
 .PHONY: help setup demo test test-databases test-extended test-fast test-long test-newest lint image-lint audit sbom clean
@@ -100,7 +102,7 @@ bench-edge-tpu: setup ## Compares the Edge TPU predictor with compiled models in
 	@$(PYTHON) -W ignore -m infra.bench.edge_tpu_predictor
 
 bench-evaluation: setup ## Times the evaluation of two models, ours, stock TFMA's and a bare loop, into build/bench
-	@$(PYTHON) -W ignore -m infra.bench.evaluation
+	@$(PYTHON) -W ignore -m infra.bench.evaluation --rounds $(ROUNDS)
 
 bench-architectures: setup ## Compares integers with fake quantization in nine architectures, into build/bench
 	@$(PYTHON) -W ignore -m infra.bench.architectures

@@ -10,6 +10,7 @@ cores busy; what they take to start is left out, by the difference between a sho
 """
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -156,14 +157,15 @@ def _bare(directory: Path) -> int:
     import tensorflow as tf
 
     from components.quantization.interpreter import IntegerModel
+    from components.quantization.record_files import record_batches
 
     threads = len(os.sched_getaffinity(0))
     loaded = tf.saved_model.load(str(directory / "float" / "Format-Serving"))
     integer = IntegerModel((directory / "integer" / "Format-Serving" / "tflite").read_bytes(), threads=threads)
     (name,) = integer.input_names
     count = 0
-    for batch in tf.data.TFRecordDataset(_files(directory)).batch(_BATCH):
-        features = loaded.signatures["transform_features"](examples=batch)
+    for batch in itertools.chain.from_iterable(record_batches(file, _BATCH) for file in _files(directory)):
+        features = loaded.signatures["transform_features"](examples=tf.constant(batch))
         pixels = features[name]
         by_float = next(iter(loaded.signatures["serving_dense"](**{name: pixels}).values())).numpy()
         by_integer = next(iter(integer.predict({name: pixels.numpy()}).values()))
