@@ -1,6 +1,9 @@
 """TargetCompiler: an integer TFLite model -> the file for a target, with a report."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tfx import types
@@ -32,12 +35,8 @@ class Executor(base_executor.BaseExecutor):
         tflite = model_artifact.read_tflite(source)
         with model_artifact.local_serving(source) as serving, model_artifact.staged_output(output) as directory:
             written = directory / COMPILER_DIR
-            try:
+            with kept_if_it_fails(output, written):
                 model = target.compile(tflite, exec_properties["when_missing"], exec_properties["options"], written)
-            except CompileError as error:
-                kept = model_artifact.keep_failed(output, written, error.log)
-                error.add_line(f"All that the compiler wrote is in {kept}")
-                raise
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
             (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
             facts: dict[str, model_artifact.Fact] = {
@@ -50,6 +49,22 @@ class Executor(base_executor.BaseExecutor):
                 "size_bytes": len(model.tflite),
             }
             model_artifact.record_facts(output, directory, facts)
+
+
+@contextlib.contextmanager
+def kept_if_it_fails(output: types.Artifact, written: Path) -> Iterator[None]:
+    """Keeps what a compiler wrote beside the output that there will not be, and names the place in its error.
+
+    Args:
+      output: What is being made.
+      written: The folder with what the compiler writes.
+    """
+    try:
+        yield
+    except CompileError as error:
+        kept = model_artifact.keep_failed(output, written, error.log)
+        error.add_line(f"All that the compiler wrote is in {kept}")
+        raise
 
 
 def _facts(report: CompileReport) -> dict[str, model_artifact.Fact]:

@@ -90,7 +90,9 @@ class EdgeTpu(ProfiledTarget):
         """Reads `CompilerOptions`."""
         found = CompilerOptions.from_json(options)
         if found.num_segments > 1:
-            raise ValueError("num_segments: makes several files, and a model is one; call compile_segments")
+            raise ValueError(
+                "num_segments: makes several files of a model; take EdgeTPUGroupCompiler, or call compile_segments"
+            )
         return found.to_json()
 
     def compiler_version(self, options: str = "") -> str:

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.targets import CompiledModel
@@ -52,12 +52,16 @@ class CompiledGroup:
     traffic_bytes_per_second: float | None = None
     orders: tuple[tuple[tuple[str, ...], float | None], ...] = ()
 
-    def manifest(self) -> str:
-        """Returns what belongs together, as indented JSON; files are named as `write` names them."""
+    def manifest(self, files: Mapping[str, str]) -> str:
+        """Returns what belongs together, as indented JSON.
+
+        Args:
+          files: How the files are called, by the name of the model.
+        """
         members = [
             {
                 "name": name,
-                "file": _file_name(name),
+                "file": files[name],
                 "cached_bytes": model.report.memory.cached_bytes,
                 "streamed_bytes": model.report.memory.streamed_bytes,
             }
@@ -70,14 +74,11 @@ class CompiledGroup:
     def write(self, directory: Path) -> None:
         """Writes the files, each with its report, and `group.json`, into a folder."""
         directory.mkdir(parents=True, exist_ok=True)
+        files = {name: f"{name}_edgetpu.tflite" for name in self.models}
         for name, model in self.models.items():
-            (directory / _file_name(name)).write_bytes(model.tflite)
+            (directory / files[name]).write_bytes(model.tflite)
             (directory / f"{name}_report.json").write_text(model.report.to_json())
-        (directory / "group.json").write_text(self.manifest())
-
-
-def _file_name(name: str) -> str:
-    return f"{name}_edgetpu.tflite"
+        (directory / "group.json").write_text(self.manifest(files))
 
 
 def traffic(models: dict[str, CompiledModel], members: Sequence[GroupMember]) -> float | None:
@@ -91,6 +92,15 @@ def traffic(models: dict[str, CompiledModel], members: Sequence[GroupMember]) ->
     return total
 
 
+def require_members(members: Sequence[GroupMember]) -> None:
+    """Raises ValueError if there are fewer than two models, or two of one name."""
+    names = [member.name for member in members]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(
+            f"models of a group: got {', '.join(names) or 'none'}, expected two or more, of different names"
+        )
+
+
 def orders(members: Sequence[GroupMember]) -> list[tuple[GroupMember, ...]]:
     """Returns the orders to compile, the most promising first.
 
@@ -99,13 +109,9 @@ def orders(members: Sequence[GroupMember]) -> list[tuple[GroupMember, ...]]:
     models every order is compiled, of more only the first.
 
     Raises:
-      ValueError: If there are fewer than two models, or two of one name.
+      ValueError: As `require_members`.
     """
-    names = [member.name for member in members]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(
-            f"models of a group: got {', '.join(names) or 'none'}, expected two or more, of different names"
-        )
+    require_members(members)
     best = sorted(members, key=lambda member: (-member.calls_per_second, len(member.tflite)))
     if len(best) > _TRIED_AT_MOST:
         return [tuple(best)]
