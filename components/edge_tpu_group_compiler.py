@@ -13,8 +13,8 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.target_compiler import COMPILER_DIR, kept_if_it_fails
-from components.targets import CompiledModel, Options, options_json
+from components.target_compiler import kept_if_it_fails
+from components.targets import COMPILER_DIR, CompiledModel, Options, options_json
 from components.targets.edge_tpu import TARGET, CompilerOptions
 from components.targets.edge_tpu.group import CompiledGroup, GroupMember, require_members
 

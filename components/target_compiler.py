@@ -13,10 +13,15 @@ from tfx.types import artifact_utils, channel_utils, component_spec, standard_ar
 from components import model_artifact
 from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
-from components.targets import CompileError, CompileReport, Options, load_target, options_json, require_when_missing
-
-COMPILER_DIR = "compiler"
-"""Folder with what each run of the compiler wrote, verbatim."""
+from components.targets import (
+    COMPILER_DIR,
+    CompileError,
+    CompileReport,
+    Options,
+    load_target,
+    options_json,
+    require_when_missing,
+)
 
 
 class Executor(base_executor.BaseExecutor):

@@ -11,15 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
-from components.targets import CompiledModel, CompileError, Target, load_target
+from components.targets import COMPILER_DIR, CompiledModel, CompileError, Target, load_target
 from components.targets.edge_tpu import EdgeTpu
 from components.targets.edge_tpu.group import CompiledGroup, GroupMember
 from pipelines import new_directory
 from pipelines.columns import print_line, print_table
 from pipelines.file_inspection import first_op_not_there
-
-WRITTEN = "compiler"
-"""Folder of what the compiler wrote, in the output."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +57,7 @@ def compile_and_show(request: CompileRequest, console: Console) -> None:
             f"{target.name} compiles one model, to one file; several at once, or --segments, edge_tpu alone"
         )
     with new_directory.writing(request.output) as partial, console.status("compiling"):
-        written = partial / WRITTEN
+        written = partial / COMPILER_DIR
         (name, tflite), *others = models.items()
         try:
             if isinstance(target, EdgeTpu) and others:

@@ -27,6 +27,7 @@ from components.targets._report import (
 )
 
 __all__ = [
+    "COMPILER_DIR",
     "WHEN_MISSING",
     "Attempt",
     "BreakingOp",
@@ -55,6 +56,8 @@ __all__ = [
     "with_figures",
 ]
 
+COMPILER_DIR = "compiler"
+"""Folder with what each run of a compiler wrote, verbatim, beside what it made."""
 WHEN_MISSING = ("analyze", "fail")
 
 
