@@ -11,6 +11,7 @@ from tfx.dsl.io import fileio
 from components import model_artifact
 from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.measurements import INTEGER, LAST_BLESSED
+from components.unusable_baseline import why_unusable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,10 +41,18 @@ class Baseline:
         contracts = [model_artifact.read_contract(model) for model in (ours, other)]
         incompatible = incompatibilities(*contracts)
         transform = own_transform(ours, other)
-        if transform and not fileio.isdir(transform):
+        if transform and not fileio.exists(os.path.join(transform, "saved_model.pb")):
             incompatible += (f"it was made with another transform, and {transform}, which has that, is not there",)
         differences = foreign(origin_of(ours), origin_of(other))
         return cls(foreign=differences, incompatible=incompatible, unusable=unusable)
+
+    def without(self, error: Exception) -> "Baseline":
+        """Returns this baseline with what made a pass fail; raises the error if it is not the last blessed model's."""
+        why = why_unusable(error)
+        if not why:
+            raise error
+        _LOGGER.warning("the last blessed model is left out, and the others evaluated anew; it cannot be run: %s", why)
+        return dataclasses.replace(self, unusable=(*self.unusable, why))
 
     def compared(self, models: Mapping[str, types.Artifact]) -> dict[str, types.Artifact]:
         """Returns the models that are evaluated: all, but the last blessed one if something keeps it from that."""

@@ -92,6 +92,23 @@ class EvaluationFiles:
                 writer.write(record)
 
 
+def set_validity(path: str, is_valid: bool) -> None:
+    """Writes anew whether `tfma.load_validation_result` says that the model is valid, as the verdict on it does.
+
+    TFMA knows thresholds alone: no overrides, no confidence, no gates on facts, and no degenerate outputs.
+
+    Args:
+      path: Directory of the files.
+      is_valid: What it is to say.
+    """
+    file = os.path.join(path, f"{constants.VALIDATIONS_KEY}.tfrecord")
+    (record,) = tf.data.TFRecordDataset(file).as_numpy_iterator()
+    validation = validation_result_pb2.ValidationResult.FromString(record)
+    validation.validation_ok = is_valid
+    with tf.io.TFRecordWriter(file) as writer:
+        writer.write(validation.SerializeToString())
+
+
 class _Write(beam.PTransform):  # type: ignore[misc]
     def __init__(self, files: EvaluationFiles) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ clipping, and takes every batch apart into examples, which costs more than to ru
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import re
@@ -30,7 +31,8 @@ from components.evaluation.paired_statistics import Examples
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
-from components.quantization.record_files import record_batches
+from components.quantization.record_files import record_batches, records_within
+from components.unusable_baseline import run_of_last_blessed
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -38,8 +40,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 _CHUNK_BYTES = 2**20
 BATCH_SIZE = 500
 """So many examples of a file go through the models at once, of large ones and the last ones of a file fewer."""
-# Inputs and outputs of a batch take at most so much, of which a few batches are under way: images may be large.
-_BATCH_BYTES = 2**26
+# Inputs and outputs of a batch take at most so much, and so do its records as they are in the file: a few batches are
+# under way, and images may be large.
+_BATCH_BYTES = _RECORD_BYTES = 2**26
 # So many batches are on the way through the models while the metrics of the one before are computed.
 _AHEAD = 3
 INPUTS = "input_sums"
@@ -104,7 +107,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self._saved = {name: tf.saved_model.load(path) for name, path in self._models.saved_models.items()}
-        self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
+        with run_of_last_blessed():
+            self._transforms = {name: tf.saved_model.load(path) for name, path in self._models.transforms.items()}
         threads = max(1, self._threads // len(self._models.names))
         self._integer = {name: IntegerModel(tflite, threads=threads) for name, tflite in self._models.tflites.items()}
         # While a SavedModel waits for one core to end its share of a batch, the others go on with the next batch.
@@ -118,7 +122,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
 
     def process(self, file: str) -> Iterator[dict[str, Any]]:
-        for batch in record_batches(file, self._batch_size):
+        for batch in record_batches(file, min(self._batch_size, records_within(file, _RECORD_BYTES))):
             self._running.append(self._batches.submit(self._predicted, batch))
             if len(self._running) > _AHEAD:
                 yield self._running.popleft().result()
@@ -135,7 +139,8 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         transformed = _transformed(self._saved[FLOAT], examples, FLOAT)
         features, names = _dense(transformed), self._models.names
         fed = dict.fromkeys(names, features)
-        fed |= {name: _dense(_transformed(loaded, examples, name)) for name, loaded in self._transforms.items()}
+        with run_of_last_blessed():
+            fed |= {name: _dense(_transformed(loaded, examples, name)) for name, loaded in self._transforms.items()}
         scores = self._scores(fed)
         labels = self._labels(features, scores[FLOAT])
         weights = _weights(features, self._models.weight_key, len(next(iter(labels.values()))))
@@ -179,7 +184,10 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
             **{name: self._callers[name].submit(_run_saved, it, fed[name]) for name, it in self._saved.items()},
             **{name: self._callers[name].submit(it.predict, fed[name]) for name, it in self._integer.items()},
         }
-        scores = {name: run.result() for name, run in runs.items()}
+        scores = {}
+        for name, run in runs.items():
+            with run_of_last_blessed() if name in self._transforms else contextlib.nullcontext():
+                scores[name] = run.result()
         expected = {name: values.shape for name, values in scores[FLOAT].items()}
         for name, outputs in scores.items():
             found = {output: values.shape for output, values in outputs.items()}

@@ -12,7 +12,8 @@ its own directory, puts them in place, reads them back, makes the version comple
 then moves the pointer: killed at any point, it leaves the pointer at a complete version, and run again it goes on from
 there. Pushes at the same time need no lock: they write the same bytes to the same places
 (components/delivery/manifest.py), and each moves the pointer to the newest entry until the newest entry is the one that
-it moved it to, so the last of them leaves it there.
+it moved it to, so the last of them leaves it there. Before that it takes from the others what they were about to put
+in place of the pointer: one that was stopped and goes on finds it gone, and looks at the history again.
 
 Nothing is ever removed of a version, as a push of it may begin at any moment. What a push that died has left is its own
 directory: if all files were copied there, the version may have some of them, and gets the others; then it is removed.
@@ -34,12 +35,15 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
+from components import pushed_files
 from components.delivery import history
 from components.delivery.history import Entry
-from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, FileDigest, Manifest
+from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, Manifest
 
 LATEST_FILE = "latest"
 _HISTORY_DIR, _INCOMING_DIR = "history", ".incoming"
+_POINTER_FILE = "pointer"
+"""In a stage, what is about to become the pointer."""
 # No push takes so long: what is older was left by one that died. One that lives on finds its files gone, and fails.
 _ABANDONED_AFTER_S = 3600
 _STAGE = re.compile(r"([0-9a-f]{12})\.(\d+)\.[0-9a-f]{32}")
@@ -60,7 +64,7 @@ class PushDestination:
     def latest(self) -> str:
         """Returns the version that the pointer names; empty if it names none, as before the first push."""
         path = os.path.join(self.uri, LATEST_FILE)
-        text = _read(path).strip() if fileio.exists(path) else ""
+        text = pushed_files.read(path).strip() if fileio.exists(path) else ""
         return text if VERSION_FORM.fullmatch(text) else ""
 
     def manifest(self, version: str) -> Manifest | None:
@@ -73,7 +77,7 @@ class PushDestination:
             return None
         path = os.path.join(self.path(version), MANIFEST_FILE)
         try:
-            manifest = Manifest.from_json(_read(path))
+            manifest = Manifest.from_json(pushed_files.read(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if manifest.version != version:
@@ -82,11 +86,11 @@ class PushDestination:
 
     def record(self, move: history.Entry) -> dict[str, Any]:
         """Returns what the file of a move says beside its name: "at", "run_id" of a push, "span" of some rollbacks."""
-        return dict(json.loads(_read(os.path.join(self.uri, _HISTORY_DIR, move.name))))
+        return dict(json.loads(pushed_files.read(os.path.join(self.uri, _HISTORY_DIR, move.name))))
 
     def history(self) -> list[history.Entry]:
         """Returns all moves of the pointer, the newest last."""
-        return history.entries(_names(os.path.join(self.uri, _HISTORY_DIR)))
+        return history.entries(pushed_files.names(os.path.join(self.uri, _HISTORY_DIR)))
 
     def problems(self, version: str) -> list[str]:
         """Reads a version and returns what is wrong with it, one sentence each; empty if nothing is."""
@@ -193,12 +197,12 @@ class PushDestination:
             if there is not None and there.sha256 != manifest.sha256:
                 raise OSError(f"{self.path(manifest.version)} is another model, by chance of the same name")
         for path in manifest.files:
-            staged = _staged(stage, path)
+            staged = pushed_files.staged(stage, path)
             fileio.makedirs(os.path.dirname(staged))
             fileio.copy(str(directory / path), staged, overwrite=True)
         if report:
-            _write(stage, _staged(stage, REPORT_FILE), report)
-        _write(stage, _staged(stage, MANIFEST_FILE), manifest.to_json())
+            pushed_files.write(stage, pushed_files.staged(stage, REPORT_FILE), report)
+        pushed_files.write(stage, pushed_files.staged(stage, MANIFEST_FILE), manifest.to_json())
         self._put_in_place(stage, manifest)
         _LOGGER.info("pushed %d files, %d bytes, to %s", len(manifest.files), manifest.size_bytes, self.uri)
 
@@ -206,11 +210,11 @@ class PushDestination:
         """Makes a version complete by the files of a stage, the manifest last."""
         directory = self.path(manifest.version)
         for path in (*manifest.files, REPORT_FILE):
-            if fileio.exists(_staged(stage, path)):  # else it is in place, or there is none
-                _put(_staged(stage, path), os.path.join(directory, path))
+            if fileio.exists(pushed_files.staged(stage, path)):  # else it is in place, or there is none
+                pushed_files.put(pushed_files.staged(stage, path), os.path.join(directory, path))
         problems = self._differences(manifest)
         if not problems:
-            _put(_staged(stage, MANIFEST_FILE), os.path.join(directory, MANIFEST_FILE))
+            pushed_files.put(pushed_files.staged(stage, MANIFEST_FILE), os.path.join(directory, MANIFEST_FILE))
             problems = [] if self._is_complete(manifest.version) else [f"{MANIFEST_FILE}: is missing"]
         if problems:
             raise OSError(f"{directory} does not read back as written: {'; '.join(problems)}")
@@ -224,12 +228,36 @@ class PushDestination:
         if (not moves or moves[-1].version != version) and not self.move_of(version, facts["run_id"]):
             entry = history.following(moves, action, version, manifest.model_sha256[:12])
             record = {"action": action, "at": utc_now(), "version": version, **facts}
-            _write(stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n")
+            pushed_files.write(
+                stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n"
+            )
+        self._recall_pointers(stage)
         moved_to = None
         while (newest := self.history()[-1]) != moved_to:
-            _write(stage, os.path.join(self.uri, LATEST_FILE), f"{newest.version}\n")
-            moved_to = newest
+            moved_to = newest if self._put_pointer(stage, newest) else None
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
+
+    def _put_pointer(self, stage: str, newest: Entry) -> bool:
+        """Moves the pointer; returns False if a later move recalled it, or has come since the history was read."""
+        pointer = os.path.join(stage, _POINTER_FILE)
+        with fileio.open(pointer, "w") as file:
+            file.write(f"{newest.version}\n")
+        if self.history()[-1] != newest:  # else whoever adds to it finds this pointer
+            return False
+        try:
+            pushed_files.put(pointer, os.path.join(self.uri, LATEST_FILE))
+        except fileio.NotFoundError:
+            return False
+        return True
+
+    def _recall_pointers(self, stage: str) -> None:
+        """Removes what earlier moves are about to put in place: they may be stopped, and killed as soon as they did."""
+        directory = os.path.join(self.uri, _INCOMING_DIR)
+        for name in pushed_files.names(directory):
+            pointer = os.path.join(directory, name, _POINTER_FILE)
+            if os.path.join(directory, name) != stage and fileio.exists(pointer):
+                with contextlib.suppress(fileio.NotFoundError):
+                    fileio.remove(pointer)
 
     def move_of(self, version: str, run_id: str) -> Entry | None:
         """Returns the move by which a run made a version the latest; None if it did not, or of no run."""
@@ -240,9 +268,11 @@ class PushDestination:
         """Removes the stages of pushes that died, of which it first puts in place what was on its way there."""
         for stage, version in self._stages_abandoned():
             try:
-                if fileio.exists(_staged(stage, MANIFEST_FILE)) and not self._is_complete(version):
+                if fileio.exists(pushed_files.staged(stage, MANIFEST_FILE)) and not self._is_complete(version):
                     _LOGGER.info("%s: making version %s complete, whose push died", self.uri, version)
-                    self._put_in_place(stage, Manifest.from_json(_read(_staged(stage, MANIFEST_FILE))))
+                    self._put_in_place(
+                        stage, Manifest.from_json(pushed_files.read(pushed_files.staged(stage, MANIFEST_FILE)))
+                    )
                 fileio.rmtree(stage)
             except Exception as error:  # another push may be doing the same; the next one looks again
                 _LOGGER.warning("%s: could not remove what is left in %s: %s", self.uri, stage, error)
@@ -250,7 +280,7 @@ class PushDestination:
     def _stages_abandoned(self) -> list[tuple[str, str]]:
         """The stages of pushes that died, each with the version that it is for."""
         directory, now = os.path.join(self.uri, _INCOMING_DIR), time.time()
-        matches = filter(None, map(_STAGE.fullmatch, _names(directory)))
+        matches = filter(None, map(_STAGE.fullmatch, pushed_files.names(directory)))
         return [
             (os.path.join(directory, match[0]), match[1])
             for match in matches
@@ -261,7 +291,7 @@ class PushDestination:
         """Reads the files of a version, and returns how they are not as its manifest says, one sentence each."""
         paths = {path: os.path.join(self.path(manifest.version), path) for path in manifest.files}
         return manifest.differences(
-            {path: _digest(file) if fileio.exists(file) else None for path, file in paths.items()}
+            {path: pushed_files.digest(file) if fileio.exists(file) else None for path, file in paths.items()}
         )
 
     def _is_complete(self, version: str) -> bool:
@@ -272,40 +302,3 @@ class PushDestination:
 def utc_now() -> str:
     """Returns the time as 2026-11-25T13:36:52Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _staged(stage: str, path: str) -> str:
-    """Where a file of the version lies in a stage."""
-    return os.path.join(stage, "files", path)
-
-
-def _put(source: str, destination: str) -> None:
-    """Puts a file that was written in a stage in its place, in one step."""
-    fileio.makedirs(os.path.dirname(destination))
-    fileio.rename(source, destination, overwrite=True)
-
-
-def _write(stage: str, destination: str, text: str) -> None:
-    partial = os.path.join(stage, "partial")
-    with fileio.open(partial, "w") as file:
-        file.write(text)
-    _put(partial, destination)
-
-
-def _read(path: str) -> str:
-    with fileio.open(path, "r") as file:
-        text: str = file.read()
-    return text
-
-
-def _digest(path: str) -> FileDigest:
-    with fileio.open(path, "rb") as file:
-        return FileDigest.of(file)
-
-
-def _names(directory: str) -> list[str]:
-    """The names in a directory, none if it is not there. Object stores mark directories by a slash."""
-    try:
-        return [name.rstrip("/") for name in fileio.listdir(directory)]
-    except fileio.NotFoundError:
-        return []

@@ -1,6 +1,7 @@
 """QuantizedEvaluator: an integer model against its float parent -> ModelEvaluation and ModelBlessing."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ from components.evaluation.measurements import (
 from components.evaluation.task import Task
 from components.evaluation.task_metric import TaskMetric
 from components.evaluation.verdict import Verdict
+from components.evaluation_files import set_validity
 from components.evaluation_outputs import bless, set_figures
 from components.evaluation_pass import EvaluationPass
 from components.evaluation_results import read_measurements
@@ -99,11 +101,16 @@ class Executor(evaluator_executor.Executor):
             verdict = Verdict(reasons=found.refusals)
         else:
             baseline, facts = Baseline.of(models, found.unusable), _facts(given, gates, exec_properties)
-            passed = EvaluationPass.of(config, baseline.compared(models), exec_properties["flipped_examples"])
             with model_artifact.partial_output(evaluation) as uri:
-                self._run(passed, input_dict["examples"], exec_properties["split"], gates.confidence, uri)
+                run = functools.partial(self._run, input_dict["examples"], exec_properties, gates.confidence, uri)
+                try:
+                    passed = run(config, baseline.compared(models))
+                except Exception as error:
+                    baseline = baseline.without(error)
+                    passed = run(config, baseline.compared(models))
                 measured = _measured(uri, passed, facts, baseline, exec_properties["split"])
                 verdict = judge(gates, measured, today())
+                set_validity(uri, verdict.blessed)
             set_figures(evaluation, measured)
         reported = {name: input_dict[key][0] for name, key in _REPORTED.items() if input_dict.get(key)}
         reported["evaluation"] = evaluation
@@ -111,11 +118,20 @@ class Executor(evaluator_executor.Executor):
         bless(blessing, verdict, gates, {**given, **models}, page)
 
     def _run(
-        self, passed: EvaluationPass, examples: list[types.Artifact], split: str, confidence: float, uri: str
-    ) -> None:
+        self,
+        examples: list[types.Artifact],
+        exec_properties: dict[str, Any],
+        confidence: float,
+        uri: str,
+        config: config_pb2.EvalConfig,
+        models: Mapping[str, types.Artifact],
+    ) -> EvaluationPass:
+        """Evaluates models in one pass, which it returns."""
+        passed = EvaluationPass.of(config, models, exec_properties["flipped_examples"])
         with self._make_beam_pipeline() as pipeline:
             threads = threads_of_worker(self._beam_pipeline_args)
-            passed.write(passed.read(pipeline, examples, split), confidence, uri, threads=threads)
+            passed.write(passed.read(pipeline, examples, exec_properties["split"]), confidence, uri, threads=threads)
+        return passed
 
 
 def _facts(

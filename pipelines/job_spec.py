@@ -45,30 +45,13 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner, pipeline_builder
     from tfx.orchestration.pipeline import Pipeline
 
-    from components.report_page import report_page
-    from components.verdict_reporter import RunReporter, VerdictRecorder
+    from components.verdict_reporter import RunReporter
     from pipelines.last_blessed import narrow_queries
     from pipelines.pipeline import pipeline_components
 
     components = pipeline_components(config, on_service=True)
     by_id = {component.id: component for component in components}
-    recorders = [
-        VerdictRecorder(
-            blessing=by_id[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
-            infra_blessing=by_id[f"EdgeInfraValidator{plan.suffix}"].outputs["blessing"],
-            pushed_model=by_id[f"Pusher{plan.suffix}"].outputs["pushed_model"],
-            reports_uri=config.reports_uri,
-            target=plan.target if config.targets else "",
-        ).with_id(f"VerdictRecorder{plan.suffix}")
-        for plan in config.plans
-    ]
-    pages = [
-        report_page(
-            by_id[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
-            config.deployment.images.get(f"ReportPage{plan.suffix}", config.deployment.image),
-        ).with_id(f"ReportPage{plan.suffix}")
-        for plan in config.plans
-    ]
+    recorders, pages = _recorders(config, by_id), _pages(config, by_id)
     reporter = RunReporter(reports_uri=config.reports_uri, targets=[plan.target for plan in config.targets])
     recorder_ids = [recorder.id for recorder in recorders]
     ids = [*by_id, *recorder_ids, *(page.id for page in pages), reporter.id]
@@ -99,6 +82,35 @@ def build_job(config: PipelineConfig, runner: str, schemes: tuple[str, ...]) -> 
     _deploy(config, job, runner, uncached=[*recorder_ids, *dated])
     _check_placeholders(job)
     return job
+
+
+def _recorders(config: PipelineConfig, components: Mapping[str, Any]) -> list[Any]:
+    """What records the verdict on each target's model, of components by their ids."""
+    from components.verdict_reporter import VerdictRecorder
+
+    return [
+        VerdictRecorder(
+            blessing=components[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
+            infra_blessing=components[f"EdgeInfraValidator{plan.suffix}"].outputs["blessing"],
+            pushed_model=components[f"Pusher{plan.suffix}"].outputs["pushed_model"],
+            reports_uri=config.reports_uri,
+            target=plan.target if config.targets else "",
+        ).with_id(f"VerdictRecorder{plan.suffix}")
+        for plan in config.plans
+    ]
+
+
+def _pages(config: PipelineConfig, components: Mapping[str, Any]) -> list[Any]:
+    """What shows the page on each target's model, of components by their ids."""
+    from components.report_page import report_page
+
+    return [
+        report_page(
+            components[f"QuantizedEvaluator{plan.suffix}"].outputs["blessing"],
+            config.deployment.images.get(f"ReportPage{plan.suffix}", config.deployment.image),
+        ).with_id(f"ReportPage{plan.suffix}")
+        for plan in config.plans
+    ]
 
 
 def require_service_account(config: PipelineConfig, form: re.Pattern[str], what: str) -> None:

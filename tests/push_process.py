@@ -238,6 +238,39 @@ def stop_and_continue(uri: str, every: int, slow: Path, fast: Path) -> list[Json
     return rounds
 
 
+def stop_then_kill(uri: str, every: int, slow: Path, fast: Path) -> list[Json]:
+    """As `stop_and_continue`, but the one that goes on is killed as soon as it has moved the pointer."""
+    rounds = []
+    for point in itertools.count(step=every):
+        root = f"{uri}/{point}"
+
+        def stopped(root: str = root, point: int = point) -> str:
+            push(root, fast)
+            interrupt(point, signal.SIGSTOP)
+            rename = fileio.rename
+
+            def renamed(source: str, destination: str, **options: Any) -> None:
+                rename(source, destination, **options)
+                if destination.endswith("/latest"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            fileio.rename = renamed
+            return push(root, slow)
+
+        child = fork(stopped)
+        if not os.WIFSTOPPED(os.waitpid(child[0], os.WUNTRACED)[1]):  # there are no more points
+            os.close(child[1])
+            return rounds
+        slowly = _now(lambda root=root: state(root))["history"]
+        version = _now(lambda root=root: PushDestination(root).history()[0].version)
+        _now(lambda root=root, version=version: PushDestination(root).rollback(version))
+        between = _now(lambda root=root: state(root))
+        os.kill(child[0], signal.SIGCONT)
+        join(*child)
+        rounds.append({"before": slowly, "between": between, "state": _now(lambda root=root: state(root))})
+    return rounds
+
+
 if __name__ == "__main__":
     experiment, destination, every, *directories = sys.argv[1:]
     print(json.dumps(globals()[experiment](destination, int(every), *map(Path, directories))))

@@ -18,6 +18,10 @@ NOT_NUMBERS = "not a number"
 _FAR = 1 / 4
 # ... and an output if more than this share of its values is; of classes, of the scores that decided.
 _MOST = 0.5
+# A model is right in one class alone if of the others it gets this share, or less, of those that the float model gets
+# right, which must be so many.
+_FEW = 1 / 20
+_ENOUGH = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,7 @@ class OutputSums:
       highest: The highest.
       classes: Lowest and highest class of each decision, (2, decisions); (2, 0) without classes.
       labels: Lowest and highest label of each decision.
+      right: Right decisions of each class, by this model and by the float one, (2, classes); (2, 0) without classes.
       saturated: Values at an end of the range, far from those of the float model.
       values: Values that could be saturated; 0 if the range is not known.
       not_numbers: Values that are infinite or not a number.
@@ -40,6 +45,7 @@ class OutputSums:
     highest: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
     saturated: int
     values: int
     not_numbers: int
@@ -64,11 +70,15 @@ class OutputSums:
         """
         flat = scores.reshape(len(scores), -1).astype(np.float64)
         kind = kind_of(labels, scores, declared)
-        classes = known = np.zeros((2, 0), np.int64)
+        classes = known = right = np.zeros((2, 0), np.int64)
         if kind != "values":
             decided = decide(scores, kind).classes
             true = decisions_of_labels(labels, scores, kind)
             classes, known = (np.stack([of.min(axis=0), of.max(axis=0)]) for of in (decided, true))
+            if float_scores is not None:
+                count = scores.shape[-1] if kind == "classes" and scores.ndim > 1 else 2
+                both = decided, decide(float_scores, kind).classes
+                right = np.stack([np.bincount(true[of == true], minlength=max(count, 2)) for of in both])
         saturated = values = 0
         if limits is not None and float_scores is not None:
             given, wanted = flat, float_scores.reshape(flat.shape).astype(np.float64)
@@ -83,6 +93,7 @@ class OutputSums:
             highest=flat.max(axis=0),
             classes=classes,
             labels=known,
+            right=right,
             saturated=saturated,
             values=values,
             not_numbers=int((~np.isfinite(flat)).sum()),
@@ -95,6 +106,7 @@ class OutputSums:
             highest=np.maximum(self.highest, other.highest),
             classes=_span(self.classes, other.classes),
             labels=_span(self.labels, other.labels),
+            right=self.right + other.right,
             saturated=self.saturated + other.saturated,
             values=self.values + other.values,
             not_numbers=self.not_numbers + other.not_numbers,
@@ -103,16 +115,24 @@ class OutputSums:
     def degenerate(self) -> tuple[str, ...]:
         """Says what is degenerate: some of "constant", "one class", "saturated", "not a number".
 
-        One class for all, in every decision, is only degenerate where there are examples of several.
+        One class for all, in every decision, is only degenerate where there are examples of several; a few decisions
+        for others change nothing if they are wrong, as long as the float model is right in others.
         """
         several = self.examples > 1
+        one_class = np.array_equal(*self.classes) and not np.array_equal(*self.labels)
         found = {
             "constant": several and np.array_equal(self.lowest, self.highest),
-            "one class": several and np.array_equal(*self.classes) and not np.array_equal(*self.labels),
+            "one class": several and (one_class or self._is_right_in_one_class()),
             "saturated": self.saturated > _MOST * self.values,
             NOT_NUMBERS: self.not_numbers > 0,
         }
         return tuple(name for name, holds in found.items() if holds)
+
+    def _is_right_in_one_class(self) -> bool:
+        if not self.right.size:
+            return False
+        ours, others = (int(of.sum() - of.max()) for of in self.right)
+        return others >= _ENOUGH and ours <= _FEW * others
 
 
 def _span(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -39,6 +39,15 @@ def record_batches(file: str, size: int) -> Iterator[npt.NDArray[Any]]:
         raise ValueError(CORRUPT.format(file, count))
 
 
+def records_within(file: str, limit_bytes: int) -> int:
+    """Returns how many records take so much, 1 at least, if all of a file are like the first one."""
+    try:
+        first = next(records_of(file).take(1).as_numpy_iterator(), b"")
+    except tf.errors.DataLossError:
+        first = b""  # which `record_batches` raises
+    return max(1, limit_bytes // max(len(first), 1))
+
+
 def is_whole(file: str, framed_bytes: int) -> bool:
     """Returns whether a file ends where its records end.
 

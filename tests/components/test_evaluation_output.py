@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from conftest import REPOSITORY
-from evaluated_models import EvaluatedModel, example_columns, write_examples
+from evaluated_models import EvaluatedModel, example_columns, integer_contract, write_examples
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
@@ -161,3 +163,70 @@ def test_partial_output_leaves_nothing_when_the_block_fails(tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match="of the block"):
         fail()
     assert not Path(artifact.uri).exists()
+
+
+class _EarlierModel(EvaluatedModel):
+    """A model whose transform cannot be run on today's examples, or gives what is no number for some."""
+
+    def __init__(self, wants_a_column: bool) -> None:
+        super().__init__(("kind",))
+        spec = {"x": tf.io.FixedLenFeature([4], tf.float32)}
+        gone = {"label_of_old": tf.io.FixedLenFeature([], tf.int64)} if wants_a_column else {}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def transform(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            parsed = tf.io.parse_example(examples, {**spec, **gone})
+            return parsed if wants_a_column else {"x": tf.math.log(parsed["x"])}
+
+        self.transform = transform
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ("column", "examples cannot be parsed .*label_of_old"),
+        ("number", "input 'x' has values that are not numbers"),
+        ("file", "."),
+    ],
+)
+@pytest.mark.parametrize("workers", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.extended)])
+def test_last_blessed_model_is_left_out_when_its_own_transform_cannot_be_run(
+    inputs: dict[str, types.Artifact], tmp_path: Path, broken: str, why: str, workers: str
+) -> None:
+    _EarlierModel(broken == "column").save(tmp_path / "earlier_float")
+    if broken == "file":
+        (tmp_path / "earlier_float" / "Format-Serving" / "saved_model.pb").write_bytes(b"no model")
+    models = {
+        "model": inputs["model"],
+        "last_blessed_model": EvaluatedModel(("kind",)).save_tflite(tmp_path / "earlier"),
+    }
+    for name, model in models.items():
+        contract = integer_contract(("a", "b", "c")).to_json()
+        (Path(model.uri) / "Format-Serving" / "io_contract.json").write_text(contract)
+        model.set_string_custom_property("transform_sha256", name)
+    models["last_blessed_model"].set_string_custom_property("float_model_uri", str(tmp_path / "earlier_float"))
+    given = {**inputs, **models}
+    kinds = {"examples": standard_artifacts.Examples}
+    component = QuantizedEvaluator(
+        **{name: channel_utils.as_channel([kinds.get(name, standard_artifacts.Model)()]) for name in given},
+        label_key="kind",
+        metrics={"accuracy": "SparseCategoricalAccuracy"},
+        gates=Gates.of("accuracy >= 0.5", "accuracy drop vs last_blessed <= 0.1"),
+        target="cpu",
+    )
+    evaluation, blessing = _evaluation(tmp_path / "evaluation"), standard_artifacts.ModelBlessing()
+    blessing.uri = str(tmp_path / "blessing")
+    arguments = ["--runner=DirectRunner", f"--direct_running_mode={workers}", "--direct_num_workers=2"]
+    context = quantized_evaluator.Executor.Context(beam_pipeline_args=arguments)
+    quantized_evaluator.Executor(context).Do(
+        {name: [artifact] for name, artifact in given.items()},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        dict(component.exec_properties),
+    )
+    held, failed = json.loads((tmp_path / "blessing" / "verdict.json").read_text())["reasons"]
+    assert held["text"].startswith("holds: accuracy >= 0.5")
+    assert failed["code"] == "unusable_baseline"
+    assert re.search(f"its own transform: .*{why}", failed["text"])
+    # TFMA knows of no such gate; it has the results of the others, and says what the verdict does.
+    assert not tfma.load_validation_result(evaluation.uri).validation_ok
+    assert len(tfma.load_eval_result(evaluation.uri, model_name="integer").slicing_metrics) == 1

@@ -113,3 +113,17 @@ def test_push_goes_on_where_it_was_stopped_when_another_was_made_meanwhile(
         assert found["state"]["complete"] == sorted([slow, fast])
         assert (found["state"]["problems"], found["state"]["left"]) == ([], [])
         assert found["state"]["latest"] == found["state"]["history"][-1][2]
+
+
+def test_push_that_was_stopped_undoes_no_rollback_when_it_is_killed_as_it_goes_on(
+    experiment: Callable[..., list[Json]],
+) -> None:
+    rounds = experiment("stop_then_kill", "slow", "fast")
+    assert {len(found["before"]) for found in rounds} == {1, 2}  # stopped before and after its entry in the history
+    for found in rounds:
+        old = found["before"][0][2]
+        assert found["between"]["latest"] == old
+        state = found["state"]
+        assert (state["problems"], state["latest"]) == ([], state["history"][-1][2])
+        if len(found["before"]) == 2:
+            assert (state["history"][-1][1], state["latest"]) == ("rollback", old)

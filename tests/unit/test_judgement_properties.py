@@ -7,11 +7,14 @@ import math
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from components.evaluation.degenerate import OutputSums
 from components.evaluation.gates import Gates, Override
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import FLOAT, INTEGER, LAST_BLESSED, Cell, Measurements, Paired, Slice
+from components.evaluation.paired_statistics import Examples, PairedSums
 
 _DAY = datetime.date(2026, 6, 1)
 _SLICES: tuple[Slice, ...] = ((), (("label", "0"),), (("label", "1"),))
@@ -208,3 +211,43 @@ def test_judge_never_blesses_under_more_gates_when_it_refused_under_fewer(seed: 
             assert before or not after, (gates, more, measured)
             changed += before and not after
     assert changed >= 10
+
+
+def _judged_by_decisions(labels: np.ndarray, decided: np.ndarray, parent: np.ndarray, gates: Gates) -> bool:
+    """The verdict on a classifier by what it decides for each example, as an evaluation comes to it."""
+    noise = np.random.default_rng(0).uniform(0.1, 0.2, (len(labels), labels.max() + 1))
+    scores, float_scores = (noise + 0.6 * np.eye(labels.max() + 1)[of] for of in (decided, parent))
+    outputs = OutputSums.of(labels, scores, float_scores)
+    examples = Examples(labels=labels, scores=scores, other_scores=float_scores, weights=np.ones(len(labels)))
+    accuracies = {INTEGER: (decided == labels).mean(), FLOAT: (parent == labels).mean()}
+    measured = Measurements(
+        metrics={Cell(model=name): {"accuracy": float(value)} for name, value in accuracies.items()},
+        examples={(): len(labels)},
+        paired={(FLOAT, "", ()): PairedSums.of(examples).paired(0.95)},
+        degenerate={(INTEGER, ""): outputs.degenerate()} if outputs.degenerate() else {},
+    )
+    return judge(gates, measured, _DAY).blessed
+
+
+def test_wrong_decisions_in_place_of_right_ones_never_turn_a_refusal_into_a_blessing() -> None:
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        classes = random.integers(2, 5)
+        shares = random.dirichlet(np.full(classes, 0.5)) * 0.8 + 0.2 / classes
+        labels = np.sort(random.choice(classes, 600, p=shares))
+        parent = np.where(random.random(600) < 0.95, labels, random.integers(0, classes, 600))
+        collapsed = np.full(600, np.bincount(labels).argmax())
+        decided = np.where(random.random(600) < random.choice([0.0, 0.01, 0.1, 0.97]), parent, collapsed)
+        gates = Gates.of(
+            f"accuracy >= {random.uniform(0.1, 0.9):.2f}", f"accuracy drop <= {random.uniform(0, 0.6):.2f}"
+        )
+        if _judged_by_decisions(labels, decided, parent, gates):
+            continue
+        refused += 1
+        right = np.flatnonzero(decided == labels)
+        spoilt = random.choice(right, random.integers(1, len(right) + 1), replace=False)
+        worse = decided.copy()
+        worse[spoilt] = (labels[spoilt] + random.integers(1, classes, len(spoilt))) % classes
+        assert not _judged_by_decisions(labels, worse, parent, gates)
+    assert 50 < refused < 290

@@ -330,6 +330,25 @@ def test_one_hot_labels_are_classes_when_it_is_declared(labels: np.ndarray) -> N
     assert OutputSums.of(labels, collapsed, _GOOD, None, "classes").degenerate() == ("one class",)
 
 
+@pytest.mark.parametrize("wrong", [0, 1, 300])
+@pytest.mark.parametrize(("right", "found"), [(0, ("one class",)), (2, ("one class",)), (3, ())])
+def test_one_class_is_degenerate_as_long_as_decisions_for_others_are_wrong(
+    wrong: int, right: int, found: tuple[str, ...]
+) -> None:
+    labels = np.repeat([0, 1], [960, 40])
+    decided = np.zeros(1000, int)
+    decided[:wrong] = 1
+    decided[960 : 960 + right] = 1  # of 40 that the float model gets right, 3 are more than a twentieth
+    scores = np.random.default_rng(0).uniform(0.1, 0.2, (1000, 2))
+    scores[np.arange(1000), decided] += 0.6
+    good = np.eye(2)[labels] * 0.8
+    parts = [OutputSums.of(labels[cut], scores[cut], good[cut]) for cut in (slice(0, 970), slice(970, 1000))]
+    assert (parts[0] + parts[1]).degenerate() == found
+    assert OutputSums.of(labels, good, good).degenerate() == ()
+    if wrong:  # a float model that is right in one class alone is no measure
+        assert OutputSums.of(labels, scores, np.eye(2)[np.zeros(1000, int)]).degenerate() == ()
+
+
 @pytest.mark.parametrize(
     ("labels", "scores"),
     [
