@@ -48,7 +48,7 @@ CODES: dict[Code, str] = {
     "not_measured": "the figure is not there",
     "missing_slice": "there are no examples of the slice",
     "too_few_examples": "so few examples cannot show the bound at that confidence",
-    "degenerate": "an output of the integer model is constant, of one class, saturated or not a number",
+    "degenerate": "an output of the integer model is constant, right in one class alone, saturated or not a number",
     "unclear_labels": "labels may be meant otherwise than they were taken, scores are no probabilities, or an accuracy"
     " counts other decisions than are made",
     "nothing_gated": "no gate was held against the model",

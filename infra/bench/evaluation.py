@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _RECORDS = "data/cifar10/eval-*.tfrecord"
 _HOWS = {
     "bare": "bare loop, both models",
     "ours": "QuantizedEvaluator's pass, both models",
+    "component": "QuantizedEvaluator, all of it",
     "stock_float": "stock TFMA, float model",
     "stock_integer": "stock TFMA, integer model",
     "one_worker": "QuantizedEvaluator's pass, 1 worker process with 1 core, once started",
@@ -202,6 +204,37 @@ def _ours(directory: Path, split: str = "eval", workers: int = 0) -> int:
     return read_measurements(str(directory / "ours"), models, {}).examples[()]
 
 
+def _component(directory: Path) -> Callable[[], int]:
+    """Returns what runs the component, which probes the integer model in a process of its own, and writes a page."""
+    from tfx.types import artifact_utils, channel_utils, standard_artifacts
+
+    from components.evaluation.gates import Gates
+    from components.evaluation.measurements import FLOAT, INTEGER
+    from components.evaluation_results import read_measurements
+    from components.quantized_evaluator import Executor, QuantizedEvaluator
+
+    names = {"examples": "examples", "model": "integer", "baseline_model": "float"}
+    inputs = {name: [standard_artifacts.Model()] for name in names} | {"examples": [standard_artifacts.Examples()]}
+    outputs = {"evaluation": [standard_artifacts.ModelEvaluation()], "blessing": [standard_artifacts.ModelBlessing()]}
+    for name, (artifact,) in {**inputs, **outputs}.items():
+        artifact.uri = str(directory / names.get(name, name))
+    artifact_utils.get_single_instance(inputs["examples"]).split_names = '["eval"]'
+    component = QuantizedEvaluator(
+        **{name: channel_utils.as_channel(artifacts) for name, artifacts in inputs.items()},
+        label_key="label",
+        metrics={"accuracy": "SparseCategoricalAccuracy"},
+        gates=Gates.of("accuracy drop <= 0.01"),
+    )
+    options = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
+    executor = Executor(Executor.Context(beam_pipeline_args=options))
+
+    def run() -> int:
+        executor.Do(inputs, outputs, dict(component.exec_properties))
+        return read_measurements(str(directory / "evaluation"), (INTEGER, FLOAT), {}).examples[()]
+
+    return run
+
+
 def _once_started(directory: Path, workers: int) -> dict[str, float]:
     """What a long evaluation takes more than a short one, each worker with a core of its own."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:workers])
@@ -251,7 +284,7 @@ def _one(how: str, shared: Path, directory: Path) -> None:
     import tensorflow  # noqa: F401
     import tensorflow_model_analysis  # noqa: F401
 
-    import components.evaluation_pass  # noqa: F401
+    import components.quantized_evaluator  # noqa: F401
 
     workers = {"one_worker": 1, "two_workers": 2}
     if how in workers:
@@ -263,8 +296,9 @@ def _one(how: str, shared: Path, directory: Path) -> None:
         "stock_float": lambda: _stock(directory, "tf_generic"),
         "stock_integer": lambda: _stock(directory, "tf_lite"),
     }
+    run = _component(directory) if how == "component" else runs[how]
     started = time.perf_counter()
-    count = runs[how]()
+    count = run()
     print(json.dumps({"examples": count, "seconds": time.perf_counter() - started}))
 
 
