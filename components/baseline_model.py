@@ -11,7 +11,7 @@ from tfx.dsl.io import fileio
 from components import model_artifact
 from components.evaluation.baseline import Origin, foreign, incompatibilities
 from components.evaluation.measurements import INTEGER, LAST_BLESSED
-from components.unusable_baseline import why_unusable
+from components.evaluation.unusable_baseline import why_unusable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class Baseline:
 
     Attributes:
       foreign: How its origin is another.
-      incompatible: How its inputs, outputs and labels are others, or why its transform cannot be run.
-      unusable: Why it cannot be run itself.
+      incompatible: How its inputs, outputs and labels are others, or that its transform is not there.
+      unusable: Why it, or its transform, cannot be run.
     """
 
     foreign: tuple[str, ...] = ()

@@ -16,9 +16,7 @@ from components.quantization.contract.device_files import carry_device_files
 from components.target_compiler import kept_if_it_fails
 from components.targets import COMPILER_DIR, CompiledModel, Options, options_json
 from components.targets.edge_tpu import TARGET, CompilerOptions
-from components.targets.edge_tpu.group import CompiledGroup, GroupMember, require_members
-
-GROUP_FILE = "group.json"
+from components.targets.edge_tpu.group import GROUP_FILE, CompiledGroup, GroupMember, require_members
 
 
 class Executor(base_executor.BaseExecutor):
@@ -78,10 +76,10 @@ def _facts(group: CompiledGroup, tflites: Mapping[str, bytes]) -> dict[str, mode
         "traffic_bytes_per_second": group.traffic_bytes_per_second,
     }
     for name, model in group.models.items():
-        facts[f"{name}_sha256"] = hashlib.sha256(model.tflite).hexdigest()
-        facts[f"{name}_cached_bytes"] = model.report.memory.cached_bytes
-        facts[f"{name}_streamed_bytes"] = model.report.memory.streamed_bytes
-    facts |= {f"{name}_parent_sha256": hashlib.sha256(tflite).hexdigest() for name, tflite in tflites.items()}
+        facts[f"{model_artifact.SHA256_OF}{name}"] = hashlib.sha256(model.tflite).hexdigest()
+        facts[f"cached_bytes_of_{name}"] = model.report.memory.cached_bytes
+        facts[f"streamed_bytes_of_{name}"] = model.report.memory.streamed_bytes
+    facts |= {f"parent_sha256_of_{name}": hashlib.sha256(tflite).hexdigest() for name, tflite in tflites.items()}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -129,14 +127,15 @@ class EdgeTPUGroupCompiler(base_component.BaseComponent):
         Args:
           models: Two or more integer TFLite models by name, or one with `num_segments`, as TFLiteIntConverter made
             them or as a resolver found those that were blessed last.
-          calls_per_second: How often each runs, of which the ratios count; None for all alike.
+          calls_per_second: How often each of several runs, of which the ratios count; None for all alike.
           options: `components.targets.edge_tpu.CompilerOptions`; None for the defaults.
 
         Raises:
           ValueError: If there are fewer than two models, or several with `num_segments`, a name is no file name or one
             of this component's parameters, or a rate is none or of no model.
         """
-        taken = sorted(models.keys() & {*EdgeTPUGroupCompilerSpec.PARAMETERS, *EdgeTPUGroupCompilerSpec.OUTPUTS})
+        ours = {*EdgeTPUGroupCompilerSpec.PARAMETERS, *EdgeTPUGroupCompilerSpec.OUTPUTS, "self"}
+        taken = sorted(models.keys() & ours)
         if taken:
             raise ValueError(f"models: got {', '.join(taken)}, which the component calls something else; rename them")
         unknown = sorted((calls_per_second or {}).keys() - models.keys())
@@ -147,8 +146,11 @@ class EdgeTPUGroupCompiler(base_component.BaseComponent):
         chosen = CompilerOptions.from_json(options_json(options))
         if chosen.num_segments == 1:
             require_members(members)
-        elif len(members) != 1:
-            raise ValueError(f"num_segments: got {', '.join(models) or 'no model'}, expected one model to split")
+        elif len(members) != 1 or calls_per_second:
+            raise ValueError(
+                f"num_segments: got {', '.join(models) or 'no model'}, expected one model to split, without"
+                " calls_per_second"
+            )
         written = chosen.to_json()
         super().__init__(
             EdgeTPUGroupCompilerSpec.of(models)(

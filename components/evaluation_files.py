@@ -95,7 +95,8 @@ class EvaluationFiles:
 def set_validity(path: str, is_valid: bool) -> None:
     """Writes anew whether `tfma.load_validation_result` says that the model is valid, as the verdict on it does.
 
-    TFMA knows thresholds alone: no overrides, no confidence, no gates on facts, and no degenerate outputs.
+    TFMA knows thresholds alone: no overrides, no confidence, no gates on facts, and no degenerate outputs. What it has
+    found of those stays beside the flag, also if an override lets the model pass.
 
     Args:
       path: Directory of the files.

@@ -91,7 +91,7 @@ class EvaluationPass:
           files: Paths of TFRecord files, as `read` finds them.
           confidence: Of intervals.
           output_path: A URI that Beam's workers see.
-          threads: How many threads an integer model may use in each of them.
+          threads: How many threads the models of each of them may use together, as `predicted` shares them out.
         """
         # Never loaded by TFMA, whose predictions are not used; it wants several models where there is a baseline.
         shared = [

@@ -29,6 +29,8 @@ SERVING_DIR = path_utils.serving_model_dir("").strip("/")
 TFLITE_FILE = "tflite"  # the name that TFX's rewriter writes and TFMA's loader reads
 FACTS_FILE = "facts.json"
 COMPILE_REPORT_FILE = "compile_report.json"
+SHA256_OF = "sha256_of_"
+"""Beginning of the property, of an artifact of several models, with the hash of `{name}/tflite`; the name follows."""
 _PARTIAL_DIR = ".partial"
 
 Fact = str | int | float

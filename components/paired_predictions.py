@@ -28,11 +28,11 @@ from components.evaluation.flips import FlipSums
 from components.evaluation.input_ranges import InputRange, InputSums
 from components.evaluation.measurements import FLOAT, INTEGER
 from components.evaluation.paired_statistics import Examples
+from components.evaluation.unusable_baseline import run_of_last_blessed
 from components.quantization.conversion.convert import DENSE_SIGNATURE
 from components.quantization.interpreter import IntegerModel
 from components.quantization.qat.export import TRANSFORM_SIGNATURE
-from components.quantization.record_files import record_batches, records_within
-from components.unusable_baseline import run_of_last_blessed
+from components.quantization.record_files import record_batches
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -40,9 +40,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 _CHUNK_BYTES = 2**20
 BATCH_SIZE = 500
 """So many examples of a file go through the models at once, of large ones and the last ones of a file fewer."""
-# Inputs and outputs of a batch take at most so much, and so do its records as they are in the file: a few batches are
-# under way, and images may be large.
-_BATCH_BYTES = _RECORD_BYTES = 2**26
+# Inputs and outputs of a batch take at most so much, of which a few batches are under way: images may be large.
+_BATCH_BYTES = 2**26
 # So many batches are on the way through the models while the metrics of the one before are computed.
 _AHEAD = 3
 INPUTS = "input_sums"
@@ -122,7 +121,7 @@ class _PredictFn(beam.DoFn):  # type: ignore[misc]
         self._running: collections.deque[Future[dict[str, Any]]] = collections.deque()
 
     def process(self, file: str) -> Iterator[dict[str, Any]]:
-        for batch in record_batches(file, min(self._batch_size, records_within(file, _RECORD_BYTES))):
+        for batch in record_batches(file, self._batch_size):
             self._running.append(self._batches.submit(self._predicted, batch))
             if len(self._running) > _AHEAD:
                 yield self._running.popleft().result()

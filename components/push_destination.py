@@ -11,9 +11,8 @@ Every file is put in place at once, by renaming it, and no complete version ever
 its own directory, puts them in place, reads them back, makes the version complete, adds its entry to the history, and
 then moves the pointer: killed at any point, it leaves the pointer at a complete version, and run again it goes on from
 there. Pushes at the same time need no lock: they write the same bytes to the same places
-(components/delivery/manifest.py), and each moves the pointer to the newest entry until the newest entry is the one that
-it moved it to, so the last of them leaves it there. Before that it takes from the others what they were about to put
-in place of the pointer: one that was stopped and goes on finds it gone, and looks at the history again.
+(components/delivery/manifest.py), and each moves the pointer as components/latest_pointer.py says, so that the last of
+them leaves it at the newest entry.
 
 Nothing is ever removed of a version, as a push of it may begin at any moment. What a push that died has left is its own
 directory: if all files were copied there, the version may have some of them, and gets the others; then it is removed.
@@ -35,15 +34,13 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
-from components import pushed_files
+from components import latest_pointer, pushed_files
 from components.delivery import history
 from components.delivery.history import Entry
 from components.delivery.manifest import MANIFEST_FILE, REPORT_FILE, VERSION_FORM, Manifest
+from components.latest_pointer import INCOMING_DIR, LATEST_FILE
 
-LATEST_FILE = "latest"
-_HISTORY_DIR, _INCOMING_DIR = "history", ".incoming"
-_POINTER_FILE = "pointer"
-"""In a stage, what is about to become the pointer."""
+_HISTORY_DIR = "history"
 # No push takes so long: what is older was left by one that died. One that lives on finds its files gone, and fails.
 _ABANDONED_AFTER_S = 3600
 _STAGE = re.compile(r"([0-9a-f]{12})\.(\d+)\.[0-9a-f]{32}")
@@ -175,7 +172,7 @@ class PushDestination:
 
         It stays where the block fails, since the version may lack files that are there.
         """
-        stage = os.path.join(self.uri, _INCOMING_DIR, f"{version}.{int(time.time())}.{uuid.uuid4().hex}")
+        stage = os.path.join(self.uri, INCOMING_DIR, f"{version}.{int(time.time())}.{uuid.uuid4().hex}")
         fileio.makedirs(stage)
         yield stage
         fileio.rmtree(stage)
@@ -231,33 +228,8 @@ class PushDestination:
             pushed_files.write(
                 stage, os.path.join(self.uri, _HISTORY_DIR, entry.name), json.dumps(record, sort_keys=True) + "\n"
             )
-        self._recall_pointers(stage)
-        moved_to = None
-        while (newest := self.history()[-1]) != moved_to:
-            moved_to = newest if self._put_pointer(stage, newest) else None
+        newest = latest_pointer.follow(self.uri, stage, lambda: self.history()[-1])
         _LOGGER.info("%s: latest is %s", self.uri, newest.version)
-
-    def _put_pointer(self, stage: str, newest: Entry) -> bool:
-        """Moves the pointer; returns False if a later move recalled it, or has come since the history was read."""
-        pointer = os.path.join(stage, _POINTER_FILE)
-        with fileio.open(pointer, "w") as file:
-            file.write(f"{newest.version}\n")
-        if self.history()[-1] != newest:  # else whoever adds to it finds this pointer
-            return False
-        try:
-            pushed_files.put(pointer, os.path.join(self.uri, LATEST_FILE))
-        except fileio.NotFoundError:
-            return False
-        return True
-
-    def _recall_pointers(self, stage: str) -> None:
-        """Removes what earlier moves are about to put in place: they may be stopped, and killed as soon as they did."""
-        directory = os.path.join(self.uri, _INCOMING_DIR)
-        for name in pushed_files.names(directory):
-            pointer = os.path.join(directory, name, _POINTER_FILE)
-            if os.path.join(directory, name) != stage and fileio.exists(pointer):
-                with contextlib.suppress(fileio.NotFoundError):
-                    fileio.remove(pointer)
 
     def move_of(self, version: str, run_id: str) -> Entry | None:
         """Returns the move by which a run made a version the latest; None if it did not, or of no run."""
@@ -279,7 +251,7 @@ class PushDestination:
 
     def _stages_abandoned(self) -> list[tuple[str, str]]:
         """The stages of pushes that died, each with the version that it is for."""
-        directory, now = os.path.join(self.uri, _INCOMING_DIR), time.time()
+        directory, now = os.path.join(self.uri, INCOMING_DIR), time.time()
         matches = filter(None, map(_STAGE.fullmatch, pushed_files.names(directory)))
         return [
             (os.path.join(directory, match[0]), match[1])

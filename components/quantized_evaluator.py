@@ -103,11 +103,12 @@ class Executor(evaluator_executor.Executor):
             baseline, facts = Baseline.of(models, found.unusable), _facts(given, gates, exec_properties)
             with model_artifact.partial_output(evaluation) as uri:
                 run = functools.partial(self._run, input_dict["examples"], exec_properties, gates.confidence, uri)
+                passed = None
                 try:
                     passed = run(config, baseline.compared(models))
                 except Exception as error:
                     baseline = baseline.without(error)
-                    passed = run(config, baseline.compared(models))
+                passed = passed or run(config, baseline.compared(models))
                 measured = _measured(uri, passed, facts, baseline, exec_properties["split"])
                 verdict = judge(gates, measured, today())
                 set_validity(uri, verdict.blessed)

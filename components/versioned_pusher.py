@@ -48,6 +48,7 @@ class Executor(stock.Executor):
         context = self._context
         with model_artifact.local_directory(uri) as directory:
             _require_blessed_file(directory / model_artifact.TFLITE_FILE, input_dict)
+            _require_group_files(directory, models or [])
             manifest = build_manifest(
                 directory,
                 facts=model_artifact.read_facts(artifact_utils.get_single_instance(models)) if models else {},
@@ -94,6 +95,18 @@ def _require_blessed_file(path: Path, input_dict: dict[str, list[types.Artifact]
                 raise ValueError(
                     f"{key}: it is of a file with sha256 {known[0]}, and {path.name} has {found}; the file was changed"
                     " since, or another model's blessing is connected: nothing was pushed"
+                )
+
+
+def _require_group_files(directory: Path, models: Sequence[types.Artifact]) -> None:
+    """Raises ValueError if a file of several that were compiled together is not the one that the compiler made."""
+    for artifact in models:
+        for key, value in artifact.mlmd_artifact.custom_properties.items():
+            path = directory / key.removeprefix(model_artifact.SHA256_OF) / model_artifact.TFLITE_FILE
+            if key.startswith(model_artifact.SHA256_OF) and (found := sha256_of(path)) != value.string_value:
+                raise ValueError(
+                    f"{path.parent.name}/{path.name}: got sha256 {found}, expected {value.string_value}, which the"
+                    " compiler made; the file was changed since: nothing was pushed"
                 )
 
 

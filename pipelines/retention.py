@@ -21,7 +21,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.io import fileio
 
-from components.push_destination import LATEST_FILE
+from components.latest_pointer import LATEST_FILE
 from pipelines.config import PipelineConfig
 from pipelines.metadata import OUTPUT_EVENTS
 from pipelines.metadata_opening import is_there, open_store

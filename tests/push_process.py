@@ -21,7 +21,7 @@ from components.delivery.manifest import build_manifest
 from components.push_destination import PushDestination
 
 Json = dict[str, Any]
-_CHANGES = ("makedirs", "open", "copy", "rename", "rmtree")
+_CHANGES = ("makedirs", "open", "copy", "rename", "remove", "rmtree")
 
 
 def fork(work: Callable[[], Any]) -> tuple[int, int]:

@@ -18,8 +18,8 @@ NOT_NUMBERS = "not a number"
 _FAR = 1 / 4
 # ... and an output if more than this share of its values is; of classes, of the scores that decided.
 _MOST = 0.5
-# A model is right in one class alone if of the others it gets this share, or less, of those that the float model gets
-# right, which must be so many.
+# A model is right in one class alone if outside of some class it gets this share, or less, of what the float model gets
+# right there, which must be so much.
 _FEW = 1 / 20
 _ENOUGH = 20
 
@@ -115,8 +115,8 @@ class OutputSums:
     def degenerate(self) -> tuple[str, ...]:
         """Says what is degenerate: some of "constant", "one class", "saturated", "not a number".
 
-        One class for all, in every decision, is only degenerate where there are examples of several; a few decisions
-        for others change nothing if they are wrong, as long as the float model is right in others.
+        One class for all, in every decision, is only degenerate where there are examples of several. Wrong decisions
+        for others change nothing, as long as there are enough others that the float model gets right.
         """
         several = self.examples > 1
         one_class = np.array_equal(*self.classes) and not np.array_equal(*self.labels)
@@ -131,8 +131,8 @@ class OutputSums:
     def _is_right_in_one_class(self) -> bool:
         if not self.right.size:
             return False
-        ours, others = (int(of.sum() - of.max()) for of in self.right)
-        return others >= _ENOUGH and ours <= _FEW * others
+        ours, others = (of.sum() - of for of in self.right)  # outside of each class
+        return bool(((others >= _ENOUGH) & (ours <= _FEW * others)).any())
 
 
 def _span(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -58,7 +58,7 @@ CODES: dict[Code, str] = {
     "drift": "the examples are farther than the bound from those of the last blessed model",
     "foreign_baseline": "the last blessed model that was given is of another pipeline, task or target",
     "incompatible_baseline": "the last blessed model has other inputs, outputs or labels",
-    "unusable_baseline": "the last blessed model is not there, or cannot be loaded or run",
+    "unusable_baseline": "the last blessed model is not there, or it or its own transform cannot be loaded or run",
     "overridden": "the gate is not kept, and an override lets the model pass",
     "override_expired": "the gate is not kept, and its override counts no longer",
     "incomplete": "the model has no whole contract or golden vectors, or they are of another file",

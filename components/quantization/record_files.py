@@ -5,9 +5,11 @@ ends too early between two records. An uncompressed file that was cut between tw
 """
 
 import gzip
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -16,36 +18,38 @@ import tensorflow as tf
 FRAME_BYTES = 16
 _LENGTH_BYTES = 4
 _PIECE_BYTES = 2**20
+_BATCH_BYTES = 2**26
+_READ_AT_ONCE = 32
 CORRUPT = "{} is corrupt after record {}: not a TFRecord file or cut short; write it anew"
 
 
 def record_batches(file: str, size: int) -> Iterator[npt.NDArray[Any]]:
     """Yields arrays of up to `size` records, as bytes, of a file that is compressed if its name ends in .gz.
 
+    Records of together more than 64 MiB are in several.
+
     Raises:
       ValueError: When it comes to the place, if the file is corrupt or was cut short.
     """
     records = records_of(file)
-    count = framed_bytes = 0
+    count = size_bytes = framed_bytes = 0
+    batch: list[bytes] = []
     try:
-        for batch in records.batch(size).as_numpy_iterator():
-            yield batch
-            count += len(batch)
-            framed_bytes += sum(map(len, batch)) + FRAME_BYTES * len(batch)
+        for record in itertools.chain.from_iterable(records.batch(_READ_AT_ONCE).as_numpy_iterator()):
+            if batch and (len(batch) == size or size_bytes + len(record) > _BATCH_BYTES):
+                yield np.array(batch, object)
+                batch, size_bytes = [], 0
+            batch.append(record)
+            count += 1
+            size_bytes += len(record)
+            framed_bytes += len(record) + FRAME_BYTES
+        if batch:
+            yield np.array(batch, object)
     except tf.errors.DataLossError as error:
-        # The batch of which one record is corrupt is lost; those before that one still count.
+        # Those that were not given yet are lost, and counted all the same.
         raise ValueError(CORRUPT.format(file, _readable(records))) from error
     if not is_whole(file, framed_bytes):
         raise ValueError(CORRUPT.format(file, count))
-
-
-def records_within(file: str, limit_bytes: int) -> int:
-    """Returns how many records take so much, 1 at least, if all of a file are like the first one."""
-    try:
-        first = next(records_of(file).take(1).as_numpy_iterator(), b"")
-    except tf.errors.DataLossError:
-        first = b""  # which `record_batches` raises
-    return max(1, limit_bytes // max(len(first), 1))
 
 
 def is_whole(file: str, framed_bytes: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
@@ -86,18 +87,18 @@ def test_group_is_compiled_pushed_and_recorded_as_one(shared: Path, tmp_path: Pa
     assert [one["order"] for one in manifest["orders"]] == [["often", "rare"], ["rare", "often"]]
     found = artifact.custom_properties
     assert found["order"].string_value == "often,rare"
-    assert found["often_streamed_bytes"].int_value == 0 < found["rare_streamed_bytes"].int_value
+    assert found["streamed_bytes_of_often"].int_value == 0 < found["streamed_bytes_of_rare"].int_value
     for name, content in contents.items():
         compiled = (serving / name / "tflite").read_bytes()
         assert compiled != content
-        assert found[f"{name}_sha256"].string_value == hashlib.sha256(compiled).hexdigest()
-        assert found[f"{name}_parent_sha256"].string_value == hashlib.sha256(content).hexdigest()
+        assert found[f"sha256_of_{name}"].string_value == hashlib.sha256(compiled).hexdigest()
+        assert found[f"parent_sha256_of_{name}"].string_value == hashlib.sha256(content).hexdigest()
         report = json.loads((serving / name / "compile_report.json").read_text())
         assert report["compiled"] is True
     contract = json.loads((serving / "often" / CONTRACT_FILE).read_text())
-    assert contract["tflite_sha256"] == found["often_sha256"].string_value
+    assert contract["tflite_sha256"] == found["sha256_of_often"].string_value
     assert not (serving / "rare" / CONTRACT_FILE).exists()
-    assert {path.name for path in (Path(artifact.uri) / "compiler").iterdir()} == {"often-rare", "rare-often"}
+    assert {path.name for path in (Path(artifact.uri) / "compiler").iterdir()} == {"often.rare", "rare.often"}
     destination = PushDestination(str(tmp_path / "pushed"))
     pushed = tmp_path / "pushed" / destination.latest()
     assert (pushed / "rare" / "tflite").read_bytes() == (serving / "rare" / "tflite").read_bytes()
@@ -117,12 +118,37 @@ def test_segments_of_a_model_are_one_artifact_in_the_order_in_which_they_run(sha
     manifest = json.loads((serving / "group.json").read_text())
     assert [member["file"] for member in manifest["members"]] == [f"{name}/tflite" for name in names]
     assert artifact.custom_properties["order"].string_value == ",".join(names)
-    assert artifact.custom_properties["large_parent_sha256"].string_value == hashlib.sha256(content).hexdigest()
+    assert artifact.custom_properties["parent_sha256_of_large"].string_value == hashlib.sha256(content).hexdigest()
     destination = PushDestination(str(tmp_path / "pushed"))
     for name in names:
         pushed = tmp_path / "pushed" / destination.latest() / name / "tflite"
-        sha256 = artifact.custom_properties[f"{name}_sha256"].string_value
+        sha256 = artifact.custom_properties[f"sha256_of_{name}"].string_value
         assert hashlib.sha256(pushed.read_bytes()).hexdigest() == sha256
+
+
+def test_pusher_refuses_a_group_of_which_a_file_was_changed_since(tmp_path: Path) -> None:
+    artifact = standard_artifacts.Model()
+    artifact.uri = str(tmp_path / "group")
+    for name in ("one", "two"):
+        path = tmp_path / "group" / "Format-Serving" / name / "tflite"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(name.encode())
+        artifact.set_string_custom_property(f"sha256_of_{name}", hashlib.sha256(name.encode()).hexdigest())
+    destination = pusher_pb2.PushDestination.Filesystem(base_directory=str(tmp_path / "pushed"))
+    text = json_format.MessageToJson(pusher_pb2.PushDestination(filesystem=destination))
+
+    def push() -> None:
+        pushed = standard_artifacts.PushedModel()
+        pushed.uri = str(tmp_path / "archive")
+        properties = {"push_destination": text, "custom_config": "null"}
+        VersionedExecutor().Do({"model": [artifact]}, {"pushed_model": [pushed]}, properties)
+
+    push()
+    version = PushDestination(str(tmp_path / "pushed")).latest()
+    (tmp_path / "group" / "Format-Serving" / "two" / "tflite").write_bytes(b"other")
+    with pytest.raises(ValueError, match="two/tflite: got sha256 .* which the compiler made"):
+        push()
+    assert PushDestination(str(tmp_path / "pushed")).latest() == version
 
 
 def test_group_compiles_for_kubeflow_with_its_models_by_name(tmp_path: Path) -> None:
@@ -157,7 +183,7 @@ def test_group_is_not_there_and_the_compiler_s_files_are_kept_when_it_fails(tmp_
     with pytest.raises(CompileError, match="All that the compiler wrote is in .*[.]failed"):
         _run(tmp_path, uris, double)
     (kept,) = (tmp_path / "root").glob("EdgeTPUGroupCompiler/compiled_group/*.failed")
-    assert {path.name for path in kept.iterdir()} == {"one-two", "two-one", "error.log"}
+    assert {path.name for path in kept.iterdir()} == {"one.two", "two.one", "error.log"}
     assert not Path(str(kept).removesuffix(".failed")).exists()
     assert not (tmp_path / "pushed").exists()
 
@@ -171,6 +197,11 @@ def test_group_is_not_there_and_the_compiler_s_files_are_kept_when_it_fails(tmp_
         ({"calls_per_second": {"three": 1.0}}, "calls_per_second: got three, expected some of one, two"),
         ({"calls_per_second": {"two": 0.0}}, "calls_per_second of two: got 0.0, expected more than 0"),
         ({"options": CompilerOptions(num_segments=2)}, "num_segments: got one, two, expected one model to split"),
+        ({"models": {"one": _CHANNEL, "self": _CHANNEL}}, "models: got self, which the component calls"),
+        (
+            {"models": {"one": _CHANNEL}, "calls_per_second": {"one": 2}, "options": CompilerOptions(num_segments=2)},
+            "num_segments: got one, expected one model to split, without calls_per_second",
+        ),
         ({"models": {}, "options": CompilerOptions(num_segments=2)}, "num_segments: got no model, expected one"),
     ],
 )

@@ -186,7 +186,7 @@ class _EarlierModel(EvaluatedModel):
     [
         ("column", "examples cannot be parsed .*label_of_old"),
         ("number", "input 'x' has values that are not numbers"),
-        ("file", "."),
+        ("file", "saved_model[.]pb"),
     ],
 )
 @pytest.mark.parametrize("workers", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.extended)])

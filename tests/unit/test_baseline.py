@@ -2,8 +2,10 @@ import dataclasses
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from components.evaluation.baseline import Origin, foreign, incompatibilities
+from components.evaluation.unusable_baseline import run_of_last_blessed, why_unusable
 from components.quantization.contract.schema import Contract, Input, Output, Preparation, Verification
 
 
@@ -115,3 +117,21 @@ def test_foreign_names_what_the_last_blessed_model_is_of_another() -> None:
         "it is of pipeline (not known), not (not known)",
         "it is of task (not known), not (not known)",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ValueError("two\nlines"), "its own transform: two"),
+        (RuntimeError("tflite failed"), "its own transform: tflite failed"),
+        (OSError("SavedModel file does not exist"), "its own transform: SavedModel file does not exist"),
+        (tf.errors.UnavailableError(None, None, "503"), ""),
+        (tf.errors.ResourceExhaustedError(None, None, "out of memory"), ""),
+        (ConnectionResetError("gone"), ""),
+        (TypeError("a mistake in this package"), ""),
+    ],
+)
+def test_last_blessed_model_is_at_fault_only_for_what_another_try_does_not_mend(error: Exception, why: str) -> None:
+    with pytest.raises(type(error) if not why else ValueError) as raised, run_of_last_blessed():
+        raise error
+    assert why_unusable(RuntimeError(f"Traceback\n{raised.value} [while running 'Predict']")) == why

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from components.quantization import record_files
 from components.quantization.record_files import record_batches
 
 _RECORDS = [bytes([number]) * (7 * number % 23) for number in range(4)]
@@ -68,3 +69,13 @@ def test_record_batches_raises_when_a_byte_is_another(tmp_path: Path, name: str)
     (tmp_path / name).write_bytes(whole)
     with pytest.raises(ValueError, match=f"{name} is corrupt after record"):
         _read(tmp_path / name)
+
+
+def test_record_batches_are_smaller_where_records_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_files, "_BATCH_BYTES", 10)
+    records = [b"a", b"b" * 9, b"c", b"d" * 30, b"e" * 4, b"f" * 4, b"g" * 4, b"h"]
+    with tf.io.TFRecordWriter(str(tmp_path / "records")) as writer:
+        for record in records:
+            writer.write(record)
+    found = [batch.tolist() for batch in record_batches(str(tmp_path / "records"), 3)]
+    assert found == [records[:2], records[2:3], records[3:4], records[4:6], records[6:]]

@@ -144,7 +144,7 @@ class EdgeTpu(ProfiledTarget):
             files = {f"{member.name}.tflite": member.tflite for member in order}
             names = tuple(member.name for member in order)
             try:
-                outcome = drive(program, wanted, files, directory / "-".join(names) if directory else None)
+                outcome = drive(program, wanted, files, directory / ".".join(names) if directory else None)
             except CompileError as error:
                 table.append((names, None))
                 failure = error

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from components.targets import CompiledModel
 
+GROUP_FILE = "group.json"
+"""Name of a group's manifest."""
 _LOGGER = logging.getLogger(__name__)
 
 _TRIED_AT_MOST = 4  # models of which every order is compiled: 24 orders
@@ -72,13 +74,13 @@ class CompiledGroup:
         return json.dumps(fields, indent=2) + "\n"
 
     def write(self, directory: Path) -> None:
-        """Writes the files, each with its report, and `group.json`, into a folder."""
+        """Writes the files, each with its report, and its manifest, into a folder."""
         directory.mkdir(parents=True, exist_ok=True)
         files = {name: f"{name}_edgetpu.tflite" for name in self.models}
         for name, model in self.models.items():
             (directory / files[name]).write_bytes(model.tflite)
             (directory / f"{name}_report.json").write_text(model.report.to_json())
-        (directory / "group.json").write_text(self.manifest(files))
+        (directory / GROUP_FILE).write_text(self.manifest(files))
 
 
 def traffic(models: dict[str, CompiledModel], members: Sequence[GroupMember]) -> float | None:

@@ -7,16 +7,31 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 _UNUSABLE = "the last blessed model cannot be run with the transform that it was made with"
+# What another try may mend is nobody's fault.
+_TRANSIENT = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+    ConnectionError,
+    TimeoutError,
+)
 # Beam adds to the text of an error: behind it, and where it comes from another process before it too.
 _WHY_UNUSABLE = re.compile(rf"{_UNUSABLE}: (.*?)(?: \[while running|\\n|\n|$)")
 
 
 @contextlib.contextmanager
 def run_of_last_blessed() -> Iterator[None]:
-    """Says of an error in the block that the last blessed model has caused it, for `why_unusable` to read."""
+    """Says of an error in the block that the last blessed model has caused it, for `why_unusable` to read.
+
+    Not of one that may be gone the next time, as of a storage that does not answer.
+    """
     try:
         yield
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except _TRANSIENT:
+        raise
+    except (ValueError, KeyError, RuntimeError, OSError, tf.errors.OpError) as error:
         raise ValueError(f"{_UNUSABLE}: {str(error).partition(chr(10))[0]}") from error
 
 
