@@ -63,8 +63,12 @@ def test_rescaled_returns_the_same_bytes_when_scales_are_right_or_biases_zero(
     assert rescaled(tflite) == (tflite, 0)
 
 
-def test_rescaled_gives_biases_of_an_lstm_the_scale_of_input_times_weights() -> None:
-    wrong = audited_models.lstm(audit_changes.requantized("net/lstm/b1", 0.025))
+@pytest.mark.parametrize("operands", [20, 24])  # without, and with those of a normalization that there is not
+def test_rescaled_gives_biases_of_an_lstm_the_scale_of_input_times_weights(operands: int) -> None:
+    model = flatbuffer.read_object(audited_models.lstm(audit_changes.requantized("net/lstm/b1", 0.025)))
+    (op,) = model.subgraphs[0].operators
+    op.inputs = [*op.inputs, *[-1] * (operands - len(op.inputs))]
+    wrong = flatbuffer.write_object(model)
     assert [offender.rule for offender in audit(wrong).offenders] == ["bias-scale"]
     tflite, changed = rescaled(wrong)
     assert changed == 1

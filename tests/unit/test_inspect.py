@@ -143,6 +143,7 @@ def test_inspect_ends_with_1_and_names_the_remedy_when_a_layer_is_blocked(saved:
 
 
 def test_inspect_blocks_what_is_not_trained_only_when_asked_to(saved: Callable[..., Path]) -> None:
+    tf_keras.utils.set_random_seed(23)  # with these weights the converter gives a gate's bias another scale
     path = saved((6, 4), layers.Conv1D(3, 2), layers.LSTM(3, name="memory"), layers.Dense(2))
     calibrated = _inspect(path, "--target", "cpu")
     assert calibrated.exit_code == 0, calibrated.output
