@@ -21,6 +21,7 @@ from tensorflow_model_analysis.writers import eval_config_writer, metrics_plots_
 from tfx.dsl.io import fileio
 
 from components.paired_evaluation import SUMS, Key, documents
+from components.quantization.record_files import records_of
 
 Found = tuple[str, Any]
 """What a file's records are called in TFMA's evaluation, or `SUMS`; and one of them, which of TFMA's is bytes."""
@@ -103,7 +104,7 @@ def set_validity(path: str, is_valid: bool) -> None:
       is_valid: What it is to say.
     """
     file = os.path.join(path, f"{constants.VALIDATIONS_KEY}.tfrecord")
-    (record,) = tf.data.TFRecordDataset(file).as_numpy_iterator()
+    (record,) = records_of(file).as_numpy_iterator()
     validation = validation_result_pb2.ValidationResult.FromString(record)
     validation.validation_ok = is_valid
     with tf.io.TFRecordWriter(file) as writer:

@@ -81,7 +81,7 @@ def stage_split(artifacts: list[types.Artifact], split: str, seed: int, director
 
 def staged_fingerprint(path: Path) -> str:
     """Returns what says which examples a file of `stage_split` holds, whatever their order and the seed."""
-    return records.fingerprint(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    return records.fingerprint(record_files.records_of(str(path)).as_numpy_iterator())
 
 
 def sample_split(artifacts: list[types.Artifact], split: str, count: int, seed: int) -> list[bytes]:

@@ -67,9 +67,8 @@ def _products(code: str, op: Any) -> Iterator[tuple[int, int, int]]:
         found = [(inputs[2 if at == 3 else 0], inputs[1], at)] if len(inputs) > at else []
     elif code == lstm.SEQUENCE_LSTM:
         found = []
-        if all(
-            one < 0 for one in inputs[lstm.NORMALIZATION.start : lstm.NORMALIZATION.stop]
-        ):  # else a bias is added behind it, in a scale of its own
+        normalization = inputs[lstm.NORMALIZATION.start : lstm.NORMALIZATION.stop]
+        if all(one < 0 for one in normalization):  # else a bias is added behind it, in a scale of its own
             # The kernel adds it to the product of the input, not to that of the state.
             gates = zip(lstm.GATES, lstm.BIASES, strict=True)
             found += [(inputs[lstm.SOURCE], inputs[gate], bias) for gate, bias in gates]
