@@ -4,6 +4,7 @@
   Format-Serving/         a SavedModel (saved_model.pb, variables/, ...) or one TFLite file called `tflite`, with what a
                           device needs beside it
   compile_report.json     of a compiled model: a CompileReport of components/targets
+  mapping.json            of a compiled model, if it is known: where each op runs, by its index in the model before
   facts.json              what is known of the model; the same as the artifact's custom properties
 
 {uri}.failed/             in place of a model that could not be made: what the program that failed wrote
@@ -29,6 +30,7 @@ SERVING_DIR = path_utils.serving_model_dir("").strip("/")
 TFLITE_FILE = "tflite"  # the name that TFX's rewriter writes and TFMA's loader reads
 FACTS_FILE = "facts.json"
 COMPILE_REPORT_FILE = "compile_report.json"
+MAPPING_FILE = "mapping.json"
 SHA256_OF = "sha256_of_"
 """Beginning of the property, of an artifact of several models, with the hash of `{name}/tflite`; the name follows."""
 _PARTIAL_DIR = ".partial"

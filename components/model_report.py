@@ -72,7 +72,8 @@ def _documents(artifacts: Mapping[str, types.Artifact], target: str) -> dict[str
         found["examples"] = _of_examples(artifacts["examples"])
     tflite = model_artifact.read_tflite(artifacts["tflite_model"])
     try:
-        found["target_ops"] = derived.target_ops(tflite, target)
+        if "compiled_model" not in artifacts:
+            found["target_ops"] = derived.target_ops(tflite, target)
         found["weights"] = derived.weight_histograms(tflite, found.get("attribution"))
     except ValueError as error:  # of a file that is none, whose verdict says so
         _LOGGER.info("report: the model cannot be read: %s", error)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from components.quantization import toolchain
 from components.quantization.contract.device_files import carry_device_files
 from components.targets import (
     COMPILER_DIR,
+    CompiledModel,
     CompileError,
     CompileReport,
     Options,
     load_target,
     options_json,
+    placed_ops,
     require_when_missing,
 )
 
@@ -43,7 +46,7 @@ class Executor(base_executor.BaseExecutor):
             with kept_if_it_fails(output, written):
                 model = target.compile(tflite, exec_properties["when_missing"], exec_properties["options"], written)
             carry_device_files(serving, model.tflite, model_artifact.serving_directory(directory))
-            (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
+            write_reports(model, tflite, directory)
             facts: dict[str, model_artifact.Fact] = {
                 **model_artifact.read_facts(source),  # scheme, versions and so on still hold
                 "kind": "compiled" if model.report.compiled else "not compiled",
@@ -54,6 +57,20 @@ class Executor(base_executor.BaseExecutor):
                 "size_bytes": len(model.tflite),
             }
             model_artifact.record_facts(output, directory, facts)
+
+
+def write_reports(model: CompiledModel, tflite: bytes, directory: Path) -> None:
+    """Writes the report of a model, and where each of its ops runs if that is known.
+
+    Args:
+      model: The compiled model.
+      tflite: The model before.
+      directory: An existing folder.
+    """
+    (directory / model_artifact.COMPILE_REPORT_FILE).write_text(model.report.to_json())
+    if model.mapping is not None:
+        placed = placed_ops(model.mapping, tflite)
+        (directory / model_artifact.MAPPING_FILE).write_text(json.dumps(placed, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -110,8 +127,8 @@ class TargetCompiler(base_component.BaseComponent):
 
     Where the target's compiler is missing, the model is passed on as it is, with an analysis of where its ops would
     run, and marked as not compiled. Output `compiled_model`: a Model with `Format-Serving/tflite`, the input's
-    contract, golden vectors and so on beside it, `compile_report.json`, and `compiler/` with what the compiler wrote.
-    If the compiler fails, that is at the output's URI with ".failed" at its end, which the error names.
+    contract, golden vectors and so on beside it, `compile_report.json`, `mapping.json`, and `compiler/` with what the
+    compiler wrote. If the compiler fails, that is at the output's URI with ".failed" at its end, which the error names.
     """
 
     SPEC_CLASS = TargetCompilerSpec

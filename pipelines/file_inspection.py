@@ -18,7 +18,7 @@ from components.quantization.conversion.audit import Audit, audit
 from components.quantization.conversion.deployed_audit import float_edges, with_float_edges
 from components.quantization.macs import macs
 from components.target_gates.target_facts import target_facts
-from components.targets import BreakingOp, CompileReport, Mapping, Share, inspect_file, load_target
+from components.targets import BreakingOp, CompileReport, Mapping, Share, inspect_file, load_target, placed_ops
 from pipelines.columns import print_line, print_table
 
 
@@ -131,7 +131,7 @@ def _as_json(request: FileRequest, found: _Inspected) -> str:
         "target": request.target,
         "options": dict(request.options),
         "mapped_macs": _mapped_macs(found.report),
-        "mapping": [dataclasses.asdict(op) for op in found.mapping.ops],
+        "mapping": placed_ops(found.mapping, found.content),
         "report": json.loads(found.report.to_json()),
         "audit": found.audit.to_dict(),
     }

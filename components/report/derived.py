@@ -1,13 +1,12 @@
 """What a page needs of a .tflite file and no document has: where each op would run, and the integers of its weights."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from components.quantization.conversion import flatbuffer
-from components.targets import inspect_file, layers, load_target
+from components.targets import load_target, placed_ops
 
 WORST_LAYERS = 3
 _BINS = 32
@@ -17,18 +16,13 @@ _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPO
 
 
 def target_ops(tflite: bytes, target: str) -> list[dict[str, Any]]:
-    """Returns where the rules of a target say that each op of the main subgraph runs, in the order of the graph.
+    """Returns where the rules of a target, with its default options, say that each op runs, as `placed_ops` does.
 
     Args:
-      tflite: The integer model, not compiled.
+      tflite: The integer model, which was not given to TargetCompiler.
       target: Name of the target.
-
-    Returns:
-      For each op "index", "op", "layer", "on_target", "status", "reason" and "confidence".
     """
-    mapping, _ = inspect_file(load_target(target), tflite, {})
-    named = zip(mapping.ops, layers(tflite), strict=True)
-    return [{**dataclasses.asdict(op), "layer": layer} for op, layer in named]
+    return placed_ops(load_target(target).inspect(tflite), tflite)
 
 
 def worst_layers(attribution: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -31,6 +31,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "contract": ("tflite_model", "Format-Serving/io_contract.json"),
     "compiled_model": ("compiled_model", "facts.json"),
     "compile_report": ("compiled_model", "compile_report.json"),
+    "target_ops": ("compiled_model", "mapping.json"),
     "drift": ("drift", "drift.json"),
     "receipts": ("model_run", "receipts.json"),
 }
@@ -43,7 +44,8 @@ class Facts:
 
     Attributes:
       documents: Those of `FILES` that are there, by name; "histories", of each training loop, by its name;
-        "target_ops", "weights" and "examples", as `components/report/derived.py` and the evaluator make them.
+        "weights" and "examples", and "target_ops" of a model that was not given to TargetCompiler, as
+        `components/report/derived.py` and the evaluator make them.
     """
 
     documents: Mapping[str, Any]

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping as Table
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
@@ -41,7 +41,6 @@ __all__ = [
     "OpCount",
     "OpMapping",
     "Options",
-    "Reporter",
     "Share",
     "Target",
     "analysis",
@@ -49,6 +48,7 @@ __all__ = [
     "layers",
     "load_target",
     "options_json",
+    "placed_ops",
     "report_schema",
     "require_target",
     "require_when_missing",
@@ -102,10 +102,18 @@ class Mapping:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CompiledModel:
-    """A file for the target and how it came about."""
+    """A file for the target and how it came about.
+
+    Attributes:
+      tflite: The file.
+      report: How it came about.
+      mapping: Where each op of the model that was given runs: by the compiled file, else by the target's rules; None
+        where nothing tells.
+    """
 
     tflite: bytes
     report: CompileReport
+    mapping: Mapping | None
 
 
 class Options(Protocol):
@@ -140,6 +148,15 @@ class Target(Protocol):
 
         Raises:
           ValueError: If the bytes are not a TFLite flatbuffer, or are what the target's compiler made of one.
+        """
+
+    def report(self, tflite: bytes, mapping: Mapping, **options: Any) -> CompileReport:
+        """Returns the report of a model that was not compiled.
+
+        Args:
+          tflite: The model.
+          mapping: What `inspect` said of it.
+          **options: The keyword arguments that `inspect` was given.
         """
 
     def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
@@ -194,20 +211,6 @@ class Target(Protocol):
         """
 
 
-@runtime_checkable
-class Reporter(Protocol):
-    """A target that knows more of a model than where its ops run, such as memory."""
-
-    def report(self, tflite: bytes, mapping: Mapping, **options: Any) -> CompileReport:
-        """Returns the report of a model that was not compiled.
-
-        Args:
-          tflite: The model.
-          mapping: What the target's `inspect` said of it.
-          **options: The keyword arguments that `inspect` was given.
-        """
-
-
 def target_names() -> tuple[str, ...]:
     """Returns the names of the targets that ship."""
     return plugins.member_names(__name__)
@@ -256,9 +259,7 @@ def inspect_file(target: Target, tflite: bytes, options: Table[str, str]) -> tup
 
     values = _inspection.values(target, options)
     mapping = target.inspect(tflite, **values)
-    if isinstance(target, Reporter):
-        return mapping, target.report(tflite, mapping, **values)
-    return mapping, analysis(mapping, tflite)
+    return mapping, target.report(tflite, mapping, **values)
 
 
 def layers(tflite: bytes) -> tuple[str, ...]:
@@ -268,6 +269,12 @@ def layers(tflite: bytes) -> tuple[str, ...]:
 
     graph = flatbuffer.read_subgraphs(tflite)[0]
     return tuple(_figures.layer_of(op, graph) for op in graph.ops)
+
+
+def placed_ops(mapping: Mapping, tflite: bytes) -> list[dict[str, Any]]:
+    """Returns a mapping as JSON can hold it, in the order of the graph: the fields of `OpMapping`, and "layer"."""
+    named = zip(mapping.ops, layers(tflite), strict=True)
+    return [{**dataclasses.asdict(op), "layer": layer} for op, layer in named]
 
 
 def analysis(

@@ -71,7 +71,7 @@ def first_breaking_op(
     reasons: Sequence[str],
     edit: Callable[[str, str], str],
 ) -> BreakingOp | None:
-    """Returns the first op off the target that needs a value from it; without one, the first op off the target.
+    """Returns the first op off the target that needs a value from it; without one, the first off it for a reason.
 
     Ops before the target's part, such as the QUANTIZE of a float input, do not end it.
 
@@ -87,7 +87,8 @@ def first_breaking_op(
     for op, there in zip(graph.ops, on_target, strict=True):
         if there or behind & set(op.inputs):
             behind |= set(op.outputs)
-    found = next((op for op in off if behind & set(op.inputs)), off[0] if off else None)
+    with_reason = next((op for op in off if reasons[op.index]), off[0] if off else None)
+    found = next((op for op in off if behind & set(op.inputs)), with_reason)
     if found is None:
         return None
     status = statuses[found.index]

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 Chosen = TypeVar("Chosen")
 
+_MOST_SECONDS = 7 * 24 * 60 * 60  # a week
+
 
 class TargetOptions:
     """What the options of all targets have; each is a frozen dataclass with a default for every field."""
@@ -15,6 +17,26 @@ class TargetOptions:
     def to_json(self) -> str:
         """Returns the canonical JSON: sorted keys, no spaces. Part of a component's cache key."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))  # type: ignore[call-overload]
+
+
+def mistyped(options: Any) -> list[str]:
+    """Returns a sentence for each option of another type than its default."""
+    return [
+        f"{field.name}: got {value!r}, expected something like {field.default!r}"
+        for field in dataclasses.fields(options)
+        if type(value := getattr(options, field.name)) is not type(field.default)
+    ]
+
+
+def wrong_counts(options: Any, *names: str) -> list[str]:
+    """Returns a sentence for each of the named options that is no count, or, of "..._sec", no limit of time."""
+    values = {name: getattr(options, name) for name in names}
+    wrong = [f"{name}: got {value}, expected at least 1" for name, value in values.items() if value < 1]
+    return wrong + [
+        f"{name}: got {value}, expected at most {_MOST_SECONDS}, a week"
+        for name, value in values.items()
+        if name.endswith("_sec") and value > _MOST_SECONDS
+    ]
 
 
 def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:

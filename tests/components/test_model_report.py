@@ -50,7 +50,7 @@ def test_report_holds_the_documents_of_the_artifacts(artifacts: dict[str, types.
     files = model_report.report_files(artifacts, "edge_tpu", json.dumps(verdict))
     assert sorted(files) == ["report.html", "report.json"]
     held = json.loads(files["report.json"])["documents"]
-    expected = {name: one for name, one in documents().items() if name not in ("weights", "target_ops", "examples")}
+    expected = {name: one for name, one in documents().items() if name not in ("weights", "examples")}
     assert {name: held[name] for name in expected} == expected
     assert held["examples"] == {
         "uri": artifacts["examples"].uri,
@@ -59,12 +59,20 @@ def test_report_holds_the_documents_of_the_artifacts(artifacts: dict[str, types.
         "input_fingerprint": "split:train,num_files:1",
         "spans": "[5, 7]",
     }
-    # The file is no model: what is read from it is missing, and the page is there and says so.
+    # The file is no model: what is read from it is missing, and the page is there.
     assert "weights" not in held
-    assert "The order of the ops is not recorded." in files["report.html"]
+    assert "All ops in order" in files["report.html"]
     (tmp_path / "read").mkdir()
     (tmp_path / "read" / "report.json").write_text(files["report.json"])
     assert model_report.read_report(str(tmp_path / "read")).documents == held
+
+
+def test_report_says_that_the_order_of_ops_is_missing_when_no_compiler_was_asked_and_the_file_is_no_model(
+    artifacts: dict[str, types.Artifact],
+) -> None:
+    del artifacts["compiled_model"]
+    page = model_report.report_files(artifacts, "edge_tpu", json.dumps(documents()["verdict"]))["report.html"]
+    assert "The order of the ops is not recorded." in page
 
 
 def test_report_is_left_out_when_the_page_cannot_be_made(

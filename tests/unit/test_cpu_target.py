@@ -1,5 +1,6 @@
 """Target cpu: whose kernels run an op, by rules and by asking, and how long an inference takes."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from components.quantization import convert
 from components.targets import CompileReport, load_target
-from components.targets.cpu import TARGET
+from components.targets.cpu import TARGET, CpuOptions
 from components.targets.cpu.xnnpack import BUILTIN, CUSTOM, DELEGATED
 
 import small_models
@@ -84,3 +85,33 @@ def test_rules_agree_with_the_interpreter(name: str, shared: Path) -> None:
     tflite = (shared / "models" / f"{name}.tflite").read_bytes()
     target = load_target("cpu")
     assert target.compile(tflite).report.ops == TARGET.report(tflite, target.inspect(tflite)).ops
+
+
+@pytest.mark.slow
+def test_compile_reports_when_the_interpreter_does_not_end(shared: Path) -> None:
+    tflite = (shared / "models" / "mlperf_tiny/pretrainedResnet_quant.tflite").read_bytes()
+    started = time.monotonic()
+    model = TARGET.compile(tflite, options='{"measure_latency": true, "runs": 100000000, "timeout_sec": 15}')
+    assert time.monotonic() - started < 60
+    assert model.tflite == tflite
+    (problem,) = model.report.problems
+    assert problem.startswith("nothing is measured: the interpreter did not end within 15 s, with 1 threads on ")
+
+
+@pytest.mark.slow
+def test_compile_reports_when_the_file_ends_the_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # A signal in the process that asks, as of a file that TFLite's checks let through.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif sys.orig_argv[3:5] == ['-m', 'components.targets.cpu.asking']:\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    report = TARGET.compile(chain("RELU")).report
+    assert "nothing is measured: the process of the interpreter ended with -11" in report.problems[0]
+
+
+def test_options_are_refused_when_a_number_is_given_as_text() -> None:
+    with pytest.raises(ValueError, match="threads: got '2', expected something like 1"):
+        CpuOptions(threads="2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout_sec: got 99999999999, expected at most 604800, a week"):
+        CpuOptions(timeout_sec=99_999_999_999)

@@ -98,7 +98,10 @@ def _bilinear(size: int) -> bytes:
         (_convolution(), statuses.MAPPED),
         (_convolution(weights="INT16"), statuses.DATA_TYPE),
         (_convolution(constant=False), statuses.NOT_CONSTANT),
-        (_convolution(version=6), statuses.VERSION),
+        (_convolution(version=6), statuses.NOT_PARSED),
+        (unary("SOFTMAX", 1, 8, version=9), statuses.NOT_PARSED),
+        (unary("RESHAPE", 1, 8, version=2), statuses.NOT_PARSED),
+        (unary("CAST", 1, 8, version=2), statuses.NOT_PARSED),
         (_slice(), statuses.MAPPED),
         (_slice(stride=2), statuses.UNSPECIFIED),
         (_slice(ellipsisMask=1), statuses.UNSPECIFIED),
@@ -256,7 +259,11 @@ def test_inspect_takes_no_partly_float_model_when_the_compiler_is_before_16() ->
     net.op("LOGISTIC", [floats], [out])
     before = TARGET.inspect(net.tflite(), compiler_version="15.0")
     assert {op.status for op in before.ops} == {statuses.NOT_QUANTIZED}
-    assert "Got op 1, LOGISTIC" in before.ops[0].reason
+    assert ["Got op 1, LOGISTIC" in op.reason for op in before.ops] == [False, True]
+    breaking = TARGET.report(net.tflite(), before, compiler_version="15.0").first_breaking_op
+    assert breaking is not None
+    assert (breaking.index, breaking.status) == (1, statuses.NOT_QUANTIZED)
+    assert breaking.edit
     assert {op.status for op in TARGET.inspect(net.tflite()).ops} == {statuses.DATA_TYPE}
 
 
@@ -361,3 +368,36 @@ def test_inspect_takes_less_than_two_seconds_when_a_model_has_4_mb_of_weights() 
     started = time.process_time()
     TARGET.inspect(tflite)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("code", "version", "compiler_version", "release"),
+    [
+        # What compilers are known to have refused: https://github.com/google-coral/edgetpu/issues/45, 152, 340 and 845.
+        ("RESIZE_BILINEAR", 3, "2.0", "1.15"),
+        ("RESIZE_NEAREST_NEIGHBOR", 3, "2.1", "2.2"),
+        ("REVERSE_V2", 3, "15.0", "2.4"),
+        ("CONV_2D", 6, "16.0", "2.6"),
+        # By the releases that versions came with.
+        ("CONV_2D", 5, "14.1", "2.3"),
+        ("SUM", 2, "1.0", "1.14"),
+    ],
+)
+def test_inspect_refuses_the_whole_model_when_a_version_is_newer_than_the_compiler(
+    code: str, version: int, compiler_version: str, release: str
+) -> None:
+    net = Net()
+    tensors = [net.tensor(1, 8) for _ in range(3)]
+    net.op("LOGISTIC", tensors[:1], tensors[1:2])
+    net.op(code, tensors[1:2], tensors[2:], version)
+    mapping = TARGET.inspect(net.tflite(), compiler_version=compiler_version)
+    assert {(op.on_target, op.status) for op in mapping.ops} == {(False, statuses.NOT_PARSED)}
+    assert f"as TensorFlow {release} has them" in mapping.ops[1].reason
+    assert f"Got version {version} of op 1, {code}." in mapping.ops[1].reason
+    breaking = TARGET.report(net.tflite(), mapping, compiler_version=compiler_version).first_breaking_op
+    assert breaking is not None
+    assert breaking.index == 1
+    net = Net()
+    net.op(code, [net.tensor(1, 8)], [net.tensor(1, 8)], version - 1)
+    before = TARGET.inspect(net.tflite(), compiler_version=compiler_version)
+    assert before.ops[0].status != statuses.NOT_PARSED

@@ -56,7 +56,7 @@ def _strip(ops: list[Node], target: str, breaking: Node) -> Strip:
         layer = f", layer {op['layer'].text}" if op["layer"].text else ""
         status = ". ".join(filter(None, (op["status"].text, op["reason"].text)))
         cells.append((op["op"].cell(), mark, f"op {op['index'].value}{layer}: {mark or target}. {status}"))
-    return Strip(caption=f"All ops in order, by the rules of {target}", ops=tuple(cells))
+    return Strip(caption=f"All ops in order, and which run on {target}", ops=tuple(cells))
 
 
 def _is_on(op: Node) -> bool:

@@ -8,9 +8,10 @@ import dataclasses
 from pathlib import Path
 
 from components.targets import CompiledModel, CompileReport, Mapping, OpMapping, analysis
-from components.targets._options import TargetOptions, options_from_json
+from components.targets._options import TargetOptions, mistyped, options_from_json, wrong_counts
 from components.targets._rules import by_rules
 from components.targets._target import CopyingTarget
+from components.targets.cpu.asking import ask
 from components.targets.cpu.xnnpack import BUILTIN, CUSTOM, DELEGATED, RULES
 
 _KERNELS = ("default", "optimized", "reference")
@@ -25,20 +26,18 @@ class CpuOptions(TargetOptions):
       kernels: With which kernels: "default", with XNNPACK, "optimized", without, or "reference".
       threads: With how many threads.
       runs: How many inferences.
+      timeout_sec: How long the interpreter may take for all of it, its start among it.
     """
 
     measure_latency: bool = False
     kernels: str = "default"
     threads: int = 1
     runs: int = 50
+    timeout_sec: int = 600
 
     def __post_init__(self) -> None:
         """Checks everything at once; raises ValueError that lists all violations."""
-        wrong = [
-            f"{name}: got {getattr(self, name)}, expected at least 1"
-            for name in ("threads", "runs")
-            if getattr(self, name) < 1
-        ]
+        wrong = mistyped(self) or wrong_counts(self, "threads", "runs", "timeout_sec")
         if self.kernels not in _KERNELS:
             wrong.append(f"kernels: got {self.kernels!r}, expected one of {', '.join(_KERNELS)}")
         if wrong:
@@ -72,21 +71,23 @@ class Cpu(CopyingTarget):
         del when_missing, directory
         wanted = options_from_json(self.name, CpuOptions, options)
         mapping = self.inspect(tflite)
-        # TensorFlow takes seconds, and an inspection does without.
-        from components.targets.cpu import measuring
-
+        runs = wanted.runs if wanted.measure_latency else 0
         try:
-            taken = measuring.delegated(tflite)
+            said = ask(tflite, wanted.kernels, wanted.threads, runs, wanted.timeout_sec)
         except ValueError as error:
-            report = dataclasses.replace(self.report(tflite, mapping), problems=(f"nothing is measured: {error}",))
-            return CompiledModel(tflite=tflite, report=report)
+            report = self.report(tflite, mapping)
+            report = dataclasses.replace(report, problems=(*report.problems, f"nothing is measured: {error}"))
+            return CompiledModel(tflite=tflite, report=report, mapping=mapping)
+        mapping = _asked(mapping, said.delegated)
+        report = self.report(tflite, mapping)
         report = dataclasses.replace(
-            self.report(tflite, _asked(mapping, taken)), tool=measuring.TOOL, tool_version=measuring.VERSION
+            report,
+            tool=said.tool,
+            tool_version=said.version,
+            latency=said.latency,
+            measurements={**report.measurements, **said.figures},
         )
-        if wanted.measure_latency:
-            latency, figures = measuring.latency(tflite, wanted.kernels, wanted.threads, wanted.runs)  # type: ignore[arg-type]
-            report = dataclasses.replace(report, latency=latency, measurements={**report.measurements, **figures})
-        return CompiledModel(tflite=tflite, report=report)
+        return CompiledModel(tflite=tflite, report=report, mapping=mapping)
 
 
 TARGET = Cpu()

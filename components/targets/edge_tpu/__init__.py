@@ -109,7 +109,8 @@ class EdgeTpu(ProfiledTarget):
         program = find_program(wanted)
         if program is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
-            return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
+            predicted, report = self.analyze(tflite, options)
+            return CompiledModel(tflite=tflite, report=report, mapping=predicted)
         outcome = drive(_present(program, wanted), wanted, {_MODEL: tflite}, directory)
         return compiled_model(outcome, 0, output_names({_MODEL: tflite})[0], tflite, wanted)
 

@@ -24,6 +24,9 @@ _BY_STATUS = {
     "Operation not supported": "replace it with an op that is mapped (the documentation has a list), or move it to the"
     " end of the model",
     "Operation is working on an unsupported data type": "let it work on int8 or uint8: leave casts and float edges out",
+    "Model not quantized": "convert all of the model to integers, or take compiler 16",
+    "Model could not be parsed": 'convert with profile "edge_tpu", which keeps to older versions, and split a'
+    " convolution of groups",
     "Operation version not supported": 'convert with profile "edge_tpu", which keeps to older versions',
     "Tensor has unsupported rank (up to 3 innermost dimensions mapped)": "use a batch of 1 and at most three"
     " dimensions of more than 1",
@@ -43,5 +46,5 @@ def edit(op: str, status: str) -> str:
     """
     if status == MAPPED:
         return ""
-    of_size = status.startswith(("Tensor has", "For example", "More than", "Operation version"))
+    of_size = status.startswith(("Tensor has", "For example", "More than", "Operation version", "Model"))
     return (None if of_size else _BY_OP.get(op)) or _BY_STATUS.get(status, "")

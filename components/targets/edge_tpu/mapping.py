@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from components.quantization.conversion import flatbuffer
 from components.targets import Mapping, OpMapping
 from components.targets._operation import Operation, read_operations
-from components.targets.edge_tpu import generations, statuses
+from components.targets.edge_tpu import generations, op_versions, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
 from components.targets.edge_tpu.partition import kept_ops
@@ -42,9 +42,16 @@ def predict(
     generation = Generation.of(compiler_version, min_runtime_version)
     graph = flatbuffer.read_subgraphs(tflite)[0]
     operations = read_operations(tflite, graph, Operation)
+    unreadable = _first_unreadable(operations, generation)
+    if unreadable is not None:
+        rule = f"The compiler reads ops as TensorFlow {op_versions.release_name(generation)} has them, not newer ones."
+        got = f"version {unreadable.op.version} of op {unreadable.op.index}, {unreadable.op.name}"
+        return _refused(operations, unreadable, statuses.NOT_PARSED, f"{rule} Got {got}.")
     float_op = _first_float_op(operations)
     if float_op is not None and generation.compiler < generations.FIRST_COMPILER_OF_FLOAT_PARTS:
-        return _not_quantized(operations, float_op)
+        rule = "A compiler before 16 takes no model that computes in floats between its edges."
+        got = f"op {float_op.op.index}, {float_op.op.name}"
+        return _refused(operations, float_op, statuses.NOT_QUANTIZED, f"{rule} Got {got}.")
     decisions = [decide(operation, generation, limits) for operation in operations]
     kept = kept_ops(graph, [decision.supported for decision in decisions], multiple_subgraphs=multiple_subgraphs)
     confidences = _confidences(graph, decisions, kept)
@@ -112,16 +119,24 @@ def _first_float_op(operations: Iterable[Operation]) -> Operation | None:
     )
 
 
-def _not_quantized(operations: Iterable[Operation], culprit: Operation) -> Mapping:
-    got = f"op {culprit.op.index}, {culprit.op.name}"
-    reason = f"A compiler before 16 takes no model that computes in floats between its edges. Got {got}."
+def _first_unreadable(operations: Iterable[Operation], generation: Generation) -> Operation | None:
+    """The first op of a version that came after the compiler."""
+    for operation in operations:
+        highest = op_versions.highest_readable(operation.code, generation)
+        if highest is not None and operation.op.version > highest:
+            return operation
+    return None
+
+
+def _refused(operations: Iterable[Operation], culprit: Operation, status: str, reason: str) -> Mapping:
+    """A model that the compiler does not take, for the reason of one op; the others wait for it."""
     ops = tuple(
         OpMapping(
             index=operation.op.index,
             op=operation.op.name,
             on_target=False,
-            status=statuses.NOT_QUANTIZED,
-            reason=reason,
+            status=status,
+            reason=reason if operation is culprit else "",
             confidence=CERTAIN if operation is culprit else DOCUMENTED,
         )
         for operation in operations

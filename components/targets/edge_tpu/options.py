@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any, TypedDict
 
-from components.targets._options import TargetOptions
+from components.targets._options import TargetOptions, wrong_counts
 
 CUSTOM_OP = "edgetpu-custom-op"
 """Name of the op that the compiler puts in place of what it maps."""
@@ -144,9 +144,7 @@ class CompilerOptions(TargetOptions):
         if self.min_runtime_version not in (None, *RUNTIME_VERSIONS):
             known = ", ".join(map(str, RUNTIME_VERSIONS))
             wrong.append(f"min_runtime_version: got {self.min_runtime_version}, expected one of {known}")
-        for name in ("num_segments", "delegate_search_step", "timeout_sec", "attempts", "budget_sec"):
-            if getattr(self, name) < 1:
-                wrong.append(f"{name}: got {getattr(self, name)}, expected at least 1")
+        wrong += wrong_counts(self, "num_segments", "delegate_search_step", "timeout_sec", "attempts", "budget_sec")
         if any(step < 1 for step in self.search_steps):
             wrong.append(f"search_steps: got {self.search_steps}, expected numbers of at least 1")
         if any(not name or "," in name for name in self.intermediate_tensors):

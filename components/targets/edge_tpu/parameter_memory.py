@@ -1,10 +1,9 @@
 """How many bytes of parameters a compiled model keeps on the chip, and how many it streams at each inference.
 
-Sizes are those of `parameter_layout`, which gives most compiled models in public to the byte. What is not understood is
-marked by a low confidence, and the size is then the least that there is: how the compiler moves data from depth to
-positions and back (TRANSPOSE, most of RESHAPE where a depth is no multiple of 4, STRIDED_SLICE of such), and what
-UNIDIRECTIONAL_SEQUENCE_LSTM and TRANSPOSE_CONV add. Nor can a file say whether it was compiled together with others,
-which share the chip's memory.
+Sizes are those of `parameter_layout` and `data_movement`, which give most compiled models in public to the byte. What
+is not understood is marked by a low confidence, and the size is then the least that there is: what
+UNIDIRECTIONAL_SEQUENCE_LSTM, TRANSPOSE_CONV and products of computed matrices add, and moves of data that are in no
+public model. Nor can a file say whether it was compiled together with others, which share the chip's memory.
 """
 
 import dataclasses
@@ -13,16 +12,17 @@ from collections.abc import Sequence
 from components.quantization.conversion import flatbuffer
 from components.targets import Mapping
 from components.targets._operation import Operation, elements, read_operations
+from components.targets.edge_tpu import data_movement as moves
 from components.targets.edge_tpu import parameter_layout as layout
 from components.targets.edge_tpu.generations import Generation
+from components.targets.edge_tpu.neighbours import Neighbours
 
 # What is left of the 8 MiB for parameters beside a small program: logs of compilers 14.1 to 16.0 have 7.7 MiB at most,
 # less for large activations or many ops, down to 6 MiB for YOLOv5s.
 _CACHE_BYTES = round(7.7 * 2**20)
 # Dense weights of more inputs are streamed: in what is public those of 9,504 are, those of 5,904 are cached.
 _LONGEST_CACHED_ROW = 8_192
-_DENSE = "FULLY_CONNECTED"
-_NOT_UNDERSTOOD = frozenset({"TRANSPOSE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "TRANSPOSE_CONV"})
+_NOT_UNDERSTOOD = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "TRANSPOSE_CONV"})
 # Known from many families, from one, and not understood.
 _SURE, _LIKELY, _UNSURE = 0.9, 0.65, 0.4
 
@@ -77,27 +77,9 @@ def parameter_memory(tflite: bytes, mapping: Mapping, generation: Generation) ->
 class _Parameters:
     """What the parameters of one op take, where they lie if there is room, and how sure that is."""
 
-    size: int
+    size: int = 0
     streamed: bool = False
     confidence: float = _SURE
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """The Edge TPU's part of a model, as far as it was walked over.
-
-    Attributes:
-      dense: Tensors that a FULLY_CONNECTED reads.
-      computed: Tensors that the chip computed: others come from outside, and lie in the order of their numbers.
-    """
-
-    dense: frozenset[int]
-    computed: set[int] = dataclasses.field(default_factory=set)
-
-    def add(self, operation: Operation) -> None:
-        """Adds what an op computes; a QUANTIZE of what comes from outside leaves it in its order."""
-        if operation.code != "QUANTIZE" or not self.computed.isdisjoint(operation.op.inputs):
-            self.computed.update(operation.op.outputs)
 
 
 def place(operations: Sequence[Operation], generation: Generation) -> ParameterMemory:
@@ -110,11 +92,9 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
     cached = streamed = 0
     confidence = _SURE
     not_understood = ""
-    part = _Part(
-        dense=frozenset(i for operation in operations if operation.code == _DENSE for i in operation.op.inputs)
-    )
+    around = Neighbours(operations)
     for operation in operations:
-        found = _parameters(operation, generation, part)
+        found = _parameters(operation, generation, around)
         if found.streamed or cached + found.size > _CACHE_BYTES:
             streamed += found.size
         else:
@@ -122,7 +102,6 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
         confidence = min(confidence, found.confidence)
         if found.confidence == _UNSURE and not not_understood:
             not_understood = f"op {operation.op.index}, {operation.op.name},"
-        part.add(operation)
     if streamed:
         confidence = min(confidence, _LIKELY)
     return ParameterMemory(
@@ -130,60 +109,134 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
     )
 
 
-def _parameters(operation: Operation, generation: Generation, part: _Part) -> _Parameters:
+def _parameters(operation: Operation, generation: Generation, around: Neighbours) -> _Parameters:
     weights = operation.operands[1] if operation.code in layout.WITH_WEIGHTS and len(operation.operands) > 1 else None
     if weights is not None and weights.constant is not None and len(weights.shape) in (2, 4):
-        long = operation.code == _DENSE and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
-        confidence = _UNSURE if operation.code in _NOT_UNDERSTOOD else _SURE
-        return _Parameters(size=layout.weights_bytes(operation, generation), streamed=long, confidence=confidence)
-    if operation.code == _DENSE:
-        return _product(operation, part)
+        long = operation.code == "FULLY_CONNECTED" and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
+        spread = around.spreads(operation)
+        confidence = _UNSURE if operation.code in _NOT_UNDERSTOOD else _LIKELY if spread else _SURE
+        size = layout.weights_bytes(operation, generation, spread)
+        return _Parameters(size=size, streamed=long, confidence=confidence)
+    if operation.code in _BY_CODE:
+        return _BY_CODE[operation.code](operation, around)
     if operation.code == "SOFTMAX":
         return _Parameters(size=layout.softmax_bytes(operation, generation))
-    if operation.code == "RESHAPE":
-        return _reshape(operation, part)
-    if operation.code == "CONCATENATION" and _joins_vectors(operation, part):
-        return _Parameters(size=layout.joining_bytes(t.shape[-1] for t in operation.operands if t), confidence=_LIKELY)
-    unsure = operation.code in _NOT_UNDERSTOOD or _slices_groups(operation) or layout.has_single_number(operation)
-    size = layout.data_bytes(operation)
-    return _Parameters(size=size, streamed=True, confidence=_UNSURE if unsure else _SURE)
+    return _data(operation, _UNSURE if operation.code in _NOT_UNDERSTOOD else _SURE)
 
 
-def _product(operation: Operation, part: _Part) -> _Parameters:
-    """A FULLY_CONNECTED with computed weights: its constant first operand is data, or weights of what was computed."""
+def _data(operation: Operation, confidence: float = _SURE) -> _Parameters:
+    """Constants that are data: of an element-wise op on a single position cached (2 families), else streamed."""
+    size, output = layout.data_bytes(operation), operation.output
+    if layout.has_single_number(operation):
+        confidence = _UNSURE
+    single = output is not None and output.shape and elements(output.shape) == output.shape[-1]
+    if size and single and operation.code in layout.ELEMENT_WISE:
+        return _Parameters(size=size, confidence=min(confidence, _LIKELY))
+    return _Parameters(size=size, streamed=True, confidence=confidence)
+
+
+def _product(operation: Operation, around: Neighbours) -> _Parameters:
+    """A FULLY_CONNECTED with computed weights: its constant first operand is data, or weights of what was computed.
+
+    Each of its rows is a position of the result then, which the batch becomes the depth of (3 families).
+    """
     matrix, weights = (*operation.operands, None, None)[:2]
     if matrix is None or weights is None or matrix.constant is None or len(matrix.shape) != 2:
-        return _Parameters(size=layout.data_bytes(operation), streamed=True, confidence=_UNSURE)
-    if weights.index in part.computed:
-        return _Parameters(size=layout.product_bytes(*matrix.shape), confidence=_LIKELY)
-    return _Parameters(size=layout.data_bytes(operation), streamed=True, confidence=_LIKELY)
+        return _data(operation, _UNSURE)
+    if weights.index not in around.computed:
+        return _data(operation, _LIKELY)
+    before = around.position_among_equals(operation)
+    if before:  # the only matrix is stored once, and sent as data besides (1 family)
+        return _Parameters(size=layout.data_bytes(operation) if before == 1 else 0, streamed=True, confidence=_LIKELY)
+    rows, columns = matrix.shape
+    returned = around.returned(operation)
+    if returned is not None and returned.shape[-1] == rows:
+        size = moves.narrow_bytes(rows, moves.up(columns, moves.GROUP))
+    else:
+        batch = weights.shape[0] if returned is None and weights.shape else 1
+        size = moves.positions_bytes(rows, columns) + moves.batch_bytes(max(batch, 1))
+    return _Parameters(size=size, confidence=_LIKELY)
 
 
-def _reshape(operation: Operation, part: _Part) -> _Parameters:
-    """A RESHAPE to a vector: that of what comes from outside is free, as it lies in the order of its numbers there."""
+def _transpose(operation: Operation, around: Neighbours) -> _Parameters:
+    """A TRANSPOSE; that of a product which is in that order anyway is free."""
+    source = operation.input
+    if source is None or around.returns(operation):
+        return _Parameters()
+    return _moved(moves.transposing_bytes(source.shape, operation.integers(1), around.is_spread(source)))
+
+
+def _reshape(operation: Operation, around: Neighbours) -> _Parameters:
+    """A RESHAPE that changes the depth: that of what comes from outside is free, as it lies in order there."""
     source, target = operation.input, operation.output
     if source is None or target is None or not source.shape or not target.shape or min(source.shape) < 1:
-        return _Parameters(size=0)
-    count, depth, new_depth = elements(source.shape), source.shape[-1], target.shape[-1]
-    if depth == new_depth or (layout.fills_groups(depth) and layout.fills_groups(new_depth)):
-        return _Parameters(size=0)
-    if new_depth != count:
-        return _Parameters(size=0, confidence=_UNSURE)
-    if count == depth or source.index not in part.computed:
-        return _Parameters(size=0)
-    size = layout.flattening_bytes(count // depth, depth)
-    return _Parameters(size=0, confidence=_UNSURE) if size is None else _Parameters(size=size, confidence=_LIKELY)
+        return _Parameters()
+    depth, new_depth = source.shape[-1], target.shape[-1]
+    if depth == new_depth or (moves.fills_groups(depth) and moves.fills_groups(new_depth)):
+        return _Parameters()
+    is_flat = any(elements(source.shape[axis:]) == new_depth for axis in range(len(source.shape)))
+    if not is_flat and new_depth != 1:
+        return _Parameters(confidence=_UNSURE)
+    if elements(source.shape) == depth == new_depth or source.index not in around.computed:
+        return _Parameters()
+    if new_depth == 1:
+        return _moved(0 if around.is_spread(source) else moves.spreading_bytes(depth))
+    return _moved(moves.flattening_bytes(new_depth // depth, depth))
 
 
-def _joins_vectors(operation: Operation, part: _Part) -> bool:
-    """Whether vectors are joined that fill no groups, and not for a FULLY_CONNECTED, which takes them as they lie."""
+def _concatenation(operation: Operation, around: Neighbours) -> _Parameters:
+    """Vectors that fill no groups are joined by a matrix; not for a FULLY_CONNECTED, which takes them as they lie."""
     vectors = [t for t in operation.operands if t is not None and t.shape]
-    odd = any(not layout.fills_groups(t.shape[-1]) for t in vectors)
-    return odd and all(elements(t.shape) == t.shape[-1] for t in vectors) and not part.dense & set(operation.op.outputs)
+    odd = any(not moves.fills_groups(t.shape[-1]) for t in vectors)
+    if odd and all(elements(t.shape) == t.shape[-1] for t in vectors) and not around.is_read_densely(operation):
+        return _moved(moves.joining_bytes(t.shape[-1] for t in vectors))
+    return _data(operation)
 
 
-def _slices_groups(operation: Operation) -> bool:
-    """Whether a slice has a depth that fills no groups."""
-    sliced = operation.code in {"SLICE", "STRIDED_SLICE", "SPLIT"} and operation.input is not None
-    tensors = (operation.input, *operation.outputs) if sliced else ()
-    return any(t is not None and t.shape and not layout.fills_groups(t.shape[-1]) for t in tensors)
+def _slice(operation: Operation, around: Neighbours) -> _Parameters:
+    """A slice of the depth moves data unless it begins with a group."""
+    source, output = operation.input, operation.output
+    if source is None or output is None or not source.shape or len(source.shape) != len(output.shape):
+        return _Parameters(confidence=_UNSURE)
+    depth, begins = output.shape[-1], operation.integers(1)
+    if source.shape[-1] == depth or (operation.code == "SPLIT" and moves.fills_groups(depth)):
+        return _Parameters()
+    if operation.code == "SPLIT" or len(begins) != len(source.shape):
+        return _Parameters(confidence=_UNSURE)
+    begin = begins[-1] % source.shape[-1]
+    return _Parameters() if moves.fills_groups(begin) else _moved(moves.slicing_bytes(begin, depth))
+
+
+def _pad(operation: Operation, around: Neighbours) -> _Parameters:
+    source, output = operation.input, operation.output
+    if source is None or output is None or source.shape[-1:] == output.shape[-1:] or not output.shape:
+        return _data(operation)
+    return _moved(moves.padding_bytes(source.shape[-1], output.shape[-1]))
+
+
+def _mean(operation: Operation, around: Neighbours) -> _Parameters:
+    source = operation.input
+    rank = len(source.shape) if source is not None else 0
+    if source is None or not rank or rank - 1 not in {axis % rank for axis in operation.integers(1)}:
+        return _Parameters()
+    return _moved(moves.averaging_bytes(source.shape[-1]))
+
+
+def _moved(size: int | None) -> _Parameters:
+    """Matrices that move data, 0 if none do; None for what is not known of them."""
+    if size is None:
+        return _Parameters(confidence=_UNSURE)
+    return _Parameters(size=size, confidence=_LIKELY) if size else _Parameters()
+
+
+_BY_CODE = {
+    "CONCATENATION": _concatenation,
+    "FULLY_CONNECTED": _product,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "RESHAPE": _reshape,
+    "SLICE": _slice,
+    "SPLIT": _slice,
+    "STRIDED_SLICE": _slice,
+    "TRANSPOSE": _transpose,
+}

@@ -68,7 +68,7 @@ def compiled_model(
     if on_tpu is None and said.rows_on_cpu == 0 and not problems:
         on_tpu = tuple(True for _ in graph.ops)
     if on_tpu is None:
-        return CompiledModel(tflite=compiled, report=_without_places(report, said))
+        return CompiledModel(tflite=compiled, report=_without_places(report, said), mapping=None)
     told = said.rows_on_tpu if said.rows else said.ops_on_tpu
     if told is not None and sum(on_tpu) != told:
         problem = f"{told} operations on the Edge TPU in the log, but {sum(on_tpu)} by the compiled file"
@@ -76,7 +76,7 @@ def compiled_model(
     placed = _mapping(on_tpu, graph, said.rows, predicted)
     if not said.rows:
         report = dataclasses.replace(report, ops=analysis(placed).ops)
-    return CompiledModel(tflite=compiled, report=with_figures(report, placed, tflite, edit))
+    return CompiledModel(tflite=compiled, report=with_figures(report, placed, tflite, edit), mapping=placed)
 
 
 def _without_places(report: CompileReport, said: ModelLog) -> CompileReport:

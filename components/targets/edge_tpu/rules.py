@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from components.targets._operation import Operation, elements
 from components.targets._rules import unknown_size
-from components.targets.edge_tpu import generations, statuses
+from components.targets.edge_tpu import generations, op_versions, statuses
 from components.targets.edge_tpu.generations import SUPPORTED, Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
 
@@ -89,9 +89,9 @@ def supported_op(operation: Operation, generation: Generation) -> str | None:
     return f"one of runtime {support.runtime}" if support.runtime > generation.runtime else None
 
 
-def readable_version(operation: Operation, generation: Generation) -> str | None:
-    """The version of the op is one that the compiler knows."""
-    highest = generations.highest_version(operation.code, generation)
+def mapped_version(operation: Operation, generation: Generation) -> str | None:
+    """The version of the op is one that the compiler maps."""
+    highest = op_versions.highest_mapped(operation.code, generation)
     version = operation.op.version
     return f"version {version}, expected at most {highest}" if highest is not None and version > highest else None
 
@@ -203,7 +203,7 @@ RULES = (
     _rule(statuses.UNSPECIFIED, quantize_of_integers),
     _rule(statuses.DATA_TYPE, eight_bit_data),
     _rule(statuses.NOT_SUPPORTED, supported_op),
-    _rule(statuses.VERSION, readable_version),
+    _rule(statuses.VERSION, mapped_version),
     _rule(statuses.NOT_CONSTANT, constant_parameters, DOCUMENTED),
     _rule(statuses.BATCH, undivided_batch),
     _rule(statuses.UNSPECIFIED, known_shapes, DOCUMENTED),

@@ -13,5 +13,7 @@ RANK = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
 NOT_CONSTANT = "Filter, bias, or other param is not constant at compile-time"
 # The last line of a longer message about the batch dimension; the table of operations shows only it.
 BATCH = "For example, a fully-connected or softmax layer with 2D output"
-# Not of an op: what compilers before 16.0 say of a model that is partly float.
+# Not of an op: what compilers before 16.0 say of a model that is partly float, and all of one that they cannot read.
 NOT_QUANTIZED = "Model not quantized"
+NOT_PARSED = "Model could not be parsed"
+OF_MODELS = frozenset({NOT_QUANTIZED, NOT_PARSED})

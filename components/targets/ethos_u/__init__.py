@@ -58,11 +58,18 @@ class EthosU(ProfiledTarget):
             )
         return Mapping(target=self.name, ops=tuple(ops))
 
+    def report(
+        self, tflite: bytes, mapping: Mapping, *, accelerator_config: str = VelaOptions().accelerator_config
+    ) -> CompileReport:
+        """Returns the analysis of a model of that mapping."""
+        family = VelaOptions(accelerator_config=accelerator_config).family
+        return analysis(mapping, tflite, lambda op, status: edit(op, family))
+
     def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
         """Predicts what Vela does for the options' NPU."""
-        wanted = VelaOptions.from_json(options)
-        mapping = self.inspect(tflite, accelerator_config=wanted.accelerator_config)
-        return mapping, analysis(mapping, tflite, lambda op, status: edit(op, wanted.family))
+        npu = VelaOptions.from_json(options).accelerator_config
+        mapping = self.inspect(tflite, accelerator_config=npu)
+        return mapping, self.report(tflite, mapping, accelerator_config=npu)
 
     def require_options(self, options: str) -> str:
         """Reads `VelaOptions`."""
@@ -80,7 +87,8 @@ class EthosU(ProfiledTarget):
         vela = find_vela(wanted)
         if vela is None and when_missing == "analyze":
             _LOGGER.info("%s is not there: the model is analysed, not compiled", wanted.compiler)
-            return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
+            mapping, report = self.analyze(tflite, options)
+            return CompiledModel(tflite=tflite, report=report, mapping=mapping)
         if vela is None:
             kind = KINDS["missing_compiler"]
             raise CompileError(f"{wanted.compiler} is not there: {kind.sentence}; {kind.fix}", kind="missing_compiler")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from components.targets._options import TargetOptions
+from components.targets._options import TargetOptions, wrong_counts
 
 CUSTOM_OP = "ethos-u"
 """Name of the op that Vela puts in place of each part for the NPU."""
@@ -147,9 +147,7 @@ class VelaOptions(TargetOptions):
             wrong.append(f"arena_cache_size: got {size}, expected 1 to {_MOST_CACHE_BYTES} bytes")
         if not self.compiler or self.compiler.startswith("-"):
             wrong.append(f"compiler: got {self.compiler!r}, expected a program's name or path")
-        if self.timeout_sec < 1:
-            wrong.append(f"timeout_sec: got {self.timeout_sec}, expected at least 1")
-        return wrong
+        return wrong + wrong_counts(self, "timeout_sec")
 
     def _wrong_configs(self) -> list[str]:
         if self.config_file:

@@ -65,6 +65,7 @@ def compiled_model(outcome: Outcome, tflite: bytes, options: VelaOptions) -> Com
     return CompiledModel(
         tflite=outcome.tflite,
         report=with_figures(report, mapping, tflite, lambda op, status: edit(op, options.family)),
+        mapping=mapping,
     )
 
 

@@ -60,7 +60,8 @@ class Nnapi(CopyingTarget):
     ) -> CompiledModel:
         """Passes the model on: the phone compiles it."""
         del when_missing, directory
-        return CompiledModel(tflite=tflite, report=self.analyze(tflite, options)[1])
+        mapping, report = self.analyze(tflite, options)
+        return CompiledModel(tflite=tflite, report=report, mapping=mapping)
 
 
 TARGET = Nnapi()

@@ -12,7 +12,7 @@ from pathlib import Path
 from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileReport, Mapping, Memory, analysis
 from components.targets._operation import Operation
-from components.targets._options import TargetOptions, options_from_json
+from components.targets._options import TargetOptions, mistyped, options_from_json
 from components.targets._rules import by_rules
 from components.targets._target import CopyingTarget
 from components.targets.tflm import arena
@@ -35,7 +35,8 @@ class TflmOptions(TargetOptions):
 
     def __post_init__(self) -> None:
         """Checks the name; raises ValueError if it is no identifier."""
-        if not re.fullmatch(r"[A-Za-z]\w*", self.array_name, re.ASCII) or self.array_name in RESERVED:
+        name = "" if mistyped(self) else self.array_name
+        if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in RESERVED:
             raise ValueError(f"options of target 'tflm': array_name: got {self.array_name!r}, expected an identifier")
 
 
@@ -71,13 +72,13 @@ class Tflm(CopyingTarget):
         """Passes the model on, and writes its C++ source into the directory."""
         del when_missing
         name = options_from_json(self.name, TflmOptions, options).array_name
-        report = self.report(tflite, self.inspect(tflite))
+        mapping, report = self.analyze(tflite, options)
         if directory is not None:
             header = resolver_header(_all_operations(tflite), f"{name.upper()}_OPS_H_")
             directory.mkdir(parents=True, exist_ok=True)
             for file_name, content in {**c_array(tflite, name), OPS_HEADER: header.encode()}.items():
                 (directory / file_name).write_bytes(content)
-        return CompiledModel(tflite=tflite, report=report)
+        return CompiledModel(tflite=tflite, report=report, mapping=mapping)
 
 
 TARGET = Tflm()

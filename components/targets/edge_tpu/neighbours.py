@@ -1,0 +1,103 @@
+"""What is around an op in the Edge TPU's part of a model, as far as its parameters depend on that."""
+
+import collections
+from collections.abc import Sequence
+
+from components.quantization.conversion.flatbuffer import Tensor
+from components.targets._operation import Operation, elements
+from components.targets.edge_tpu.data_movement import spreads_by_matrix
+
+# They leave a product in its order if they keep its size and its depth.
+_KEEPING = frozenset({"RESHAPE", "SUM"})
+
+
+class Neighbours:
+    """Who makes and who reads each tensor.
+
+    Attributes:
+      computed: Tensors that the chip computes: others come from outside, and lie in the order of their numbers.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        """Looks at the mapped ops, in their order."""
+        self.computed: set[int] = set()
+        self._makers: dict[int, Operation] = {}
+        self._readers: dict[int, list[Operation]] = collections.defaultdict(list)
+        self._products: dict[object, list[Operation]] = collections.defaultdict(list)
+        for operation in operations:
+            # A QUANTIZE of what comes from outside leaves it in its order.
+            if operation.code != "QUANTIZE" or not self.computed.isdisjoint(operation.op.inputs):
+                self.computed.update(operation.op.outputs)
+            self._makers.update(dict.fromkeys(operation.op.outputs, operation))
+            for index in set(operation.op.inputs):
+                self._readers[index].append(operation)
+            if _is_product(operation):
+                self._products[_shapes(operation)].append(operation)
+
+    def position_among_equals(self, product: Operation) -> int:
+        """Returns how many products of the same shapes are before one; 0 if not all of them are of the same matrix."""
+        alike = self._products[_shapes(product)]
+        return alike.index(product) if len({one.op.operands[0] for one in alike}) == 1 else 0
+
+    def is_read_densely(self, operation: Operation) -> bool:
+        """Whether a FULLY_CONNECTED reads what an op makes."""
+        readers = [reader for index in operation.op.outputs for reader in self._readers[index]]
+        return any(reader.code == "FULLY_CONNECTED" for reader in readers)
+
+    def spreads(self, operation: Operation) -> bool:
+        """Whether a convolution leaves its depth as positions, since all that reads it wants it so."""
+        output = operation.output
+        if operation.code != "CONV_2D" or output is None or not output.shape:
+            return False
+        (reader,) = readers if len(readers := self._readers[output.index]) == 1 else (None,)
+        if reader is None or reader.output is None or not spreads_by_matrix(output.shape[-1]):
+            return False
+        if reader.code == "RESHAPE":
+            return reader.output.shape[-1:] == (1,) != output.shape[-1:]
+        order = reader.integers(1) if reader.code == "TRANSPOSE" else ()
+        return bool(order) and order[-1] != len(output.shape) - 1
+
+    def is_spread(self, tensor: Tensor) -> bool:
+        """Whether the convolution that makes a tensor `spreads`."""
+        maker = self._makers.get(tensor.index)
+        return maker is not None and self.spreads(maker)
+
+    def returned(self, product: Operation) -> Tensor | None:
+        """Returns the result of the TRANSPOSE that gives a product the order in which it is computed; None without."""
+        transpose = self._returning(product)
+        return transpose.output if transpose is not None else None
+
+    def returns(self, transpose: Operation) -> bool:
+        """Whether a TRANSPOSE gives a product the order in which it is computed."""
+        tensor = transpose.input
+        maker = self._makers.get(tensor.index) if tensor is not None else None
+        while maker is not None and maker.code in _KEEPING and maker.input is not None:
+            maker = self._makers.get(maker.input.index)
+        return maker is not None and _is_product(maker) and self._returning(maker) is transpose
+
+    def _returning(self, product: Operation) -> Operation | None:
+        tensor = product.output
+        while tensor is not None and tensor.shape:
+            readers = self._readers[tensor.index]
+            if len(readers) != 1:
+                return None
+            if readers[0].code == "TRANSPOSE":
+                return readers[0]
+            output = readers[0].output
+            kept = output is not None and (elements(output.shape), output.shape[-1:]) == (
+                elements(tensor.shape),
+                tensor.shape[-1:],
+            )
+            tensor = output if readers[0].code in _KEEPING and kept else None
+        return None
+
+
+def _is_product(operation: Operation) -> bool:
+    """Whether an op multiplies a constant matrix with what is computed."""
+    matrix, weights = (*operation.operands, None, None)[:2]
+    constant = matrix is not None and matrix.constant is not None
+    return operation.code == "FULLY_CONNECTED" and constant and weights is not None and weights.constant is None
+
+
+def _shapes(product: Operation) -> object:
+    return tuple(t.shape if t is not None else None for t in product.operands[:2])
