@@ -207,10 +207,10 @@ class QuantizeTrainer(base_component.BaseComponent):
           profile: Name of the target; the scheme must be one that it can run. The conversion for it is tried before
             anything is trained.
           io_dtype: Type of the integer model's inputs and outputs, of all or by name; "" for the scheme's usual one.
-          gates: Of these, those on "macs_on_target", "first_cpu_op" and "model_bytes" are held against the model before
-            anything is trained, and again after so many steps of fine-tuning as the training says. With strategy
-            "auto" those on metrics that build_model compiles the model with, its loss, "agreement" and "example_count"
-            must be kept on the eval split. All others are left to the evaluator.
+          gates: Of these, those on "model_bytes" and on what is of the target, as "macs_on_target", are held against
+            the model before anything is trained, and again after so many steps of fine-tuning as the training says.
+            With strategy "auto" those on metrics that build_model compiles the model with, its loss, "agreement" and
+            "example_count" must be kept on the eval split. All others are left to the evaluator.
           compiler_options: Options of the target's compiler, should gates be held by compiling; None for its defaults.
           also_for: Further targets of the same trained model, each with types and gates of its own.
           base_model: A trained float tf_keras SavedModel, which takes the place of float training.

@@ -263,9 +263,12 @@ class QuantizedEvaluator(base_beam_component.BaseBeamComponent):
         Raises:
           ValueError: If a gate is on something that is not measured, an override has expired, there is no such target
             or metric, the options are none of the target's, nothing can be made of a metric with its options, or gates
-            want a compiled model or drift and none is connected.
+            want drift, or a compiled model, and none is connected, or the target has no compiler.
         """
-        written = load_target(target).require_options(options_json(compiler_options))
+        loaded = load_target(target)
+        written = loaded.require_options(options_json(compiler_options))
+        if gates.require_compiled and not loaded.compiles:
+            raise ValueError(f"gates with require_compiled, but target {target!r} has no compiler: no model would pass")
         if gates.require_compiled and compiled_model is None:
             raise ValueError("gates with require_compiled, but no compiled_model; connect TargetCompiler's output")
         if of_drift(gates) and drift is None:

@@ -127,10 +127,12 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 
 
 def _load_for_run(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
+    from pipelines.local_compilers import require_compilers
     from pipelines.training_machines import require_one_machine
 
     config = _load(config_name, gates, changes)
     require_one_machine(config, "a run on this machine")
+    require_compilers(config)
     return config
 
 

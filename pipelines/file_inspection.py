@@ -6,6 +6,7 @@ Neither TensorFlow nor any compiler is imported or run: a file is read and rules
 import collections
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping as Table
 from pathlib import Path
@@ -20,6 +21,8 @@ from components.quantization.macs import macs
 from components.target_gates.target_facts import target_facts
 from components.targets import BreakingOp, CompileReport, Mapping, Share, inspect_file, load_target, placed_ops
 from pipelines.columns import print_line, print_table
+
+_HEAD_BYTES, _IDENTIFIER = 8, b"TFL3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +82,9 @@ def inspect_and_show_file(request: FileRequest, console: Console) -> int:
     Raises:
       ValueError: If it is no TFLite file, or a broken one, or the options are none of the target's.
     """
-    content = Path(request.source).read_bytes()
+    if request.min_mapped_macs is not None and math.isnan(request.min_mapped_macs):
+        raise ValueError("--min-mapped-macs: got nan, expected a share from 0 to 1")
+    content = _read(Path(request.source))
     mapping, report = inspect_file(load_target(request.target), content, request.options)
     found = _Inspected(
         content=content,
@@ -103,6 +108,13 @@ def inspect_and_show_file(request: FileRequest, console: Console) -> int:
         )
         print_line(console, text, "red")
     return int(not found.audit.ready or not enough)
+
+
+def _read(path: Path) -> bytes:
+    """The file; only its head if that is no TFLite model's, since any large file may be named as one."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        return head + file.read() if head[4:] == _IDENTIFIER else head
 
 
 def _mapped_macs(report: CompileReport) -> float | None:

@@ -11,6 +11,7 @@ from components.quantization.schemes import QuantizationScheme, load_scheme
 from components.targets import Mapping, analysis, load_target, options_json
 from pipelines.columns import print_line, print_table
 from pipelines.configs import config_names, load_config
+from pipelines.file_inspection import first_op_not_there
 from pipelines.progress import silent
 
 if TYPE_CHECKING:
@@ -151,8 +152,10 @@ def _show_mapping(subject: Subject, scheme: QuantizationScheme, model: Any, cons
     if failure:
         print_line(console, f"Not converted: {failure}", "red")
         return STOPPED_STATUS
-    mapping, _ = load_target(subject.target).analyze(tflite, subject.options)
+    mapping, report = load_target(subject.target).analyze(tflite, subject.options)
     _show_ops(mapping, console)
+    if report.first_breaking_op is not None:
+        print_line(console, first_op_not_there(report.first_breaking_op), "yellow")
     return 0 if mapping.on_target else STOPPED_STATUS
 
 

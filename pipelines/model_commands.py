@@ -59,9 +59,13 @@ def inspect(
     if is_tflite(source):
         from pipelines.file_inspection import FileRequest, inspect_and_show_file, options_of
 
+        if scheme is not None or untrainable is not None:
+            raise ValueError(
+                f"{source}: got --scheme or --untrainable, which are for a model; a .tflite file is converted"
+            )
         request = FileRequest(
             source=source,
-            target=target or "edge_tpu",
+            target="edge_tpu" if target is None else target,
             options=options_of(options),
             min_mapped_macs=min_mapped_macs,
             as_json=as_json,

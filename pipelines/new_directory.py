@@ -1,19 +1,23 @@
 """A directory that a command writes: a new one, there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# What can only be said of what is written.
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+
 
 def require_new(output: Path) -> None:
-    """Raises ValueError if there is something at a path, or no directory can be made there."""
+    """Raises ValueError if there is something at a path, or no directory can be made and written there."""
     if os.path.lexists(output):
         raise ValueError(f"--output {output}: exists already; name a new directory")
     parent = _existing_parent(output)
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ValueError(f"--output {output}: got {parent}, expected a directory that can be written to")
+    with _telling(output):
+        tempfile.TemporaryDirectory(dir=parent, prefix=".tfx-qat-").cleanup()
 
 
 @contextlib.contextmanager
@@ -22,13 +26,29 @@ def writing(output: Path) -> Iterator[Path]:
 
     Args:
       output: The name, for which `require_new` holds.
+
+    Raises:
+      ValueError: If the file system refuses it, as a disk that is full does.
     """
-    with tempfile.TemporaryDirectory(dir=_existing_parent(output), prefix=".tfx-qat-") as directory:
+    with _telling(output):
+        made = tempfile.TemporaryDirectory(dir=_existing_parent(output), prefix=".tfx-qat-")
+    with made as directory, _telling(output, _OF_DISKS):
         partial = Path(directory) / output.name
         partial.mkdir()
         yield partial
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(output)
+
+
+@contextlib.contextmanager
+def _telling(output: Path, of: frozenset[int] | None = None) -> Iterator[None]:
+    """Says of errors of the file system, all or those of these numbers, that they are of the output."""
+    try:
+        yield
+    except OSError as error:
+        if of is not None and error.errno not in of:
+            raise
+        raise ValueError(f"--output {output}: cannot be written: {error}") from error
 
 
 def _existing_parent(path: Path) -> Path:

@@ -4,15 +4,18 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.delivery.manifest import REPORT_FILE
 from components.model_report import read_report
+from components.report.facts import Facts
 from components.report.history import render_history
 from components.report.page import render
+from components.report.sections import targets
 from pipelines.config import PipelineConfig
 from pipelines.lineage.attempts import attempts_of, history_document
 from pipelines.lineage.graph import Graph
@@ -43,7 +46,8 @@ class WrittenReport:
 def write_reports(config: PipelineConfig, run: str = "") -> Iterator[WrittenReport]:
     """Writes the page of each target of a run below the root of its config, and yields it.
 
-    Other than the page beside the model, which was made before the push, it says where the model was pushed.
+    Other than the page beside the model, which was made before the push, it says where the model was pushed, and has a
+    table of all targets if there are several.
 
     Args:
       config: The config.
@@ -53,13 +57,30 @@ def write_reports(config: PipelineConfig, run: str = "") -> Iterator[WrittenRepo
       ValueError: If there is no such run, or it did not come to an evaluation.
     """
     found = _evaluated(config, run)
+    facts = {plan.target: read_report(found.blessings[plan.target].uri) for plan in config.plans}
+    pushed = {
+        plan.target: _pushed_to(_output(found.executions, f"{_PUSHER}{plan.suffix}", "pushed_model"))
+        for plan in config.plans
+    }
+    several = {"targets": _of_targets(facts, pushed)} if len(facts) > 1 else {}
     for plan in config.plans:
-        pushed = _output(found.executions, f"{_PUSHER}{plan.suffix}", "pushed_model")
-        html = render(read_report(found.blessings[plan.target].uri), _pushed_to(pushed))
+        documents = {**facts[plan.target].documents, **several}
+        html = render(Facts(documents=documents), pushed[plan.target])
         uri = os.path.join(config.root, _file(config, plan))
         fileio.makedirs(config.root)
         io_utils.write_string_file(uri, html)
         yield WrittenReport(target=plan.target, uri=uri, run=found.run, unevaluated=found.unevaluated)
+
+
+def _of_targets(facts: Mapping[str, Facts], pushed: Mapping[str, str]) -> dict[str, Any]:
+    """What the table of all targets is made of."""
+    return {
+        target: {
+            **{name: one.documents[name] for name in targets.DOCUMENTS if name in one.documents},
+            "pushed_to": pushed[target],
+        }
+        for target, one in facts.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

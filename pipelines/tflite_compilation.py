@@ -157,7 +157,7 @@ def _show(output: Path, models: Mapping[str, CompiledModel], console: Console) -
     report = next(iter(models.values())).report
     how = f"compiled by {report.tool}" if report.compiled else f"not compiled: {report.target} has no compiler"
     print_line(console, f"{output}: {how}", "bold")
-    header = ("model", "bytes", f"ops on {report.target}", "ops on CPU", "cached bytes", "streamed bytes")
+    header = ("model", "bytes", f"ops on {report.target}", "other ops", "cached bytes", "streamed bytes")
     print_table(console, header, rows, [""] * len(rows))
     for name, model in models.items():
         for problem in model.report.problems:

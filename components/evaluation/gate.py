@@ -19,8 +19,12 @@ ACCURACY = "accuracy"
 LATENCY = "latency_ms"
 MACS_ON_TARGET = "macs_on_target"
 FIRST_CPU_OP = "first_cpu_op"
+STREAMED_BYTES = "streamed_bytes"
+TARGET_SUBGRAPHS = "target_subgraphs"
+OF_TARGET = (MACS_ON_TARGET, FIRST_CPU_OP, STREAMED_BYTES, TARGET_SUBGRAPHS)
+"""Facts of a model on its target: the target's compiler says them, or its rules."""
 TARGET_BASIS = "target_basis"
-"""Fact that says what the two before it are by: the target's compiler, or its rules."""
+"""Fact that says which of these it was."""
 MODEL_BYTES = "model_bytes"
 DRIFT = "drift"
 """Fact: how far the examples have drifted from those of the last blessed model; "of" a feature, or the greatest."""
@@ -38,8 +42,10 @@ FACTS: dict[str, tuple[Kind, ...]] = {
     LATENCY: ("at_most",),
     MACS_ON_TARGET: ("at_least",),
     FIRST_CPU_OP: ("one_of",),
+    STREAMED_BYTES: ("at_most",),
+    TARGET_SUBGRAPHS: ("at_most",),
 }
-BEFORE_TRAINING = (MODEL_BYTES, MACS_ON_TARGET, FIRST_CPU_OP)
+BEFORE_TRAINING = (MODEL_BYTES, *OF_TARGET)
 """Of the facts those that an untrained model shows: its ops and shapes are the trained one's."""
 PAIRED: dict[str, tuple[Kind, ...]] = {
     AGREEMENT: ("at_least",),
@@ -208,6 +214,8 @@ class Gate:
             wrong.append("the bound is no number")
         if self.metric == ACCURACY and self.is_relative and self.bound >= 1:
             wrong.append("every model keeps it: accuracies are shares, of which one percent is 0.01")
+        if self.metric == MACS_ON_TARGET and self.bound > 1:
+            wrong.append("no model keeps it: it is a share, of which 95 percent is 0.95")
         if self.metric == DRIFT and not 0 < self.bound < 1:
             wrong.append("distances are from 0 to 1, expected a bound between them")
         return wrong

@@ -16,8 +16,8 @@ from components.evaluation.gate import (
     FACTS,
     FIRST_CPU_OP,
     LATENCY,
-    MACS_ON_TARGET,
     NO_OP,
+    OF_TARGET,
     PAIRED,
     TARGET_BASIS,
     Gate,
@@ -114,7 +114,7 @@ def _has_baseline(measured: Measurements) -> bool:
 
 def _of_fact(gate: Gate, measured: Measurements) -> Reason:
     basis = ""
-    if gate.metric in (MACS_ON_TARGET, FIRST_CPU_OP) and measured.facts.get(TARGET_BASIS):
+    if gate.metric in OF_TARGET and measured.facts.get(TARGET_BASIS):
         basis = f", {measured.facts[TARGET_BASIS]}"
     if gate.metric not in measured.facts:
         return _fails(gate, "not_measured", f"{gate.metric} is not known{basis}")

@@ -45,7 +45,8 @@ class Facts:
     Attributes:
       documents: Those of `FILES` that are there, by name; "histories", of each training loop, by its name;
         "weights" and "examples", and "target_ops" of a model that was not given to TargetCompiler, as
-        `components/report/derived.py` and the evaluator make them.
+        `components/report/derived.py` and the evaluator make them; of a run for several targets "targets", with
+        documents of all of them by target, see `components/report/sections/targets.py`.
     """
 
     documents: Mapping[str, Any]

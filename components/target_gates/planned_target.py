@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from components.evaluation.gate import MACS_ON_TARGET, MODEL_BYTES
+from components.evaluation.gate import FIRST_CPU_OP, MACS_ON_TARGET, MODEL_BYTES, TARGET_SUBGRAPHS
 from components.evaluation.gates import Gates, today
 from components.evaluation.judgement import judge
 from components.evaluation.measurements import Measurements
@@ -75,7 +75,7 @@ class PlannedTarget:
         if not refused:
             return
         texts = [f"cannot keep the gates of target {self.target!r}, tried {when}: {'; '.join(r.text for r in refused)}"]
-        if any(not reason.gate.startswith(MODEL_BYTES) for reason in refused):
+        if any(reason.gate.startswith((MACS_ON_TARGET, FIRST_CPU_OP, TARGET_SUBGRAPHS)) for reason in refused):
             predicted, _ = load_target(self.target).analyze(tflite, self.options)
             texts += _to_change(tflite, predicted, report)
         raise ValueError("; ".join(texts))

@@ -28,6 +28,7 @@ from components.targets._report import (
 
 __all__ = [
     "COMPILER_DIR",
+    "STATIC_ANALYSIS",
     "WHEN_MISSING",
     "Attempt",
     "BreakingOp",
@@ -59,6 +60,8 @@ __all__ = [
 COMPILER_DIR = "compiler"
 """Folder with what each run of a compiler wrote, verbatim, beside what it made."""
 WHEN_MISSING = ("analyze", "fail")
+STATIC_ANALYSIS = "static analysis"
+"""The tool of a report that rests on rules alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,9 +132,15 @@ def options_json(options: Options | None) -> str:
 
 
 class Target(Protocol):
-    """The contract of a target."""
+    """The contract of a target.
+
+    Attributes:
+      name: Its name.
+      compiles: Whether it has a compiler of its own; without one every file is a copy, and never counts as compiled.
+    """
 
     name: str
+    compiles: bool
 
     def check(self, scheme: QuantizationScheme) -> None:
         """Checks, before anything is trained, that models of a scheme run on the target.
@@ -289,7 +298,7 @@ def analysis(
     """
     counts = collections.Counter((op.op, op.on_target, op.status) for op in mapping.ops)
     rows = tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
-    report = CompileReport(target=mapping.target, compiled=False, tool="static analysis", ops=rows)
+    report = CompileReport(target=mapping.target, compiled=False, tool=STATIC_ANALYSIS, ops=rows)
     return report if tflite is None else with_figures(report, mapping, tflite, edit)
 
 

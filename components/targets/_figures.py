@@ -14,6 +14,8 @@ _NO_LAYER = re.compile(
     r"tfl\.\w+\d*|arith\.\w+\d*|StatefulPartitionedCall.*|Identity.*|serving_default.*|PartitionedCall.*"
 )
 
+_TYPE_CHANGES = frozenset({"CAST", "DEQUANTIZE", "QUANTIZE"})
+
 
 def shares(graphs: Sequence[flatbuffer.Subgraph], on_target: Sequence[bool]) -> tuple[Share, Share]:
     """Returns what target and CPU do; a constant that several ops read counts where it is read first.
@@ -105,10 +107,11 @@ def first_breaking_op(
 def layer_of(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> str:
     """Returns the Keras layer of an op: the scope of its output, else of its constants; "" if neither tells.
 
-    The converter names a tensor "model/layer/Op;..." by what was fused into it, the last op first, and an output of the
-    model as the model does, which for Keras is the layer's name.
+    An op that only changes a type is of the layer that it reads from, if its output does not tell. The converter names
+    a tensor "model/layer/Op;..." by what was fused into it, the last op first, and an output of the model as the model
+    does, which for Keras is the layer's name.
     """
-    constants = [i for i in op.inputs if graph.tensors[i].constant is not None]
+    constants = [i for i in op.inputs if graph.tensors[i].constant is not None or op.code in _TYPE_CHANGES]
     for name in (graph.tensors[i].name for i in (*op.outputs, *constants)):
         layer = _layer_of_name(name)
         if layer:

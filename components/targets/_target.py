@@ -12,6 +12,7 @@ class ProfiledTarget:
     """A target whose conversion profile has its name."""
 
     name: str
+    compiles = True
 
     def check(self, scheme: QuantizationScheme) -> None:
         """Checks the scheme by the profile of the same name."""
@@ -25,6 +26,7 @@ class ProfiledTarget:
 class CopyingTarget(ProfiledTarget):
     """A target without a compiler: the device, or its driver, takes the model as it is."""
 
+    compiles = False
     options: ClassVar[type[TargetOptions]]
 
     def inspect(self, tflite: bytes) -> Mapping:

@@ -210,6 +210,21 @@ def test_compiler_passes_the_model_on_and_says_that_it_is_not_compiled(
     assert artifact.get_string_custom_property("parent_sha256") == hashlib.sha256(before).hexdigest()
 
 
+@pytest.mark.parametrize("runtime", [10, 14])
+def test_compiler_publishes_where_each_op_runs_by_its_options(
+    integer_model: types.Artifact, tmp_path: Path, runtime: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    component = EdgeTPUCompiler(model=_MODEL, options=CompilerOptions(min_runtime_version=runtime))
+    outputs = new_models(tmp_path, "compiled_model")
+    target_compiler.Executor().Do({"model": [integer_model]}, outputs, component.exec_properties)
+    folder = Path(outputs["compiled_model"][0].uri)
+    ops = json.loads((folder / "mapping.json").read_text())
+    report = json.loads((folder / "compile_report.json").read_text())
+    assert sum(op["on_target"] for op in ops) == report["on_target"]["ops"] == (7 if runtime == 14 else 0)
+    assert [op["index"] for op in ops] == list(range(7))
+
+
 def test_compiler_publishes_file_report_and_log_when_the_compiler_is_there(
     integer_model: types.Artifact, tmp_path: Path, shared: Path
 ) -> None:

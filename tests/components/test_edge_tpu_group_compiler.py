@@ -183,7 +183,8 @@ def test_group_is_not_there_and_the_compiler_s_files_are_kept_when_it_fails(tmp_
     with pytest.raises(CompileError, match="All that the compiler wrote is in .*[.]failed"):
         _run(tmp_path, uris, double)
     (kept,) = (tmp_path / "root").glob("EdgeTPUGroupCompiler/compiled_group/*.failed")
-    assert {path.name for path in kept.iterdir()} == {"one.two", "two.one", "error.log"}
+    # What the compiler wrote of one order, and the error: another order would be refused as well.
+    assert len(list(kept.iterdir())) == 2
     assert not Path(str(kept).removesuffix(".failed")).exists()
     assert not (tmp_path / "pushed").exists()
 

@@ -28,6 +28,7 @@ from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.log import STATUSES
 
 from contract_cases import image_model
+from edge_tpu_graphs import Net
 
 _SPECIFIC = "Operation not supported"
 _AFTER = "More than one subgraph is not supported"
@@ -100,6 +101,18 @@ def test_first_breaking_op_has_its_keras_layer_and_an_edit() -> None:
     assert report.on_target.parameters == 4 * 3 * 3 * 3 + 4
     graph = flatbuffer.read_subgraphs(tflite)[0]
     assert _figures.layer_of(graph.ops[-1], graph) == "head"
+
+
+def test_layer_of_an_op_that_only_changes_a_type_is_that_which_it_reads() -> None:
+    net = Net()
+    source, floats, absolute = (net.tensor(1, 3) for _ in range(3))
+    net.op("DEQUANTIZE", [source], [floats])
+    net.op("ABS", [source], [absolute])
+    names = ("model/head/Softmax", "StatefulPartitionedCall:0", "StatefulPartitionedCall:1")
+    for tensor, name in zip(net._graph.tensors, names, strict=True):
+        tensor.name = name
+    graph = flatbuffer.read_subgraphs(net.tflite())[0]
+    assert [_figures.layer_of(op, graph) for op in graph.ops] == ["head", ""]
 
 
 def test_every_status_but_mapped_has_an_edit() -> None:

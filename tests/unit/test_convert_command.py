@@ -172,7 +172,7 @@ def test_convert_ends_with_2_before_it_loads_anything_when_the_output_cannot_be_
     for output, message in (
         ("file", "exists already"),
         ("link", "exists already"),
-        ("file/out", "expected a directory that can be written to"),
+        ("file/out", "cannot be written"),
     ):
         result = _invoke("convert", tmp_path / "no_model.keras", "-o", tmp_path / output)
         assert result.exit_code == 2

@@ -132,11 +132,11 @@ def test_compile_searches_at_once_when_activations_are_large(shared: Path, tmp_p
 
 
 def test_compile_stops_searching_when_the_budget_is_spent(tmp_path: Path) -> None:
-    double = replaying(tmp_path, [{**_LARGE, "child": str(tmp_path / "child")}, {"hang": True}])
-    error = _error(double, budget_sec=5)
+    double = replaying(tmp_path, [{"child": str(tmp_path / "child"), "hang": True}])
+    error = _error(double, budget_sec=3)
     assert error.kind == "timeout"
     assert "the budget of time is spent" in str(error)
-    assert [attempt.outcome for attempt in error.attempts] == ["large_activations", "timeout"]
+    assert [attempt.outcome for attempt in error.attempts] == ["timeout"]
     assert _is_gone(tmp_path / "child")
 
 
@@ -148,6 +148,27 @@ def test_compile_stops_the_compiler_and_its_deaf_children_when_it_hangs(tmp_path
     assert (error.kind, error.log) == ("timeout", _BANNER)  # what it had said is kept
     assert error.attempts[0].exit_status is None
     assert _is_gone(tmp_path / "child")
+
+
+def test_compile_comes_to_every_search_when_each_of_them_hangs(tmp_path: Path) -> None:
+    hang = {"output": _BANNER, "hang": True}
+    double = replaying(tmp_path, [{"output": _LARGE["output"], "exit": 1}, hang])
+    error = _error(double, budget_sec=9)
+    assert [attempt.outcome for attempt in error.attempts] == ["large_activations", *["timeout"] * 3]
+    steps = [call[call.index("--delegate_search_step") + 1] for call in double.calls[1:]]
+    assert steps == ["30", "10", "1"]
+
+
+def test_compile_keeps_the_beginning_when_the_compiler_does_not_stop_talking(tmp_path: Path) -> None:
+    path = tmp_path / "edgetpu_compiler"
+    path.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && exit\nprintf '%s' '{_BANNER}'\nexec yes words without end\n")
+    path.chmod(0o755)
+    with pytest.raises(CompileError) as raised:
+        drive(Program(path=str(path)), CompilerOptions(budget_sec=3, search_steps=()), {"model.tflite": b"model"})
+    assert raised.value.kind == "timeout"
+    assert raised.value.log.startswith(_BANNER)
+    assert raised.value.log.endswith("(what was said after 16 MiB is left out)\n")
+    assert len(raised.value.log) < 2**24 + 100
 
 
 def test_compile_succeeds_and_leaves_no_child_when_the_compiler_ends_before_it(shared: Path, tmp_path: Path) -> None:
@@ -427,6 +448,24 @@ def test_container_is_stopped_by_name_when_this_process_is_killed(tmp_path: Path
         run = line(2)
         process.kill()
     assert line(3) == ["kill", run[run.index("--name") + 1]]
+
+
+def test_group_is_given_up_at_once_when_a_model_is_to_blame(shared: Path, tmp_path: Path) -> None:
+    double = replaying(tmp_path, [{"output": "Invalid model: a.tflite\nModel not quantized\n", "exit": 1}])
+    members = [GroupMember(name=name, tflite=_model(shared)) for name in "abcd"]
+    with pytest.raises(CompileError, match="the model is not quantized"):
+        TARGET.compile_group(members, _options(double))
+    assert len(double.calls) == 1
+
+
+def test_group_ends_within_its_budget_when_orders_hang(shared: Path, tmp_path: Path) -> None:
+    double = replaying(tmp_path, [{"output": _BANNER, "hang": True}])
+    members = [GroupMember(name=name, tflite=_model(shared)) for name in "abcd"]
+    started = time.monotonic()
+    with pytest.raises(CompileError, match="the compiler did not end in time"):
+        TARGET.compile_group(members, _options(double, budget_sec=4, search_steps=()))
+    assert time.monotonic() - started < 60
+    assert 1 <= len(double.calls) <= 4
 
 
 def test_group_takes_the_order_with_the_least_traffic(shared: Path, tmp_path: Path) -> None:

@@ -149,18 +149,24 @@ def _damaged(text: str, chance: random.Random) -> str:
 def test_parse_never_raises_nor_accepts_other_totals_when_10000_logs_are_damaged(shared: Path) -> None:
     texts = [path.read_text(errors="replace") for path in _logs(shared)]
     chance = random.Random(7)
-    wrong = 0
+    wrong = cut = 0
     for number in range(10_000):
         text = texts[number % len(texts)]
         log, damaged = parse(text), parse(_damaged(text, chance))
         if not _contradict(log, damaged):
             continue
+        if damaged.models == log.models[: len(damaged.models)]:
+            # Ends between two models, or before the first: nothing in it shows that. Who compiled knows of which models
+            # it must speak, and the driver reports those of which it does not.
+            cut += 1
+            continue
         wrong += 1
-        reported = bool(damaged.problems) or len(log.models) != len(damaged.models)
+        reported = bool(damaged.problems)
         for before, after in zip(log.models, damaged.models, strict=False):
             reported = reported or bool(after.differences(_op_counts(before)))
         assert reported, (number, _totals(log), _totals(damaged))
     assert wrong > 1000
+    assert cut < 200
 
 
 def test_parse_reads_all_figures_of_a_summary_with_a_table() -> None:
@@ -188,14 +194,14 @@ def test_parse_reads_all_figures_of_a_summary_with_a_table() -> None:
         ("CAST                           1 ", "CAST                           one ", "a row that cannot be read"),
         (_TABLE, "", "a row outside of the table"),
         ("unsupported data", "unsuported data", "unknown status 'Operation is working on an unsuported data type'"),
-        ("Input model: a.tflite\n", "", "it says that a model was compiled"),
+        ("Input model: a.tflite\n", "", "figures of a model that is not named"),
+        ("Model compiled", "Models compiled", "it says that several models were compiled, but not which"),
+        (_SUMMARY[_SUMMARY.index("Input model") :], 2 * _SUMMARY[_SUMMARY.index("Input model") :], "two summaries of "),
         ("Output size: 4.00KiB", "Output size: 4.00KiB\nOutput size: 5.00KiB", "output_size is given twice"),
     ],
 )
 def test_parse_reports_what_does_not_add_up(old: str, new: str, problem: str) -> None:
     problems = parse(_SUMMARY.replace(old, new)).problems
-    if old.startswith("Input model"):
-        problem = "figures of a model that is not named"
     assert any(problem in found for found in problems), problems
 
 

@@ -162,7 +162,10 @@ def test_compile_stops_vela_with_its_children_when_it_hangs(tmp_path: Path) -> N
 
 def test_compile_does_without_the_layers_when_vela_fails_at_its_statistics(tmp_path: Path) -> None:
     model = tmp_path / "compiled.tflite"
-    model.write_bytes(_dense())
+    net = Net()
+    net.op("CUSTOM", [net.tensor(1, 8)], [net.tensor(1, 8)])
+    net._model.operatorCodes[0].customCode = "ethos-u"
+    model.write_bytes(net.tflite())
     text = (
         "if '--verbose-performance' in sys.argv:\n"
         "    print('Traceback (most recent call last):\\n  File stats_writer.py')\n    sys.exit(1)\n"
@@ -172,7 +175,7 @@ def test_compile_does_without_the_layers_when_vela_fails_at_its_statistics(tmp_p
     assert [attempt.outcome for attempt in report.attempts] == ["statistics", "compiled"]
     assert report.layers == ()
     assert report.latency is None
-    assert "Vela put no op on the NPU: the file runs on the CPU alone" in report.problems
+    assert report.subgraphs == 1
     assert "Vela wrote no summary" in report.problems
 
 

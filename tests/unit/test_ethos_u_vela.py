@@ -122,14 +122,12 @@ def test_report_has_velas_reason_when_an_op_stays_on_the_cpu(vela: str, shared: 
     assert TARGET.inspect(tflite).on_cpu == 1
 
 
-def test_report_says_that_nothing_is_on_the_npu_when_the_model_is_float(
-    vela: str, shared: Path, tmp_path: Path
-) -> None:
+def test_compile_raises_when_nothing_is_on_the_npu_as_of_a_float_model(vela: str, shared: Path, tmp_path: Path) -> None:
     tflite = (shared / "models" / "mlperf_tiny" / "pretrainedResnet.tflite").read_bytes()
-    report = _compile(tflite, vela, tmp_path).report
-    assert (report.ops_on_target, report.ops_on_cpu, report.subgraphs, report.latency) == (0, 16, 0, None)
-    assert report.problems == ("Vela put no op on the NPU: the file runs on the CPU alone",)
-    assert {row.status for row in report.ops} == {"Operation has tensor with unsupported DataType Float32"}
+    with pytest.raises(CompileError, match="Vela put no op on the NPU: .* exited with 0. To do: ") as found:
+        _compile(tflite, vela, tmp_path)
+    assert found.value.kind == "nothing_mapped"
+    assert "unsupported DataType Float32" in found.value.log
 
 
 def test_compile_says_what_to_do_when_vela_refuses_the_configuration(vela: str, tmp_path: Path, shared: Path) -> None:

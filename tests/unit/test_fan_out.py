@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from components.target_gates import planned_target
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.job_spec import containers_of, tasks_of
+from pipelines.local_compilers import require_compilers
 from pipelines.pipeline import create_pipeline, pipeline_components
 from pipelines.runners import kubeflow, vertex
 from pipelines.target_matrix import TargetRow, matrix_json, matrix_markdown
@@ -213,3 +215,28 @@ def test_matrix_has_a_row_for_each_target_and_says_what_is_unknown() -> None:
     first, second = json.loads(matrix_json(rows))["targets"]
     assert (first["drop"], first["pushed_version"]) == (pytest.approx(0.01), "20260101-abc")
     assert (second["float_accuracy"], second["macs"]) == (None, None)
+
+
+def test_run_here_is_refused_before_anything_when_a_compiler_is_missing_that_it_needs(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    require_compilers(config)  # the model is analysed then
+    failing = dataclasses.replace(config.targets[0], when_missing="fail")
+    with pytest.raises(
+        ValueError, match="not on this machine of target edge_tpu \\(when_missing='fail'\\): install it"
+    ):
+        require_compilers(dataclasses.replace(config, targets=(failing, config.targets[1])))
+    gated = dataclasses.replace(config.targets[0], gates=Gates(require_compiled=True))
+    with pytest.raises(ValueError, match="of target edge_tpu \\(require_compiled\\)"):
+        require_compilers(dataclasses.replace(config, targets=(gated,)))
+    program = tmp_path / "edgetpu_compiler"
+    program.write_text("#!/bin/sh\necho Edge TPU Compiler version 16.0.384591198\n")
+    program.chmod(0o755)
+    require_compilers(dataclasses.replace(config, targets=(gated,)))
+
+
+def test_pipeline_is_refused_when_a_target_without_a_compiler_is_to_be_compiled(config: PipelineConfig) -> None:
+    gated = dataclasses.replace(config.targets[1], gates=Gates(require_compiled=True))
+    with pytest.raises(ValueError, match="require_compiled, but target 'cpu' has no compiler: no model would pass"):
+        create_pipeline(dataclasses.replace(config, targets=(config.targets[0], gated)))

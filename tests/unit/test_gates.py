@@ -80,6 +80,9 @@ def test_parse_raises_with_the_forms_there_are_when_the_text_is_no_gate(text: st
     [
         ("model_bytes >= 1", "a worse model would keep it more easily, expected 'model_bytes <= x'"),
         ("macs_on_target <= 1", "expected 'macs_on_target >= x'"),
+        ("macs_on_target >= 95", "no model keeps it: it is a share, of which 95 percent is 0.95"),
+        ("streamed_bytes >= 1", "expected 'streamed_bytes <= x'"),
+        ("target_subgraphs >= 1", "expected 'target_subgraphs <= x'"),
         ("agreement <= 1", "expected 'agreement >= x'"),
         ("agreement drop <= 1", "expected 'agreement >= x'"),
         ("worse >= 1", "expected 'worse <= x'"),

@@ -124,6 +124,8 @@ def test_inspect_names_the_ops_that_stay_on_the_cpu_when_the_target_cannot_run_t
     assert _row(result.output, "LEAKY_RELU") == "LEAKY_RELU 1 CPU Operation not supported"
     assert "1 of 2 ops run on edge_tpu" in result.output
     assert "not on edge_tpu, by index: 1 LEAKY_RELU" in result.output
+    told = " ".join(result.output.split())
+    assert "first op not there: 1 LEAKY_RELU, layer leaky: Operation not supported; use ReLU6" in told
     everywhere = _inspect(path, "--target", "cpu")
     assert everywhere.exit_code == 0, everywhere.output
     assert "2 of 2 ops run on cpu" in everywhere.output

@@ -205,6 +205,50 @@ def test_inspect_ends_with_2_when_nothing_is_there(tmp_path: Path) -> None:
     assert "expected a .tflite file" in " ".join(result.output.replace("│", " ").split())
 
 
+def test_inspect_ends_at_once_when_a_huge_file_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    result = _inspect(path)
+    assert result.exit_code == 2
+    assert "not a TFLite flatbuffer" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scheme", "int16x8"], "got --scheme or --untrainable"),
+        (["--untrainable", "fail"], "got --scheme or --untrainable"),
+        (["--target", ""], "unknown target ''"),
+        (["--min-mapped-macs", "nan"], "got nan, expected a share from 0 to 1"),
+    ],
+)
+def test_inspect_ends_with_2_when_an_argument_means_nothing_for_a_file(
+    model: Path, arguments: list[str], message: str
+) -> None:
+    result = _inspect(model, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_inspect_says_what_to_change_on_ethos_u(tmp_path: Path) -> None:
+    net = Net()
+    sizes = net.tensor(2, dtype="INT32", values=[12, 12])
+    net.op("RESIZE_BILINEAR", [net.tensor(1, 4, 4, 8), sizes], [net.tensor(1, 12, 12, 8)], 3)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(net.tflite())
+    output = " ".join(_inspect(path, "--target", "ethos_u").output.split())
+    assert "first op not there: 0 RESIZE_BILINEAR: " in output
+    assert "; enlarge by 2, 4 or 8 at a time" in output
+
+
+def test_inspect_says_that_a_microcontroller_does_not_run_the_model_when_it_lacks_an_op(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(chain("LOGISTIC", "TOPK_V2"))
+    output = " ".join(_inspect(path, "--target", "tflm").output.split())
+    assert "TFLite Micro does not run this model: it refuses 1 of 2 ops" in output
+
+
 def test_inspect_refuses_options_of_files_when_it_is_given_a_config() -> None:
     result = _inspect("digits", "--option", "api_level=30")
     assert result.exit_code == 2

@@ -1,5 +1,6 @@
 """The command `report`: which run the pages are on, and where ML Metadata is."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,25 @@ def test_report_is_on_the_last_run_in_the_ml_metadata_that_was_given(store: Stor
     result = _report(store)
     assert (result.exit_code, len(result.output.splitlines())) == (0, 2)
     assert ["made by run-2" in page for page in _pages(store)] == [True, True]
+
+
+def test_report_has_one_table_of_all_targets_on_each_page(store: Store) -> None:
+    run = store.run("run-1")
+    for target, blessed in zip(_TARGETS, (True, False), strict=True):
+        blessing = Path(store.artifact(run, f"QuantizedEvaluator-{target}", "ModelBlessing").uri)
+        blessing.mkdir(parents=True)
+        found = documents()
+        found["verdict"] = {**found["verdict"], "blessed": blessed}
+        found["compile_report"] = {**found["compile_report"], "tool": f"tool of {target}", "compiled": blessed}
+        (blessing / FACTS_FILE).write_text(Facts(documents=found).to_json())
+    assert _report(store).exit_code == 0
+    for page in _pages(store):
+        (table,) = re.findall(r"<table[^>]*>(?:(?!</table>).)*same trained model.*?</table>", page, re.DOTALL)
+        text = " ".join(re.sub(r"<[^>]*>", " ", table).split())
+        assert "cpu blessed" in text
+        assert "edge_tpu not blessed" in text
+        assert "tool of cpu" in text
+        assert "not compiled; tool of edge-tpu" in text
 
 
 def test_report_is_on_the_last_evaluated_run_and_says_so_when_a_later_one_was_stopped(store: Store) -> None:

@@ -13,6 +13,7 @@ from components.report.sections import (
     size,
     slices,
     target,
+    targets,
     training,
     verdict,
 )
@@ -38,5 +39,6 @@ _SECTIONS = (
 
 
 def sections(root: Node) -> tuple[Section, ...]:
-    """Returns all sections, also those of which everything is missing: they say so."""
-    return tuple(section(root) for section in _SECTIONS)
+    """Returns all sections, also those of which everything is missing: they say so; that on several targets first."""
+    several = (targets.section(root),) if root["targets"] else ()
+    return (*several, *(section(root) for section in _SECTIONS))

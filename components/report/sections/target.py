@@ -2,6 +2,7 @@
 
 from components.report.facts import Cell, Node
 from components.report.layout import Section, Strip, Table, row, table
+from components.targets import STATIC_ANALYSIS
 
 _MOST_OPS = 400
 
@@ -12,7 +13,8 @@ def section(root: Node) -> Section:
     name = report["target"].text or "the target"
     notes = []
     if report:
-        how = "compiled by" if report["compiled"].value else "not compiled; predicted by"
+        by_rules = "not compiled; predicted by" if report["tool"].text == STATIC_ANALYSIS else "not compiled; by"
+        how = "compiled by" if report["compiled"].value else by_rules
         notes.append(f"For {name}, {how} {report['tool'].text}.")
     notes += [f"Does not add up: {problem.text}" for problem in report["problems"]]
     breaking = report["first_breaking_op"]

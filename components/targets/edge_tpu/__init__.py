@@ -6,12 +6,14 @@ edgetpu_compiler 16.0.
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, Memory, analysis
 from components.targets._compiled_file import require_uncompiled
+from components.targets._partition import part_count
 from components.targets._target import ProfiledTarget
 from components.targets.edge_tpu import group, mapping
 from components.targets.edge_tpu.driver import drive, output_names
@@ -69,7 +71,7 @@ class EdgeTpu(ProfiledTarget):
         memory = parameter_memory(tflite, mapping, generation)
         return dataclasses.replace(
             analysis(mapping, tflite, edit),
-            subgraphs=None if multiple_subgraphs else int(mapping.on_target > 0),
+            subgraphs=part_count(mapping, tflite),
             memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes, basis=memory.basis),
             measurements={"memory_confidence": memory.confidence},
         )
@@ -123,7 +125,8 @@ class EdgeTpu(ProfiledTarget):
 
         Args:
           members: Two models or more.
-          options: JSON of `CompilerOptions`, of which `budget_sec` is for each order.
+          options: JSON of `CompilerOptions`, of which `budget_sec` is for all orders: when it is spent, the best of
+            those that were compiled is taken.
           directory: Where to keep what the compiler wrote, in a folder for each order; None for nowhere.
 
         Raises:
@@ -141,12 +144,20 @@ class EdgeTpu(ProfiledTarget):
         tried: list[tuple[float, dict[str, CompiledModel]]] = []
         table: list[tuple[tuple[str, ...], float | None]] = []
         failure: CompileError | None = None
+        deadline = time.monotonic() + wanted.budget_sec
         for order in orders:
+            left = round(deadline - time.monotonic())
+            if left < 1:
+                _LOGGER.warning("budget_sec is spent after %d of %d orders of the models", len(table), len(orders))
+                break
             files = {f"{member.name}.tflite": member.tflite for member in order}
             names = tuple(member.name for member in order)
             try:
-                outcome = drive(program, wanted, files, directory / ".".join(names) if directory else None)
+                limited = dataclasses.replace(wanted, budget_sec=left)
+                outcome = drive(program, limited, files, directory / ".".join(names) if directory else None)
             except CompileError as error:
+                if not (KINDS[error.kind].is_flaky or KINDS[error.kind].may_be_cut):
+                    raise  # for a reason that no order changes
                 table.append((names, None))
                 failure = error
                 continue

@@ -82,9 +82,10 @@ class _Ladder:
 
     def _climb(self) -> Outcome:
         kind, run = "", None
-        for options, repeats in self._rungs():
+        rungs = self._rungs()
+        for number, (options, repeats) in enumerate(rungs):
             for _ in range(repeats):
-                limit_s = self._limit(options)
+                limit_s = self._limit(options, len(rungs) - number)
                 if limit_s <= 0:
                     raise self._error(kind or "timeout", run, "the budget of time is spent")
                 run = self._run(options, limit_s)
@@ -106,10 +107,15 @@ class _Ladder:
         steps = () if fixed or len(self._models) > 1 or self._major < _FIRST_WITH_LAST_WORD else options.search_steps
         return [(options, options.attempts), *((options.searching(step), 1) for step in steps)]
 
-    def _limit(self, options: CompilerOptions) -> float:
-        """Time for one run. The compiler's own timer is of each attempt of a search, of which there may be many."""
+    def _limit(self, options: CompilerOptions, rungs: int) -> float:
+        """Time for one run; searches share what is left among them, so that one without end does not stop the others.
+
+        The compiler's own timer is of each attempt of a search, of which there may be many.
+        """
         left = self._deadline - time.monotonic()
-        return left if options.search_delegate else min(left, options.timeout_sec * len(self._models) + _GRACE_S)
+        return (
+            left / rungs if options.search_delegate else min(left, options.timeout_sec * len(self._models) + _GRACE_S)
+        )
 
     def _run(self, options: CompilerOptions, limit_s: float) -> Run:
         with work_directory(KINDS) as directory:

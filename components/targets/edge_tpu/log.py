@@ -57,7 +57,7 @@ _INPUT = re.compile(r"(Input model|Input): (\S.*)")
 _HEADER = re.compile(r"Operator( +)Count( +)Status")
 _ROW = re.compile(r"([A-Z]\w*)( +)([0-9]{1,9})( +)(\S.*)")
 _SIZE = re.compile(r"([0-9]{1,9}\.[0-9]{2})(B|KiB|MiB|GiB)")
-_DONE = re.compile(r"Models? compiled successfully in ([0-9]{1,12}) ms\.")
+_DONE = re.compile(r"Model(s?) compiled successfully in ([0-9]{1,12}) ms\.")
 _NOT_ALL = "Model successfully compiled but not all operations"
 _NOTES = re.compile(
     r"Started a compilation timeout timer of \d+ seconds\."
@@ -236,6 +236,7 @@ class _Reader:
     def __init__(self) -> None:
         self._version: str | None = None
         self._compile_ms: int | None = None
+        self._several = False
         self._succeeded: bool | None = None
         self._finished = True
         self._blocks: list[_Block] = []
@@ -262,7 +263,8 @@ class _Reader:
         if version := _VERSION.search(text):
             self._version = self._version or version[1].rstrip(".")
         elif done := _DONE.fullmatch(text):
-            self._compile_ms, self._succeeded = int(done[1]), True
+            self._compile_ms, self._succeeded = int(done[2]), True
+            self._several = bool(done[1])
         elif given := _INPUT.fullmatch(text):
             self._blocks.append(_Block(given[2], summary=given[1] == "Input model"))
         elif field := _FIELD.fullmatch(text):
@@ -322,6 +324,10 @@ class _Reader:
             problems.append("the compiler's version is not said")
         if self._compile_ms is not None and not models:
             problems.append("it says that a model was compiled, but not which")
+        outputs = collections.Counter(block.summary_of for block in self._blocks if block.summary_of)
+        problems += [f"two summaries of {name}" for name, count in outputs.items() if count > 1]
+        if self._several and len(outputs) < 2:
+            problems.append("it says that several models were compiled, but not which")
         for model in models:
             problems += [f"{model.input_model or 'unnamed model'}: {problem}" for problem in model.problems]
         return CompilerLog(
@@ -367,6 +373,11 @@ class _Block:
     @property
     def has_table(self) -> bool:
         return bool(self._tables)
+
+    @property
+    def summary_of(self) -> str:
+        """Name of the output that standard output speaks of; "" of an operation log."""
+        return str(self._values.get("output_model", "")) if self._summary else ""
 
     def table(self) -> _Table:
         if not self._tables:

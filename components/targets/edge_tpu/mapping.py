@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from components.quantization.conversion import flatbuffer
 from components.targets import Mapping, OpMapping
 from components.targets._operation import Operation, read_operations
+from components.targets._partition import supported_parts
 from components.targets.edge_tpu import generations, op_versions, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
-from components.targets.edge_tpu.partition import kept_ops
 from components.targets.edge_tpu.rules import CERTAIN, DOCUMENTED, Decision, decide
 
 NAME = "edge_tpu"
@@ -26,8 +26,8 @@ def predict(
 ) -> Mapping:
     """Predicts the compiler's mapping of the main subgraph.
 
-    Each op is judged by itself (`rules`), then the partitioner keeps the first part of supported ops (`partition`). An
-    op that fails by itself has its own status even where it stands behind the cut, as in the compiler's logs.
+    Each op is judged by itself (`rules`), then the compiler keeps the first part of supported ops. An op that fails by
+    itself has its own status even where it stands behind the cut, as in the compiler's logs.
 
     Args:
       tflite: A TFLite flatbuffer.
@@ -53,7 +53,9 @@ def predict(
         got = f"op {float_op.op.index}, {float_op.op.name}"
         return _refused(operations, float_op, statuses.NOT_QUANTIZED, f"{rule} Got {got}.")
     decisions = [decide(operation, generation, limits) for operation in operations]
-    kept = kept_ops(graph, [decision.supported for decision in decisions], multiple_subgraphs=multiple_subgraphs)
+    parts = supported_parts(graph, [decision.supported for decision in decisions])
+    # Unsupported ops at the start run on the CPU before the first part.
+    kept = frozenset().union(*(parts if multiple_subgraphs else parts[:1]))
     confidences = _confidences(graph, decisions, kept)
     cuts = _cuts(graph, decisions, kept)
     ops = []

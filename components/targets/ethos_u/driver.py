@@ -84,7 +84,7 @@ def _failure(run: Run) -> str:
     if run.exit_status != 0 or not run.files.get(OUTPUT):
         return classify(run.output, run.exit_status)
     try:
-        compiled_parts(run.files[OUTPUT], CUSTOM_OP)
+        parts = compiled_parts(run.files[OUTPUT], CUSTOM_OP)
     except ValueError:
         return "no_output"
-    return ""
+    return "" if parts else "nothing_mapped"

@@ -52,6 +52,10 @@ KINDS: dict[str, Kind] = {
     "no_output": Kind(
         sentence="Vela ended without a compiled file", fix="see its output; if it is empty, run the command by hand"
     ),
+    "nothing_mapped": Kind(
+        sentence="Vela put no op on the NPU",
+        fix="see its reasons, and convert the model whole to integers: float ops run on the CPU alone",
+    ),
     "no_reason": Kind(sentence="Vela failed", fix="see its output"),
 }
 """Every kind of failure, by its name."""

@@ -54,6 +54,10 @@ class Tflm(CopyingTarget):
         """Returns the analysis of a model of that mapping, with an estimate of its arena."""
         found = arena.estimate(flatbuffer.read_subgraphs(tflite)[0])
         report = analysis(mapping, tflite, edit)
+        if mapping.on_cpu:
+            # There is no CPU behind it that would take what it has no kernel for.
+            problem = f"TFLite Micro does not run this model: it refuses {mapping.on_cpu} of {len(mapping.ops)} ops"
+            report = dataclasses.replace(report, problems=(*report.problems, problem))
         if found is None:
             return report
         return dataclasses.replace(

@@ -1,28 +1,26 @@
-"""Which supported ops the compiler keeps: TFLite's delegate partitioner, and the first part that it finds.
+"""In which parts a target runs the ops that it takes, by TFLite's delegate partitioner, which compilers use as well.
 
 https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/graph_info.cc
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.flatbuffer import Subgraph
+from components.targets import Mapping
 
 
-def kept_ops(graph: Subgraph, supported: Sequence[bool], *, multiple_subgraphs: bool = False) -> frozenset[int]:
-    """Returns the ops that run on the Edge TPU.
+def supported_parts(graph: Subgraph, supported: Sequence[bool]) -> list[frozenset[int]]:
+    """Returns the parts of supported ops, in the order in which they run.
 
     The partitioner grows parts of one kind in turn, each by all ops whose inputs are known by then, whatever their
-    order in the file: an op behind an unsupported one stays out, a branch beside it goes on. The first supported part
-    is kept, so unsupported ops at the start run on the CPU before it.
+    order in the file: an op behind an unsupported one stays out, a branch beside it goes on.
 
     Args:
       graph: The main subgraph.
-      supported: By op, whether it maps by itself.
-      multiple_subgraphs: Whether all supported parts are kept, as with `--enable_multiple_subgraphs`.
+      supported: By op, whether the target takes it by itself.
     """
-    if multiple_subgraphs:
-        return frozenset(op.index for op in graph.ops if supported[op.index])
     makers = {tensor: op.index for op in graph.ops for tensor in op.outputs}
     waiting: list[int] = []
     readers: dict[int, list[int]] = collections.defaultdict(list)
@@ -31,10 +29,12 @@ def kept_ops(graph: Subgraph, supported: Sequence[bool], *, multiple_subgraphs: 
         waiting.append(len(before))
         for maker in before:
             readers[maker].append(op.index)
-    return _first_part(supported, waiting, readers)
+    return list(_supported_parts(supported, waiting, readers))
 
 
-def _first_part(supported: Sequence[bool], waiting: list[int], readers: dict[int, list[int]]) -> frozenset[int]:
+def _supported_parts(
+    supported: Sequence[bool], waiting: list[int], readers: dict[int, list[int]]
+) -> Iterator[frozenset[int]]:
     """Runs ops of one kind until none is ready, then those of the other; ops in a circle never are."""
     ready: dict[bool, collections.deque[int]] = {True: collections.deque(), False: collections.deque()}
     for op, count in enumerate(waiting):
@@ -45,9 +45,8 @@ def _first_part(supported: Sequence[bool], waiting: list[int], readers: dict[int
     while ready[True] or ready[False]:
         part = _grown(ready, kind, supported, waiting, readers)
         if kind and part:
-            return frozenset(part)
+            yield frozenset(part)
         kind = not kind
-    return frozenset()
 
 
 def _grown(
@@ -66,3 +65,14 @@ def _grown(
             if not waiting[reader]:
                 ready[bool(supported[reader])].append(reader)
     return part
+
+
+def part_count(mapping: Mapping, tflite: bytes) -> int:
+    """Returns in how many parts the ops on a target run.
+
+    Args:
+      mapping: Where each op runs.
+      tflite: The model.
+    """
+    graph = flatbuffer.read_subgraphs(tflite)[0]
+    return len(supported_parts(graph, [op.on_target for op in mapping.ops]))
