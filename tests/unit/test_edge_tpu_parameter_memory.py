@@ -88,7 +88,7 @@ def _products(rows: int, columns: int, batch: int, returned: bool = False, copie
     return net.tflite()
 
 
-def _convolved(shape: tuple[int, ...], code: str) -> bytes:
+def _convolved(shape: tuple[int, ...], code: str, depth: int = 1) -> bytes:
     """A 1x1 convolution of 4 channels whose result is moved."""
     net = Net()
     result = net.tensor(*shape)
@@ -98,8 +98,8 @@ def _convolved(shape: tuple[int, ...], code: str) -> bytes:
         axes = net.tensor(4, dtype="INT32", values=[0, 3, 1, 2])
         net.op(code, [result, axes], [net.tensor(1, shape[3], shape[1], shape[2])])
     else:
-        count = shape[1] * shape[2] * shape[3]
-        net.op(code, [result, net.tensor(3, dtype="INT32", values=[1, count, 1])], [net.tensor(1, count, 1)])
+        new = (1, shape[1] * shape[2] * shape[3] // depth, depth)
+        net.op(code, [result, net.tensor(3, dtype="INT32", values=list(new))], [net.tensor(*new)])
     return net.tflite()
 
 
@@ -211,6 +211,10 @@ def test_parameter_memory_is_that_of_padded_weights(tflite: bytes, expected: int
         # A convolution makes each of its 32 outputs a group: 128 of 4 inputs; 2 rows are swapped, 2 columns gathered.
         (_convolved((1, 2, 2, 32), "TRANSPOSE"), 128 * 4 + 4 * 4 * 8 + 64),
         (_convolved((1, 8, 8, 6), "RESHAPE"), 32 * 4),
+        # 18 outputs as 6 positions of 3, each padded to a group, are 24, padded to 32; as they are, 32 too.
+        (_convolved((1, 8, 8, 18), "RESHAPE", depth=3), 32 * 4),
+        # 30 outputs as 10 positions of 3 are 40, padded to 48; as they are, 32.
+        (_convolved((1, 8, 8, 30), "RESHAPE", depth=3), 48 * 4),
         # 128 numbers from the 17th on lie in 33 groups; the first 17 lie where they should.
         (_sliced(17, 145), 128 * (33 * 4 + 4)),
         # 24 channels become 28, padded to 32.

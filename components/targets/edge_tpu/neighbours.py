@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from components.quantization.conversion.flatbuffer import Tensor
 from components.targets._operation import Operation, elements
-from components.targets.edge_tpu.data_movement import spreads_by_matrix
+from components.targets.edge_tpu.data_movement import fills_groups, spreads_by_matrix
 
 # They leave a product in its order if they keep its size and its depth.
 _KEEPING = frozenset({"RESHAPE", "SUM"})
@@ -44,23 +44,29 @@ class Neighbours:
         readers = [reader for index in operation.op.outputs for reader in self._readers[index]]
         return any(reader.code == "FULLY_CONNECTED" for reader in readers)
 
-    def spreads(self, operation: Operation) -> bool:
-        """Whether a convolution leaves its depth as positions, since all that reads it wants it so."""
+    def spread(self, operation: Operation) -> int:
+        """Returns into positions of which depth a convolution divides its own, since its only reader wants it so.
+
+        Returns:
+          The depth, 0 if it does not divide it.
+        """
         output = operation.output
-        if operation.code != "CONV_2D" or output is None or not output.shape:
-            return False
-        (reader,) = readers if len(readers := self._readers[output.index]) == 1 else (None,)
-        if reader is None or reader.output is None or not spreads_by_matrix(output.shape[-1]):
-            return False
-        if reader.code == "RESHAPE":
-            return reader.output.shape[-1:] == (1,) != output.shape[-1:]
-        order = reader.integers(1) if reader.code == "TRANSPOSE" else ()
-        return bool(order) and order[-1] != len(output.shape) - 1
+        readers = self._readers[output.index] if output is not None else []
+        if operation.code != "CONV_2D" or output is None or not output.shape or len(readers) != 1:
+            return 0
+        (reader,) = readers
+        depth, wanted = output.shape[-1], 0
+        if reader.code == "TRANSPOSE" and (order := reader.integers(1)):
+            wanted = int(order[-1] != len(output.shape) - 1)
+        elif reader.code == "RESHAPE" and reader.output is not None and reader.output.shape:
+            wanted = reader.output.shape[-1]
+        divides = 0 < wanted < depth and depth % wanted == 0 and not fills_groups(wanted)
+        return wanted if divides and spreads_by_matrix(depth // wanted) else 0
 
     def is_spread(self, tensor: Tensor) -> bool:
-        """Whether the convolution that makes a tensor `spreads`."""
+        """Whether a convolution makes a tensor, and divides its depth."""
         maker = self._makers.get(tensor.index)
-        return maker is not None and self.spreads(maker)
+        return maker is not None and self.spread(maker) > 0
 
     def returned(self, product: Operation) -> Tensor | None:
         """Returns the result of the TRANSPOSE that gives a product the order in which it is computed; None without."""

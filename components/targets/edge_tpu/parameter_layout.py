@@ -24,13 +24,14 @@ _FIRST_COMPILER_OF_SINGLE_BIASES = (16, 0)
 _MATRICES_OF_SOFTMAX = 3
 
 
-def weights_bytes(operation: Operation, generation: Generation, spread: bool = False) -> int:
+def weights_bytes(operation: Operation, generation: Generation, spread: int = 0) -> int:
     """Returns the bytes of constant weights and their bias: groups of inputs for padded outputs.
 
     Args:
       operation: One of `WITH_WEIGHTS`, its weights constant and of rank 2 or 4.
       generation: A bias of one number takes nothing since compiler 16.
-      spread: Whether a CONV_2D makes each of its outputs a position, padded to a group (2 families).
+      spread: Into positions of which depth, padded to groups, a CONV_2D divides its outputs; 0 if it does not
+        (3 families).
     """
     weights = operation.operands[1]
     assert weights is not None
@@ -43,7 +44,7 @@ def weights_bytes(operation: Operation, generation: Generation, spread: bool = F
         outputs = weights.shape[0]
         # A single output of a convolution cannot be divided: the tiles divide its positions.
         undivided = outputs == 1 and operation.code == "CONV_2D" and not spread
-        padded = GROUP if undivided else lanes(outputs * GROUP if spread else outputs)
+        padded = GROUP if undivided else lanes(outputs // spread * up(spread, GROUP) if spread else outputs)
         size = padded * elements(weights.shape[1:-1]) * up(weights.shape[-1], GROUP)
     per_output = _SCALE_BYTES if len(weights.scale) > 1 else 0
     if _has_bias(operation, outputs, generation):

@@ -113,7 +113,7 @@ def _parameters(operation: Operation, generation: Generation, around: Neighbours
     weights = operation.operands[1] if operation.code in layout.WITH_WEIGHTS and len(operation.operands) > 1 else None
     if weights is not None and weights.constant is not None and len(weights.shape) in (2, 4):
         long = operation.code == "FULLY_CONNECTED" and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
-        spread = around.spreads(operation)
+        spread = around.spread(operation)
         confidence = _UNSURE if operation.code in _NOT_UNDERSTOOD else _LIKELY if spread else _SURE
         size = layout.weights_bytes(operation, generation, spread)
         return _Parameters(size=size, streamed=long, confidence=confidence)
@@ -175,12 +175,14 @@ def _reshape(operation: Operation, around: Neighbours) -> _Parameters:
     if depth == new_depth or (moves.fills_groups(depth) and moves.fills_groups(new_depth)):
         return _Parameters()
     is_flat = any(elements(source.shape[axis:]) == new_depth for axis in range(len(source.shape)))
+    if around.is_spread(source):
+        return _Parameters(confidence=_LIKELY)
     if not is_flat and new_depth != 1:
         return _Parameters(confidence=_UNSURE)
-    if elements(source.shape) == depth == new_depth or source.index not in around.computed:
+    if source.index not in around.computed:
         return _Parameters()
     if new_depth == 1:
-        return _moved(0 if around.is_spread(source) else moves.spreading_bytes(depth))
+        return _moved(moves.spreading_bytes(depth))
     return _moved(moves.flattening_bytes(new_depth // depth, depth))
 
 
