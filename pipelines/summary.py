@@ -13,6 +13,7 @@ from components.evaluation.gate import DRIFT
 from components.evaluation.verdict import without_held
 from components.model_artifact import TFLITE_FILE
 from components.quantization.agreement import AGREEMENT
+from components.targets import STATIC_ANALYSIS
 from pipelines.config import PipelineConfig
 from pipelines.metadata import ArtifactRecord, ExecutionRecord, MetadataStore
 
@@ -228,4 +229,5 @@ def _pushed(summary: RunSummary) -> str:
 def _compiled(summary: RunSummary) -> str:
     if summary.compiled:
         return f"compiled by {summary.compiler}"
-    return f"predicted by {summary.compiler}; not compiled"
+    said = "predicted by" if summary.compiler == STATIC_ANALYSIS else "by"
+    return f"{said} {summary.compiler}; not compiled"
