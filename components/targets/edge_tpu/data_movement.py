@@ -118,7 +118,7 @@ def transposing_bytes(shape: Sequence[int], order: Sequence[int], spread: bool =
       The bytes; None if they are not known.
 
     >>> transposing_bytes((1, 20, 20, 144), (0, 3, 1, 2)) // 64, transposing_bytes((15, 64), (1, 0)) // 64
-    (41, 287)
+    (201, 287)
     """
     rank = len(shape)
     if sorted(order) != list(range(rank)) or not rank or min(shape) < 1:
