@@ -324,7 +324,12 @@ def test_parameter_memory_streams_what_does_not_fit_when_a_model_is_large() -> N
 
 @pytest.mark.parametrize(
     ("tflite", "op"),
-    [(_flattened(30, 30, 2), "op 1, RESHAPE,"), (_single_number(), "op 0, SUB,")],
+    [
+        (_flattened(30, 30, 2), "op 1, RESHAPE,"),
+        (_single_number(), "op 0, SUB,"),
+        # A prime: by the rule its positions would be swapped by a matrix of 16 MiB.
+        (_products(2, 1, 1009), "op 1, FULLY_CONNECTED,"),
+    ],
 )
 def test_parameter_memory_names_the_op_when_what_is_stored_for_it_is_not_understood(tflite: bytes, op: str) -> None:
     memory = _memory(tflite)

@@ -155,7 +155,7 @@ def _product(operation: Operation, around: Neighbours) -> _Parameters:
     else:
         batch = weights.shape[0] if returned is None and weights.shape else 1
         size = moves.positions_bytes(rows, columns) + moves.batch_bytes(max(batch, 1))
-    return _Parameters(size=size, confidence=_LIKELY)
+    return _moved(size)
 
 
 def _transpose(operation: Operation, around: Neighbours) -> _Parameters:
@@ -225,8 +225,8 @@ def _mean(operation: Operation, around: Neighbours) -> _Parameters:
 
 
 def _moved(size: int | None) -> _Parameters:
-    """Matrices that move data, 0 if none do; None for what is not known of them."""
-    if size is None:
+    """Matrices that move data, 0 if none do; None, or more than there is memory, for what is not known of them."""
+    if size is None or size > _CACHE_BYTES:
         return _Parameters(confidence=_UNSURE)
     return _Parameters(size=size, confidence=_LIKELY) if size else _Parameters()
 
