@@ -13,15 +13,15 @@ sentence is also the reason that `load_target("edge_tpu").inspect(tflite)` gives
 is in the first part of such ops that the compiler finds, and else "More than one subgraph is not supported".
 
 A compiler refuses a whole model for one op: "Model could not be parsed" if its version came after the TensorFlow that
-the compiler was built with (1.14 for compiler 1.0, 1.15 for 2.0, 2.2 for 2.1, 2.3 for 14.1, 2.4 for 15.0, 2.6 for
-16.0), also if it would run on the CPU; and, before 16.0, "Model not quantized" if it computes in floats.
+the compiler was built with ({releases}), also if it would run on the CPU; and, before 16.0, "Model not quantized" if it
+computes in floats.
 """
 
 
 def page() -> str:
     """Returns the page."""
     from components.targets.edge_tpu.limits import LIMITS
-    from components.targets.edge_tpu.op_versions import support_rows
+    from components.targets.edge_tpu.op_versions import releases, support_rows
     from components.targets.edge_tpu.rules import CERTAIN, RULES
     from components.targets.edge_tpu.statuses import UNSPECIFIED
 
@@ -38,7 +38,7 @@ def page() -> str:
     ]
     return "\n".join(
         [
-            _HEAD,
+            _HEAD.format(releases=", ".join(f"{release} for {compiler}" for compiler, release in releases())),
             "## Rules, in the compiler's order\n",
             results.markdown_table(("rule", "what it asks", "else the compiler says", "basis"), rules),
             "\n## Limits of sizes\n",

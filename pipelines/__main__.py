@@ -127,13 +127,18 @@ def _load(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> 
 
 
 def _load_for_run(config_name: str, gates: tuple[str, ...], changes: dict[str, Any]) -> "PipelineConfig":
+    config = _load(config_name, gates, changes)
+    _require_here(config)
+    return config
+
+
+def _require_here(config: "PipelineConfig") -> None:
+    """Raises ValueError if the config cannot run on this machine."""
     from pipelines.local_compilers import require_compilers
     from pipelines.training_machines import require_one_machine
 
-    config = _load(config_name, gates, changes)
     require_one_machine(config, "a run on this machine")
     require_compilers(config)
-    return config
 
 
 def _user() -> str:
@@ -281,10 +286,8 @@ def _config_of_run(arguments: Sequence[str]) -> "PipelineConfig":
 
 
 def _config_of_scheduled_run(arguments: Sequence[str]) -> "PipelineConfig":
-    from pipelines.training_machines import require_one_machine
-
     config = _config_of_run(arguments)
-    require_one_machine(config, "a run on this machine")
+    _require_here(config)
     return config
 
 

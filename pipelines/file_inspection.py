@@ -119,7 +119,7 @@ def _read(path: Path) -> bytes:
 
 def _mapped_macs(report: CompileReport) -> float | None:
     """The target's share of the multiplications; without any, whether all ops are on the target; None if unknown."""
-    share = (target_facts(dataclasses.asdict(report)) or {}).get(MACS_ON_TARGET)
+    share = target_facts(dataclasses.asdict(report)).get(MACS_ON_TARGET)
     return None if share is None else float(share)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# What can only be said of what is written.
+# Of a disk that takes no more.
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
@@ -32,7 +32,7 @@ def writing(output: Path) -> Iterator[Path]:
     """
     with _telling(output):
         made = tempfile.TemporaryDirectory(dir=_existing_parent(output), prefix=".tfx-qat-")
-    with made as directory, _telling(output, _OF_DISKS):
+    with made as directory, _telling(output, Path(directory)):
         partial = Path(directory) / output.name
         partial.mkdir()
         yield partial
@@ -41,12 +41,13 @@ def writing(output: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _telling(output: Path, of: frozenset[int] | None = None) -> Iterator[None]:
-    """Says of errors of the file system, all or those of these numbers, that they are of the output."""
+def _telling(output: Path, below: Path | None = None) -> Iterator[None]:
+    """Says of errors of the file system that they are of the output: of all, or of full disks below a directory."""
     try:
         yield
     except OSError as error:
-        if of is not None and error.errno not in of:
+        elsewhere = below is not None and error.filename and below not in Path(error.filename).parents
+        if below is not None and (error.errno not in _OF_DISKS or elsewhere):
             raise
         raise ValueError(f"--output {output}: cannot be written: {error}") from error
 

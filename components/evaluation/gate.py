@@ -21,10 +21,14 @@ MACS_ON_TARGET = "macs_on_target"
 FIRST_CPU_OP = "first_cpu_op"
 STREAMED_BYTES = "streamed_bytes"
 TARGET_SUBGRAPHS = "target_subgraphs"
-OF_TARGET = (MACS_ON_TARGET, FIRST_CPU_OP, STREAMED_BYTES, TARGET_SUBGRAPHS)
-"""Facts of a model on its target: the target's compiler says them, or its rules."""
-TARGET_BASIS = "target_basis"
-"""Fact that says which of these it was."""
+TARGET_BASIS, LAYOUT_BASIS = "target_basis", "layout_basis"
+BASES = {
+    MACS_ON_TARGET: TARGET_BASIS,
+    FIRST_CPU_OP: TARGET_BASIS,
+    STREAMED_BYTES: LAYOUT_BASIS,
+    TARGET_SUBGRAPHS: LAYOUT_BASIS,
+}
+"""Facts of a model on its target by the fact that says what they are by: the target's compiler, or its rules."""
 MODEL_BYTES = "model_bytes"
 DRIFT = "drift"
 """Fact: how far the examples have drifted from those of the last blessed model; "of" a feature, or the greatest."""
@@ -45,7 +49,7 @@ FACTS: dict[str, tuple[Kind, ...]] = {
     STREAMED_BYTES: ("at_most",),
     TARGET_SUBGRAPHS: ("at_most",),
 }
-BEFORE_TRAINING = (MODEL_BYTES, *OF_TARGET)
+BEFORE_TRAINING = (MODEL_BYTES, MACS_ON_TARGET, FIRST_CPU_OP, TARGET_SUBGRAPHS)
 """Of the facts those that an untrained model shows: its ops and shapes are the trained one's."""
 PAIRED: dict[str, tuple[Kind, ...]] = {
     AGREEMENT: ("at_least",),

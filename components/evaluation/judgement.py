@@ -10,6 +10,7 @@ from components.evaluation.drift import drift_reasons
 from components.evaluation.figure_text import DECIMALS, decimals, told
 from components.evaluation.gate import (
     ANY_VALUE,
+    BASES,
     COMPILED,
     COUNTED,
     DRIFT,
@@ -17,9 +18,7 @@ from components.evaluation.gate import (
     FIRST_CPU_OP,
     LATENCY,
     NO_OP,
-    OF_TARGET,
     PAIRED,
-    TARGET_BASIS,
     Gate,
     slice_text,
 )
@@ -114,8 +113,8 @@ def _has_baseline(measured: Measurements) -> bool:
 
 def _of_fact(gate: Gate, measured: Measurements) -> Reason:
     basis = ""
-    if gate.metric in OF_TARGET and measured.facts.get(TARGET_BASIS):
-        basis = f", {measured.facts[TARGET_BASIS]}"
+    if gate.metric in BASES and measured.facts.get(BASES[gate.metric]):
+        basis = f", {measured.facts[BASES[gate.metric]]}"
     if gate.metric not in measured.facts:
         return _fails(gate, "not_measured", f"{gate.metric} is not known{basis}")
     value = measured.facts[gate.metric]

@@ -56,7 +56,7 @@ class PlannedTarget:
         report = self._compiled(tflite) if gates.bounds else None
         if report is None:
             _, report = load_target(self.target).analyze(tflite, self.options)
-        facts = {MODEL_BYTES: float(len(tflite)), **(target_facts(dataclasses.asdict(report)) or {})}
+        facts = {MODEL_BYTES: float(len(tflite)), **target_facts(dataclasses.asdict(report))}
         _LOGGER.info(
             "%s: %d of %d ops and %s of the multiplications on target %s, %d bytes, by %s in %.1f s",
             when,
@@ -88,7 +88,7 @@ class PlannedTarget:
         except CompileError as error:
             _LOGGER.warning("the compiler of target %s fails on an unfinished model: %s", self.target, error)
             return None
-        return report if target_facts(dataclasses.asdict(report)) is not None else None
+        return report if not report.compiled or MACS_ON_TARGET in target_facts(dataclasses.asdict(report)) else None
 
 
 def _to_change(tflite: bytes, predicted: Mapping, report: CompileReport) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 Chosen = TypeVar("Chosen")
 
-_MOST_SECONDS = 7 * 24 * 60 * 60  # a week
+_MOST_SECONDS = 7 * 24 * 60 * 60  # a week: beyond some years, timers overflow
 
 
 class TargetOptions:

@@ -125,7 +125,8 @@ class CompileReport:
 
     Attributes:
       target: Name of the target.
-      compiled: Whether the target's own compiler made the file; if not, the figures are an analysis by rules.
+      compiled: Whether the target's own compiler made the file; if not, the figures are by rules, or by the tool that
+        was asked.
       tool: What made the report: the compiler with its version, or "static analysis".
       ops: Ops by kind and status.
       log: The compiler's output, verbatim; empty without one.
@@ -139,7 +140,8 @@ class CompileReport:
       measurements: Further figures by name with their unit, such as "cycles", "sram_bytes", "flash_bytes".
       layers: Figures by layer, of a tool that gives them.
       attempts: Runs of the compiler, in order.
-      problems: What does not add up, in sentences: figures that contradict one another, or the model.
+      problems: What does not add up, in sentences: figures that contradict one another, or the model; and what keeps a
+        model from running, or its figures from being known.
     """
 
     target: str

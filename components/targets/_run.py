@@ -10,6 +10,7 @@ from pathlib import Path
 from components.quantization.process_group import process_group
 
 _MOST_OUTPUT = 2**24  # bytes: a compiler's log has some thousands
+_STOP_S = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,8 +62,8 @@ def communicate(
         pass
     finally:
         if reader is not None:
-            reader.join()
-    return status, said.decode(errors="replace")
+            reader.join(_STOP_S)  # what was not stopped, and still talks, is not waited for
+    return status, bytes(said).decode(errors="replace")
 
 
 def _read(descriptor: int, said: bytearray) -> None:
@@ -72,5 +73,5 @@ def _read(descriptor: int, said: bytearray) -> None:
             room = _MOST_OUTPUT - len(said)
             if room > 0:
                 said += chunk[:room]
-                if len(chunk) >= room:
+                if len(chunk) > room:
                     said += b"\n(what was said after 16 MiB is left out)\n"

@@ -349,6 +349,8 @@ def test_evaluation_blesses_only_what_is_compiled_when_that_is_required(
         "first_breaking_op": {"op": "ELU"},
         "subgraphs": 1,
         "memory": {"streamed_bytes": None},
+        "measurements": {},
+        "problems": [],
     }
     serving = Path(artifact.uri) / "Format-Serving"
     serving.mkdir(parents=True)

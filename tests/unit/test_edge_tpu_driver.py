@@ -458,6 +458,21 @@ def test_group_is_given_up_at_once_when_a_model_is_to_blame(shared: Path, tmp_pa
     assert len(double.calls) == 1
 
 
+def test_group_keeps_what_was_compiled_when_another_order_fails(shared: Path, tmp_path: Path) -> None:
+    compiled = str(shared / "edgetpu" / "models" / f"{_MODEL}_edgetpu.tflite")
+    success = _success(shared)
+    block = success["output"][success["output"].index("\nInput model") : success["output"].index(_END)]
+    start, end = success["output"][: success["output"].index("\nInput model")], _END + "Compilation succeeded! \n"
+    both = "".join(block.replace("model.tflite", f"{n}.tflite").replace("model_e", f"{n}_e") for n in "ab")
+    files = {f"{name}_edgetpu.tflite": compiled for name in "ab"}
+    fine = {"output": start.replace("Model compiled", "Models compiled") + both + end, "files": files}
+    double = replaying(tmp_path, [fine, {"output": "No space left on device\n", "exit": 1}])
+    members = [GroupMember(name=name, tflite=_model(shared)) for name in "ab"]
+    found = TARGET.compile_group(members, _options(double))
+    assert list(found.models) == ["a", "b"]
+    assert [traffic is None for _, traffic in found.orders] == [False, True]
+
+
 def test_group_ends_within_its_budget_when_orders_hang(shared: Path, tmp_path: Path) -> None:
     double = replaying(tmp_path, [{"output": _BANNER, "hang": True}])
     members = [GroupMember(name=name, tflite=_model(shared)) for name in "abcd"]
@@ -535,7 +550,9 @@ def test_report_does_not_say_all_when_neither_log_nor_file_tells_which_ops(share
     report = TARGET.compile(flatbuffer.write_object(content), "fail", _options(replaying(tmp_path, [step]))).report
     assert (report.on_target, report.on_cpu) == (Share(ops=24), Share(ops=7))
     assert "tell which operations run on the Edge TPU" in report.problems[-1]
-    assert target_facts(dataclasses.asdict(report)) is None
+    facts = target_facts(dataclasses.asdict(report))
+    assert "macs_on_target" not in facts
+    assert facts["streamed_bytes"] == 1536
 
 
 def test_report_says_so_when_the_log_counts_other_parts_than_the_compiled_file_has(

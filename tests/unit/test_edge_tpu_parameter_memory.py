@@ -1,11 +1,19 @@
 """Bytes of parameters on the chip and off it, by the padding for 16 tiles."""
 
+import contextlib
+import gzip
+import random
+import time
+from pathlib import Path
+
 import pytest
 
+from components.quantization.conversion import flatbuffer
 from components.targets import load_target
+from components.targets._operation import Operation, read_operations
 from components.targets.edge_tpu import mapping
 from components.targets.edge_tpu.generations import Generation
-from components.targets.edge_tpu.parameter_memory import ParameterMemory, parameter_memory
+from components.targets.edge_tpu.parameter_memory import ParameterMemory, parameter_memory, place
 
 from edge_tpu_graphs import Net, unary
 
@@ -343,3 +351,81 @@ def test_report_says_what_its_memory_rests_on() -> None:
     report = target.report(model, target.inspect(model))
     assert report.memory.basis == _memory(model).basis
     assert report.measurements["memory_confidence"] == 0.4
+
+
+def _circle() -> bytes:
+    """A RESHAPE that writes what it reads, as does a product."""
+    net = Net()
+    result, shape = net.tensor(2, 4), net.tensor(2, dtype="INT32", values=[2, 4])
+    net.op("RESHAPE", [result, shape], [result])
+    net.op("FULLY_CONNECTED", [net.tensor(2, 3, values=1), net.tensor(4, 3), -1], [result], 4)
+    return net.tflite()
+
+
+def _long_chain(length: int) -> bytes:
+    """RESHAPEs in a row, then as many TRANSPOSEs of the last, and as many products."""
+    net = Net()
+    last, shape = net.tensor(2, 4), net.tensor(2, dtype="INT32", values=[2, 4])
+    axes, matrix = net.tensor(2, dtype="INT32", values=[1, 0]), net.tensor(2, 4, values=1)
+    for _ in range(length):
+        last, before = net.tensor(2, 4), last
+        net.op("RESHAPE", [before, shape], [last])
+    for _ in range(length):
+        net.op("TRANSPOSE", [last, axes], [net.tensor(4, 2)])
+        net.op("FULLY_CONNECTED", [matrix, last, -1], [net.tensor(2, 2)], 4)
+    return net.tflite()
+
+
+def _one(code: str, *shapes: tuple[int, ...], result: tuple[int, ...] = (1, 8), constants: int = 0) -> bytes:
+    net = Net()
+    operands = [
+        net.tensor(*shape, values=1 if i >= len(shapes) - constants else None) for i, shape in enumerate(shapes)
+    ]
+    net.op(code, operands, [net.tensor(*result)])
+    return net.tflite()
+
+
+@pytest.mark.parametrize(
+    "tflite",
+    [
+        _circle(),
+        _one("DEPTHWISE_CONV_2D", (1, 8), (8, 8), result=(1, 8), constants=1),
+        _one("PAD", (), (4, 2), result=(1, 8)),
+        _one("TRANSPOSE", (2, 4), (2,), result=()),
+        _one("STRIDED_SLICE", (0,), (1,), (1,), (1,), result=(8,)),
+        _one("RESHAPE", (*[2] * 20_000, 8), result=(8,)),
+        _one("SPLIT", (8,), result=()),
+        _one("CONCATENATION", (), (8,), result=(8,)),
+        _one("FULLY_CONNECTED", (2, 4), (), result=(), constants=1),
+    ],
+    ids=["circle", "depthwise", "pad", "transpose", "slice", "rank", "split", "join", "product"],
+)
+def test_parameter_memory_takes_any_graph(tflite: bytes) -> None:
+    operations = read_operations(tflite, flatbuffer.read_subgraphs(tflite)[0], Operation)
+    started = time.process_time()
+    memory = place(operations, Generation.of("16.0"))  # as if all were mapped
+    assert time.process_time() - started < 1
+    assert memory.total_bytes >= 0
+
+
+def test_parameter_memory_takes_time_in_proportion_to_the_ops() -> None:
+    tflite = _long_chain(2_000)
+    started = time.process_time()
+    _memory(tflite)
+    assert time.process_time() - started < 10
+
+
+def test_parameter_memory_never_raises_when_files_are_damaged(shared: Path) -> None:
+    chance = random.Random(3)
+    paths = sorted((shared / "edgetpu" / "skeletons").glob("*.tflite.gz"), key=lambda path: path.stat().st_size)
+    files = [gzip.decompress(path.read_bytes()) for path in paths[:100]]
+    read = 0
+    for number in range(1_500):
+        damaged = bytearray(files[number % len(files)])
+        for _ in range(chance.randrange(1, 5)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with contextlib.suppress(ValueError):  # the file is none any more
+            operations = read_operations(bytes(damaged), flatbuffer.read_subgraphs(bytes(damaged))[0], Operation)
+            place(operations, Generation.of("16.0"))
+            read += 1
+    assert read > 500

@@ -15,6 +15,7 @@ from components.evaluation.gates import Gates, Override
 from components.evaluation.smoke_settings import SmokeSettings
 from components.quantization.qat.parameters import TrainingParameters
 from components.target_gates import planned_target
+from pipelines.__main__ import _config_of_scheduled_run
 from pipelines.config import PipelineConfig
 from pipelines.configs import load_config
 from pipelines.job_spec import containers_of, tasks_of
@@ -230,6 +231,8 @@ def test_run_here_is_refused_before_anything_when_a_compiler_is_missing_that_it_
     gated = dataclasses.replace(config.targets[0], gates=Gates(require_compiled=True))
     with pytest.raises(ValueError, match="of target edge_tpu \\(require_compiled\\)"):
         require_compilers(dataclasses.replace(config, targets=(gated,)))
+    with pytest.raises(ValueError, match="not on this machine of target edge_tpu"):
+        _config_of_scheduled_run(["digits", "--require-compiled"])
     program = tmp_path / "edgetpu_compiler"
     program.write_text("#!/bin/sh\necho Edge TPU Compiler version 16.0.384591198\n")
     program.chmod(0o755)

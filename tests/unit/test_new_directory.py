@@ -32,6 +32,11 @@ def test_output_is_named_and_nothing_is_left_when_the_disk_is_full(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_full_disk_elsewhere_is_not_said_of_the_output(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left.*/elsewhere/file"), new_directory.writing(tmp_path / "new"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/file")
+
+
 def test_other_errors_of_the_block_keep_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), new_directory.writing(tmp_path / "new"):
         (tmp_path / "nowhere").read_bytes()

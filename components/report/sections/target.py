@@ -16,7 +16,7 @@ def section(root: Node) -> Section:
         by_rules = "not compiled; predicted by" if report["tool"].text == STATIC_ANALYSIS else "not compiled; by"
         how = "compiled by" if report["compiled"].value else by_rules
         notes.append(f"For {name}, {how} {report['tool'].text}.")
-    notes += [f"Does not add up: {problem.text}" for problem in report["problems"]]
+    notes += [f"To be looked at: {problem.text}" for problem in report["problems"]]
     breaking = report["first_breaking_op"]
     if breaking:
         why = (breaking["reason"].text or breaking["status"].text).rstrip(".")

@@ -46,8 +46,15 @@ def ask(tflite: bytes, kernels: str, threads: int, runs: int, limit_s: float) ->
       limit_s: Limit of time for all of it.
 
     Raises:
-      ValueError: If the interpreter refuses the file, crashes, or does not end within the limit.
+      ValueError: If the interpreter refuses the file, crashes, does not end within the limit, or cannot be started.
     """
+    try:
+        return _ask(tflite, kernels, threads, runs, limit_s)
+    except OSError as error:
+        raise ValueError(f"the interpreter's process cannot be started: {error}") from error
+
+
+def _ask(tflite: bytes, kernels: str, threads: int, runs: int, limit_s: float) -> Answer:
     with tempfile.TemporaryDirectory(prefix="tfx-qat-") as place:
         model = Path(place) / "model.tflite"
         model.write_bytes(tflite)

@@ -156,8 +156,8 @@ class EdgeTpu(ProfiledTarget):
                 limited = dataclasses.replace(wanted, budget_sec=left)
                 outcome = drive(program, limited, files, directory / ".".join(names) if directory else None)
             except CompileError as error:
-                if not (KINDS[error.kind].is_flaky or KINDS[error.kind].may_be_cut):
-                    raise  # for a reason that no order changes
+                if not (tried or KINDS[error.kind].is_flaky or KINDS[error.kind].may_be_cut):
+                    raise  # another order would fail as well
                 table.append((names, None))
                 failure = error
                 continue

@@ -12,9 +12,10 @@ GROUP = 4
 ALIGNMENT = 64
 TILES = 16
 BIAS_BYTES = 4
-# A vector of 270 numbers is put together by one matrix, one of 4,104 by nine.
+# A vector of 270 numbers is put together by one matrix, one of 4,104 by nine: anything from 480 on fits what is known.
 _OUTPUTS_OF_MATRIX = 512
-# The positions of a batch become a depth in pieces of that many: 64 are 2 x 32, 256 are 8 x 32, 300 are 10 x 30.
+# The positions of a batch become a depth in pieces of that many: 64 are 2 x 32, 256 are 8 x 32, 300 are 10 x 30. Up to
+# 49 would do as well: no other batches are known.
 _LONGEST_PIECE = 32
 
 
@@ -91,16 +92,20 @@ def swapping_bytes(size: int) -> int:
     return positions_bytes(size, size * GROUP)
 
 
-def batch_bytes(batch: int) -> int:
+def batch_bytes(batch: int) -> int | None:
     """Returns the matrices that make the positions of a batch a depth, of a product of a constant matrix (3 families).
 
     Args:
       batch: How many there are.
+
+    Returns:
+      The bytes; None if they are not known.
     """
     piece = max(size for size in range(1, _LONGEST_PIECE + 1) if batch % size == 0)
     outer = batch // piece
     swapped = swapping_bytes(outer) if outer > 1 else 0
-    return swapped + gathering_bytes(piece) + (flattening_bytes(outer, piece) or 0)
+    joined = flattening_bytes(outer, piece)
+    return None if joined is None else swapped + gathering_bytes(piece) + joined
 
 
 def transposing_bytes(shape: Sequence[int], order: Sequence[int], spread: bool = False) -> int | None:
@@ -139,7 +144,7 @@ def transposing_bytes(shape: Sequence[int], order: Sequence[int], spread: bool =
 def flattening_bytes(positions: int, depth: int) -> int | None:
     """Returns the matrices that put positions behind one another whose depth does not fill groups (7 families).
 
-    A matrix has a bias, and `_OUTPUTS_OF_MATRIX` outputs at most.
+    A matrix has a bias, and `_OUTPUTS_OF_MATRIX` outputs at most (1 family).
 
     Args:
       positions: How many there are.

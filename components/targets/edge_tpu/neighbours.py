@@ -7,8 +7,9 @@ from components.quantization.conversion.flatbuffer import Tensor
 from components.targets._operation import Operation, elements
 from components.targets.edge_tpu.data_movement import fills_groups, spreads_by_matrix
 
-# They leave a product in its order if they keep its size and its depth.
+# They leave a product in its order if they keep its size and its depth (1 family).
 _KEEPING = frozenset({"RESHAPE", "SUM"})
+_LONGEST_CHAIN = 8  # of them: two are known
 
 
 class Neighbours:
@@ -23,7 +24,7 @@ class Neighbours:
         self.computed: set[int] = set()
         self._makers: dict[int, Operation] = {}
         self._readers: dict[int, list[Operation]] = collections.defaultdict(list)
-        self._products: dict[object, list[Operation]] = collections.defaultdict(list)
+        products: dict[object, list[Operation]] = collections.defaultdict(list)
         for operation in operations:
             # A QUANTIZE of what comes from outside leaves it in its order.
             if operation.code != "QUANTIZE" or not self.computed.isdisjoint(operation.op.inputs):
@@ -32,15 +33,23 @@ class Neighbours:
             for index in set(operation.op.inputs):
                 self._readers[index].append(operation)
             if _is_product(operation):
-                self._products[_shapes(operation)].append(operation)
+                products[_shapes(operation)].append(operation)
+        self._positions = {
+            product.op.index: position
+            for alike in products.values()
+            if len({one.op.operands[0] for one in alike}) == 1
+            for position, product in enumerate(alike)
+        }
+        found = {product.op.index: self._returning(product) for alike in products.values() for product in alike}
+        self._transposes = {index: transpose for index, transpose in found.items() if transpose is not None}
+        self._returning_ops = {transpose.op.index for transpose in self._transposes.values()}
 
     def position_among_equals(self, product: Operation) -> int:
         """Returns how many products of the same shapes are before one; 0 if not all of them are of the same matrix."""
-        alike = self._products[_shapes(product)]
-        return alike.index(product) if len({one.op.operands[0] for one in alike}) == 1 else 0
+        return self._positions.get(product.op.index, 0)
 
     def is_read_densely(self, operation: Operation) -> bool:
-        """Whether a FULLY_CONNECTED reads what an op makes."""
+        """Whether a FULLY_CONNECTED reads what an op makes (1 family)."""
         readers = [reader for index in operation.op.outputs for reader in self._readers[index]]
         return any(reader.code == "FULLY_CONNECTED" for reader in readers)
 
@@ -70,22 +79,18 @@ class Neighbours:
 
     def returned(self, product: Operation) -> Tensor | None:
         """Returns the result of the TRANSPOSE that gives a product the order in which it is computed; None without."""
-        transpose = self._returning(product)
+        transpose = self._transposes.get(product.op.index)
         return transpose.output if transpose is not None else None
 
     def returns(self, transpose: Operation) -> bool:
         """Whether a TRANSPOSE gives a product the order in which it is computed."""
-        tensor = transpose.input
-        maker = self._makers.get(tensor.index) if tensor is not None else None
-        while maker is not None and maker.code in _KEEPING and maker.input is not None:
-            maker = self._makers.get(maker.input.index)
-        return maker is not None and _is_product(maker) and self._returning(maker) is transpose
+        return transpose.op.index in self._returning_ops
 
     def _returning(self, product: Operation) -> Operation | None:
         tensor = product.output
-        while tensor is not None and tensor.shape:
-            readers = self._readers[tensor.index]
-            if len(readers) != 1:
+        for _ in range(_LONGEST_CHAIN):
+            readers = self._readers[tensor.index] if tensor is not None else []
+            if tensor is None or not tensor.shape or len(readers) != 1:
                 return None
             if readers[0].code == "TRANSPOSE":
                 return readers[0]

@@ -9,6 +9,7 @@ from components.targets.edge_tpu.generations import SUPPORTED, Generation
 # The release in work when each compiler was built, by the dates of the builds. What compilers are known to have refused
 # (RESIZE_BILINEAR 3 by 2.0, RESIZE_NEAREST_NEIGHBOR 3 by 2.1, REVERSE_V2 3 by 15.0, CONV_2D 6, TRANSPOSE_CONV 4 and
 # QUANTIZE 3 by 16.0) came later, and all that is in compiled models in public came before.
+# A release is a number here, 206 for 2.6.
 _RELEASES = {(1, 0): 114, (2, 0): 115, (2, 1): 202, (14, 1): 203, (15, 0): 204, (16, 0): 206}
 # By op, the first version that came after release 1.14, and the releases of it and of those that follow, up to 2.6:
 # (4, 203, 204) says that version 4 came with 2.3, 5 with 2.4, and none with 2.5 or 2.6.
@@ -125,7 +126,16 @@ def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
 
 def release_name(generation: Generation) -> str:
     """Returns the release of TensorFlow that a compiler reads models with, such as "2.6"."""
-    major, minor = divmod(_release(generation), 100)
+    return _name(_release(generation))
+
+
+def releases() -> tuple[tuple[str, str], ...]:
+    """Returns each compiler that is known with the release that it reads models with."""
+    return tuple((f"{major}.{minor}", _name(release)) for (major, minor), release in _RELEASES.items())
+
+
+def _name(release: int) -> str:
+    major, minor = divmod(release, 100)
     return f"{major}.{minor}"
 
 

@@ -23,6 +23,9 @@ _CACHE_BYTES = round(7.7 * 2**20)
 # Dense weights of more inputs are streamed: in what is public those of 9,504 are, those of 5,904 are cached.
 _LONGEST_CACHED_ROW = 8_192
 _NOT_UNDERSTOOD = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "TRANSPOSE_CONV"})
+# Ops of which constants are known to be data; and dimensions and bytes beyond which a file is broken.
+_WITH_DATA = layout.ELEMENT_WISE | {"CONCATENATION", "FULLY_CONNECTED", "PACK"}
+_MOST_DIMENSIONS, _MOST_BYTES = 8, 2**31
 # Known from many families, from one, and not understood.
 _SURE, _LIKELY, _UNSURE = 0.9, 0.65, 0.4
 
@@ -82,6 +85,9 @@ class _Parameters:
     confidence: float = _SURE
 
 
+_UNKNOWN = _Parameters(confidence=_UNSURE)
+
+
 def place(operations: Sequence[Operation], generation: Generation) -> ParameterMemory:
     """Places the parameters of mapped ops: weights are cached in their order while there is room.
 
@@ -94,7 +100,8 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
     not_understood = ""
     around = Neighbours(operations)
     for operation in operations:
-        found = _parameters(operation, generation, around)
+        found = _parameters(operation, generation, around) if _has_sizes(operation) else _UNKNOWN
+        found = found if found.size < _MOST_BYTES else _UNKNOWN
         if found.streamed or cached + found.size > _CACHE_BYTES:
             streamed += found.size
         else:
@@ -109,9 +116,16 @@ def place(operations: Sequence[Operation], generation: Generation) -> ParameterM
     )
 
 
+def _has_sizes(operation: Operation) -> bool:
+    """Whether tensors have such shapes as a model has that runs."""
+    tensors = (*operation.operands, *operation.outputs)
+    return all(t is None or (len(t.shape) <= _MOST_DIMENSIONS and min(t.shape, default=1) > 0) for t in tensors)
+
+
 def _parameters(operation: Operation, generation: Generation, around: Neighbours) -> _Parameters:
     weights = operation.operands[1] if operation.code in layout.WITH_WEIGHTS and len(operation.operands) > 1 else None
-    if weights is not None and weights.constant is not None and len(weights.shape) in (2, 4):
+    ranks = (2, 4) if operation.code != "DEPTHWISE_CONV_2D" else (4,)
+    if weights is not None and weights.constant is not None and len(weights.shape) in ranks:
         long = operation.code == "FULLY_CONNECTED" and elements(weights.shape[1:]) > _LONGEST_CACHED_ROW
         spread = around.spread(operation)
         confidence = _UNSURE if operation.code in _NOT_UNDERSTOOD else _LIKELY if spread else _SURE
@@ -121,13 +135,13 @@ def _parameters(operation: Operation, generation: Generation, around: Neighbours
         return _BY_CODE[operation.code](operation, around)
     if operation.code == "SOFTMAX":
         return _Parameters(size=layout.softmax_bytes(operation, generation))
-    return _data(operation, _UNSURE if operation.code in _NOT_UNDERSTOOD else _SURE)
+    return _UNKNOWN if operation.code in _NOT_UNDERSTOOD else _data(operation)
 
 
 def _data(operation: Operation, confidence: float = _SURE) -> _Parameters:
     """Constants that are data: of an element-wise op on a single position cached (2 families), else streamed."""
     size, output = layout.data_bytes(operation), operation.output
-    if layout.has_single_number(operation):
+    if (size and operation.code not in _WITH_DATA) or layout.has_single_number(operation):
         confidence = _UNSURE
     single = output is not None and output.shape and elements(output.shape) == output.shape[-1]
     if size and single and operation.code in layout.ELEMENT_WISE:
@@ -150,11 +164,11 @@ def _product(operation: Operation, around: Neighbours) -> _Parameters:
         return _Parameters(size=layout.data_bytes(operation) if before == 1 else 0, streamed=True, confidence=_LIKELY)
     rows, columns = matrix.shape
     returned = around.returned(operation)
-    if returned is not None and returned.shape[-1] == rows:
-        size = moves.narrow_bytes(rows, moves.up(columns, moves.GROUP))
+    if returned is not None and returned.shape[-1:] == (rows,):
+        size: int | None = moves.narrow_bytes(rows, moves.up(columns, moves.GROUP))
     else:
-        batch = weights.shape[0] if returned is None and weights.shape else 1
-        size = moves.positions_bytes(rows, columns) + moves.batch_bytes(max(batch, 1))
+        batch = moves.batch_bytes(weights.shape[0] if returned is None and weights.shape else 1)
+        size = None if batch is None else moves.positions_bytes(rows, columns) + batch
     return _moved(size)
 
 
@@ -178,7 +192,7 @@ def _reshape(operation: Operation, around: Neighbours) -> _Parameters:
     if around.is_spread(source):
         return _Parameters(confidence=_LIKELY)
     if not is_flat and new_depth != 1:
-        return _Parameters(confidence=_UNSURE)
+        return _UNKNOWN
     if source.index not in around.computed:
         return _Parameters()
     if new_depth == 1:
@@ -199,20 +213,22 @@ def _slice(operation: Operation, around: Neighbours) -> _Parameters:
     """A slice of the depth moves data unless it begins with a group."""
     source, output = operation.input, operation.output
     if source is None or output is None or not source.shape or len(source.shape) != len(output.shape):
-        return _Parameters(confidence=_UNSURE)
+        return _UNKNOWN
     depth, begins = output.shape[-1], operation.integers(1)
     if source.shape[-1] == depth or (operation.code == "SPLIT" and moves.fills_groups(depth)):
         return _Parameters()
     if operation.code == "SPLIT" or len(begins) != len(source.shape):
-        return _Parameters(confidence=_UNSURE)
+        return _UNKNOWN
     begin = begins[-1] % source.shape[-1]
     return _Parameters() if moves.fills_groups(begin) else _moved(moves.slicing_bytes(begin, depth))
 
 
 def _pad(operation: Operation, around: Neighbours) -> _Parameters:
     source, output = operation.input, operation.output
-    if source is None or output is None or source.shape[-1:] == output.shape[-1:] or not output.shape:
+    if source is None or output is None or not source.shape or source.shape[-1:] == output.shape[-1:]:
         return _data(operation)
+    if len(source.shape) != len(output.shape):
+        return _UNKNOWN
     return _moved(moves.padding_bytes(source.shape[-1], output.shape[-1]))
 
 
@@ -227,7 +243,7 @@ def _mean(operation: Operation, around: Neighbours) -> _Parameters:
 def _moved(size: int | None) -> _Parameters:
     """Matrices that move data, 0 if none do; None, or more than there is memory, for what is not known of them."""
     if size is None or size > _CACHE_BYTES:
-        return _Parameters(confidence=_UNSURE)
+        return _UNKNOWN
     return _Parameters(size=size, confidence=_LIKELY) if size else _Parameters()
 
 
