@@ -14,6 +14,7 @@ _NO_LAYER = re.compile(
     r"tfl\.\w+\d*|arith\.\w+\d*|StatefulPartitionedCall.*|Identity.*|serving_default.*|PartitionedCall.*"
 )
 
+_MOST_DIMENSIONS = 64
 _TYPE_CHANGES = frozenset({"CAST", "DEQUANTIZE", "QUANTIZE"})
 
 
@@ -133,5 +134,6 @@ def _layer_of_name(name: str) -> str:
 
 
 def _is_parameter(tensor: flatbuffer.Tensor) -> bool:
-    """Whether it is a weight or a bias, not a shape, an axis or paddings."""
-    return tensor.constant is not None and (bool(tensor.scale) or tensor.dtype.startswith("FLOAT"))
+    """Whether it is a weight or a bias, not a shape, an axis or paddings; none has very many dimensions."""
+    is_number = bool(tensor.scale) or tensor.dtype.startswith("FLOAT")
+    return tensor.constant is not None and is_number and len(tensor.shape) <= _MOST_DIMENSIONS
