@@ -129,13 +129,17 @@ def _keep(written: Path, output: Path, error: CompileError) -> None:
     """Copies what the compiler wrote to a new directory beside the output that there will not be."""
     if not written.is_dir():
         return
+    kept = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         kept = Path(tempfile.mkdtemp(prefix=f"{output.name}.failed.", dir=output.parent))
         shutil.copytree(written, kept, dirs_exist_ok=True)
         (kept / "error.log").write_text(error.log, errors="replace")
     except OSError as problem:
-        error.add_line(f"What the compiler wrote could not be kept: {problem}")
+        if kept is not None:
+            shutil.rmtree(kept, ignore_errors=True)
+        why = "not all files could be copied" if isinstance(problem, shutil.Error) else problem
+        error.add_line(f"What the compiler wrote could not be kept: {why}")
     else:
         error.add_line(f"All that the compiler wrote is in {kept}")
 

@@ -21,12 +21,12 @@ MACS_ON_TARGET = "macs_on_target"
 FIRST_CPU_OP = "first_cpu_op"
 STREAMED_BYTES = "streamed_bytes"
 TARGET_SUBGRAPHS = "target_subgraphs"
-TARGET_BASIS, LAYOUT_BASIS = "target_basis", "layout_basis"
+TARGET_BASIS = "target_basis"
 BASES = {
     MACS_ON_TARGET: TARGET_BASIS,
     FIRST_CPU_OP: TARGET_BASIS,
-    STREAMED_BYTES: LAYOUT_BASIS,
-    TARGET_SUBGRAPHS: LAYOUT_BASIS,
+    STREAMED_BYTES: "streamed_basis",
+    TARGET_SUBGRAPHS: "subgraphs_basis",
 }
 """Facts of a model on its target by the fact that says what they are by: the target's compiler, or its rules."""
 MODEL_BYTES = "model_bytes"

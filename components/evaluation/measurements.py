@@ -87,10 +87,10 @@ class Measurements:
       facts: What is known of the model as a file and on its target: "model_bytes" (of the file that is pushed),
         "arena_bytes", "clipped_inputs" (0 to 1), "macs_on_target" (0 to 1), "first_cpu_op" (name of the first operation
         that ends the target's part, "" if there is none), "streamed_bytes" and "target_subgraphs" where the target has
-        such, "target_basis" and "layout_basis" (what the two and the two are by: the target's compiler, or its rules),
-        and, where it was measured, "latency_ms" with "latency_host", "latency_kernels" and "latency_threads";
-        "compiled" (1 or 0) of one that was given to a target's compiler; and what
-        `components.evaluation.drift.Drift.facts` has of its examples.
+        such, "target_basis", "streamed_basis" and "subgraphs_basis" (what the two and each of the others are by: the
+        target's compiler, or its rules), and, where it was measured, "latency_ms" with "latency_host",
+        "latency_kernels" and "latency_threads"; "compiled" (1 or 0) of one that was given to a target's compiler; and
+        what `components.evaluation.drift.Drift.facts` has of its examples.
     """
 
     metrics: Mapping[Cell, Mapping[str, float]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation import smoke
-from components.evaluation.gate import LATENCY, MACS_ON_TARGET, MODEL_BYTES, TARGET_BASIS
+from components.evaluation.gate import BASES, LATENCY, MACS_ON_TARGET, MODEL_BYTES, TARGET_BASIS
 from components.quantization.contract import TFLITE_FILE
 from components.target_gates.target_facts import target_facts
 from components.targets import load_target
@@ -59,11 +59,11 @@ def _arena(serving: Path) -> dict[str, float | str]:
 def _on_target(tflite: bytes, target: str, report: Mapping[str, Any] | None, options: str) -> dict[str, float | str]:
     """What a report says of the model on its target, and the rules of what a compiler's report does not say."""
     reported = target_facts(report) if report is not None else {}
-    if report is not None and (MACS_ON_TARGET in reported or not report["compiled"]):
+    if report is not None and (not report["compiled"] or reported.keys() >= BASES.keys()):
         return reported
     facts = target_facts(dataclasses.asdict(load_target(target).analyze(tflite, options)[1]))
-    if report is None:
-        return facts
+    if report is None or MACS_ON_TARGET in reported:
+        return {**facts, **reported}
     said = f"{facts[TARGET_BASIS]}, since the report of {report['tool']} does not say which ops"
     return {**facts, **reported, TARGET_BASIS: said}
 

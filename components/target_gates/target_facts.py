@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation.gate import (
+    BASES,
     FIRST_CPU_OP,
-    LAYOUT_BASIS,
     MACS_ON_TARGET,
     STREAMED_BYTES,
     TARGET_BASIS,
@@ -31,15 +31,16 @@ def target_facts(report: Mapping[str, Any]) -> dict[str, float | str]:
     >>> fields = {"compiled": True, "tool": "vela", "first_breaking_op": {"op": "ELU"}, "problems": []}
     >>> fields |= {"subgraphs": None, "memory": {"streamed_bytes": 64}, "measurements": {}}
     >>> target_facts({**fields, "on_target": share, "on_cpu": {"ops": 1, "macs": 10}})  # doctest: +ELLIPSIS
-    {'layout_basis': 'by vela', 'streamed_bytes': 64.0, ... 'macs_on_target': 0.75, 'first_cpu_op': 'ELU'}
+    {'streamed_bytes': 64.0, 'streamed_basis': 'by vela', ... 'macs_on_target': 0.75, 'first_cpu_op': 'ELU'}
     """
     is_asked = report["compiled"] or report["tool"] != STATIC_ANALYSIS
     basis = f"by {report['tool']}" if is_asked else f"predicted by {report['tool']}"
-    facts: dict[str, float | str] = {LAYOUT_BASIS: basis}
-    if report["memory"]["streamed_bytes"] is not None and report["measurements"].get("memory_confidence", 1.0) > _SURE:
-        facts[STREAMED_BYTES] = float(report["memory"]["streamed_bytes"])
-    if report["subgraphs"] is not None:
-        facts[TARGET_SUBGRAPHS] = float(report["subgraphs"])
+    is_sure = report["measurements"].get("memory_confidence", 1.0) > _SURE
+    streamed = report["memory"]["streamed_bytes"] if is_sure else None
+    facts: dict[str, float | str] = {}
+    for name, count in ((STREAMED_BYTES, streamed), (TARGET_SUBGRAPHS, report["subgraphs"])):
+        if count is not None:
+            facts |= {name: float(count), BASES[name]: basis}
     there, cpu, breaking = report["on_target"], report["on_cpu"], report["first_breaking_op"]
     if not cpu["ops"] and cpu["macs"] == 0:
         return {**facts, TARGET_BASIS: basis, MACS_ON_TARGET: 1.0, FIRST_CPU_OP: ""}

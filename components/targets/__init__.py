@@ -299,7 +299,12 @@ def analysis(
     counts = collections.Counter((op.op, op.on_target, op.status) for op in mapping.ops)
     rows = tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
     report = CompileReport(target=mapping.target, compiled=False, tool=STATIC_ANALYSIS, ops=rows)
-    return report if tflite is None else with_figures(report, mapping, tflite, edit)
+    if tflite is None:
+        return report
+    from components.targets import _partition
+
+    parts = _partition.part_count(mapping, tflite)
+    return with_figures(dataclasses.replace(report, subgraphs=parts), mapping, tflite, edit)
 
 
 def with_figures(

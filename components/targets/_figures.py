@@ -14,6 +14,7 @@ _NO_LAYER = re.compile(
     r"tfl\.\w+\d*|arith\.\w+\d*|StatefulPartitionedCall.*|Identity.*|serving_default.*|PartitionedCall.*"
 )
 
+_CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?")
 _MOST_DIMENSIONS = 64
 _TYPE_CHANGES = frozenset({"CAST", "DEQUANTIZE", "QUANTIZE"})
 
@@ -124,10 +125,16 @@ def layer_of(op: flatbuffer.Op, graph: flatbuffer.Subgraph) -> str:
 def _layer_of_name(name: str) -> str:
     """The layer in a tensor's name.
 
+    A SavedModel's signature puts the calls before it that lead there.
+
     >>> [_layer_of_name(name) for name in ("model/conv_1/Relu;model/bn/add", "pool/MaxPool", "tfl.quantize", "x")]
     ['conv_1', 'pool', '', '']
+    >>> _layer_of_name("StatefulPartitionedCall/StatefulPartitionedCall_1/digits/conv1_relu/Relu")
+    'conv1_relu'
     """
     path = name.partition(";")[0].partition(":")[0].split("/")
+    while len(path) > 1 and _CALL.fullmatch(path[0]):
+        del path[0]
     if len(path) < 2 or _NO_LAYER.fullmatch(path[0]):
         return ""
     return "/".join(path[1:-1]) or path[0]

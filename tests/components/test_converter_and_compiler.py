@@ -223,6 +223,7 @@ def test_compiler_publishes_where_each_op_runs_by_its_options(
     report = json.loads((folder / "compile_report.json").read_text())
     assert sum(op["on_target"] for op in ops) == report["on_target"]["ops"] == (7 if runtime == 14 else 0)
     assert [op["index"] for op in ops] == list(range(7))
+    assert [op["layer"] for op in ops].count("") < 3
 
 
 def test_compiler_publishes_file_report_and_log_when_the_compiler_is_there(

@@ -14,7 +14,7 @@ from components.targets.cpu import measuring
 from components.targets.edge_tpu import CompilerOptions
 
 from contract_cases import image_model
-from edge_tpu_graphs import loop
+from edge_tpu_graphs import Net, loop, unary
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def test_facts_are_those_of_the_file_and_take_no_time_when_no_gate_asks(serving:
         "macs_on_target": 1.0,
         "first_cpu_op": "",
         "target_basis": "predicted by static analysis",
-        "layout_basis": "predicted by static analysis",
+        "streamed_basis": "predicted by static analysis",
+        "subgraphs_basis": "predicted by static analysis",
     }
 
 
@@ -126,3 +127,35 @@ def test_gate_refuses_with_a_reason_when_a_loop_off_the_target_multiplies(
     verdict = judge(Gates.of("macs_on_target >= 0.5"), Measurements(metrics={}, examples={}, facts=facts), today())
     assert verdict.blessed is known
     assert ("op 1, WHILE, runs a subgraph that multiplies" in verdict.texts[0]) is not known
+
+
+def test_rules_fill_in_what_a_compiler_does_not_say_and_each_fact_says_what_it_is_by(serving: Path) -> None:
+    report = {
+        "compiled": True,
+        "tool": "a compiler 1.0",
+        "on_target": {"ops": 3, "macs": 75},
+        "on_cpu": {"ops": 1, "macs": 25},
+        "first_breaking_op": {"op": "ELU"},
+        "subgraphs": 2,
+        "memory": {"streamed_bytes": None},
+        "measurements": {},
+        "problems": [],
+    }
+    found = candidate_facts(serving, "edge_tpu", (), report)
+    told = {name: found[name] for name in ("macs_on_target", "target_subgraphs", "streamed_bytes")}
+    assert told == {"macs_on_target": 0.75, "target_subgraphs": 2.0, "streamed_bytes": 0.0}
+    by = [found[name] for name in ("target_basis", "subgraphs_basis", "streamed_basis")]
+    assert by == ["by a compiler 1.0", "by a compiler 1.0", "predicted by static analysis"]
+
+
+def test_least_estimate_is_none_for_a_gate_nor_is_one_of_a_model_that_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    for code, version in (("LOGISTIC", 1), ("UNIDIRECTIONAL_SEQUENCE_LSTM", 1)):
+        net.op(code, [net.tensor(1, 8, 8)], [net.tensor(1, 8, 8)], version)
+    (tmp_path / "tflite").write_bytes(net.tflite())
+    facts = candidate_facts(tmp_path, "edge_tpu", ())
+    assert "streamed_bytes" not in facts
+    judged = judge(Gates.of("streamed_bytes <= 0"), Measurements(metrics={}, examples={}, facts=facts), today())
+    assert not judged.blessed
+    (tmp_path / "tflite").write_bytes(unary("LOGISTIC", 1, 8, version=9))  # no compiler reads it
+    assert {"streamed_bytes", "target_subgraphs"}.isdisjoint(candidate_facts(tmp_path, "edge_tpu", ()))

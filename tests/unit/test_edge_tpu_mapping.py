@@ -381,6 +381,10 @@ def test_inspect_takes_less_than_two_seconds_when_a_model_has_4_mb_of_weights() 
         # By the releases that versions came with.
         ("CONV_2D", 5, "14.1", "2.3"),
         ("SUM", 2, "1.0", "1.14"),
+        # Ops that are newer than the compiler.
+        ("RELU_0_TO_1", 1, "16.0", "2.6"),
+        ("DYNAMIC_UPDATE_SLICE", 1, "16.0", "2.6"),
+        ("BROADCAST_ARGS", 1, "15.0", "2.4"),
     ],
 )
 def test_inspect_refuses_the_whole_model_when_a_version_is_newer_than_the_compiler(
@@ -397,7 +401,16 @@ def test_inspect_refuses_the_whole_model_when_a_version_is_newer_than_the_compil
     breaking = TARGET.report(net.tflite(), mapping, compiler_version=compiler_version).first_breaking_op
     assert breaking is not None
     assert breaking.index == 1
+    if version > 1:
+        before = TARGET.inspect(unary(code, 1, 8, version=version - 1), compiler_version=compiler_version)
+        assert before.ops[0].status != statuses.NOT_PARSED
+
+
+def test_inspect_names_the_type_when_a_quantize_of_integers_is_for_an_old_runtime() -> None:
     net = Net()
-    net.op(code, [net.tensor(1, 8)], [net.tensor(1, 8)], version - 1)
-    before = TARGET.inspect(net.tflite(), compiler_version=compiler_version)
-    assert before.ops[0].status != statuses.NOT_PARSED
+    net.op("QUANTIZE", [net.tensor(1, 8, dtype="UINT8")], [net.tensor(1, 8)])
+    op = _only(net.tflite(), min_runtime_version=11)
+    assert (op.status, "only UINT8 for a runtime before 12" in op.reason) == (statuses.DATA_TYPE, True)
+    net = Net()
+    net.op("QUANTIZE", [net.tensor(1, 8, dtype="FLOAT32")], [net.tensor(1, 8)])
+    assert "one with a float side runs on the CPU" in _only(net.tflite(), min_runtime_version=11).reason

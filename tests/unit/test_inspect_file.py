@@ -17,7 +17,7 @@ from components.targets import load_target, report_schema, target_names
 from components.targets._inspection import option_names
 from pipelines.__main__ import main
 
-from edge_tpu_graphs import Net, chain, loop
+from edge_tpu_graphs import Net, chain, loop, unary
 
 # The processor's time of a whole process, of which an idle machine takes a quarter at most.
 _LONGEST_S = 4.0
@@ -240,6 +240,13 @@ def test_inspect_says_what_to_change_on_ethos_u(tmp_path: Path) -> None:
     output = " ".join(_inspect(path, "--target", "ethos_u").output.split())
     assert "first op not there: 0 RESIZE_BILINEAR: " in output
     assert "; enlarge by 2, 4 or 8 at a time" in output
+
+
+def test_inspect_says_to_convert_to_integers_on_ethos_u_when_a_model_is_float(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(unary("LOGISTIC", 1, 8, dtype="FLOAT32"))
+    output = " ".join(_inspect(path, "--target", "ethos_u").output.split())
+    assert "unsupported DataType; convert the model whole to integers" in output
 
 
 def test_inspect_says_that_a_microcontroller_does_not_run_the_model_when_it_lacks_an_op(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class CpuOptions(TargetOptions):
     def __post_init__(self) -> None:
         """Checks everything at once; raises ValueError that lists all violations."""
         wrong = mistyped(self) or wrong_counts(self, "threads", "runs", "timeout_sec")
-        if self.kernels not in _KERNELS:
+        if type(self.kernels) is str and self.kernels not in _KERNELS:
             wrong.append(f"kernels: got {self.kernels!r}, expected one of {', '.join(_KERNELS)}")
         if wrong:
             raise ValueError(f"options of target 'cpu': {'; '.join(wrong)}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,8 @@ def _ask(tflite: bytes, kernels: str, threads: int, runs: int, limit_s: float) -
             raise ValueError(
                 f"the interpreter did not end within {limit_s:g} s, with {threads} threads on {os.cpu_count()} CPUs"
             ) from error
+        if process.returncode < 0:  # what it says before, TensorFlow says of every start
+            raise ValueError(f"the interpreter crashed on this file: {signal.Signals(-process.returncode).name}")
         if process.returncode:
             raise ValueError(
                 f"the process of the interpreter ended with {process.returncode}: {log.strip()[-_LOG_CHARACTERS:]}"

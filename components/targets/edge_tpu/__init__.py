@@ -13,9 +13,8 @@ from pathlib import Path
 from components.quantization.conversion import flatbuffer
 from components.targets import CompiledModel, CompileError, CompileReport, Mapping, Memory, analysis
 from components.targets._compiled_file import require_uncompiled
-from components.targets._partition import part_count
 from components.targets._target import ProfiledTarget
-from components.targets.edge_tpu import group, mapping
+from components.targets.edge_tpu import group, mapping, statuses
 from components.targets.edge_tpu.driver import drive, output_names
 from components.targets.edge_tpu.edits import edit
 from components.targets.edge_tpu.failures import KINDS
@@ -68,10 +67,14 @@ class EdgeTpu(ProfiledTarget):
         """Returns the report of a model of that predicted mapping, with the memory of its parameters."""
         # What the versions were taken for was said when the mapping was predicted.
         generation = Generation.of(compiler_version, min_runtime_version, quiet=True)
+        refused = statuses.OF_MODELS & {op.status for op in mapping.ops}
+        if refused:
+            problem = f"the compiler does not take this model: {', '.join(refused)}"
+            report = analysis(mapping, tflite, edit)
+            return dataclasses.replace(report, subgraphs=None, problems=(*report.problems, problem))
         memory = parameter_memory(tflite, mapping, generation)
         return dataclasses.replace(
             analysis(mapping, tflite, edit),
-            subgraphs=part_count(mapping, tflite),
             memory=Memory(cached_bytes=memory.cached_bytes, streamed_bytes=memory.streamed_bytes, basis=memory.basis),
             measurements={"memory_confidence": memory.confidence},
         )

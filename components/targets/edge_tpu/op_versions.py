@@ -4,6 +4,7 @@ Releases of TensorFlow Lite that versions of ops came with are those of
 https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc
 """
 
+from components.quantization.conversion.tflite_schema import schema
 from components.targets.edge_tpu.generations import SUPPORTED, Generation
 
 # The release in work when each compiler was built, by the dates of the builds. What compilers are known to have refused
@@ -90,6 +91,10 @@ _HIGHEST_MAPPED_BEFORE_16 = {"RESIZE_BILINEAR": 2, "RESIZE_NEAREST_NEIGHBOR": 2}
 _FIRST_COMPILER_OF_HALF_PIXELS = (16, 0)
 
 
+# The op with the highest number that the schema of each release has: what is above is no op to it.
+_NEWEST = {114: "ROUND", 115: "WHILE", 202: "SEGMENT_SUM", 203: "BATCH_MATMUL", 204: "CUMSUM", 206: "BROADCAST_ARGS"}
+
+
 def highest_readable(code: str, generation: Generation) -> int | None:
     """Returns the highest version of an op that a compiler's TensorFlow reads, 0 for none; None if that is not known.
 
@@ -97,9 +102,11 @@ def highest_readable(code: str, generation: Generation) -> int | None:
       code: Name of the op's builtin code.
       generation: The compiler.
     """
+    release = _release(generation)
+    if _number(code) > _number(_NEWEST[release]):
+        return 0
     if code not in _LATER:
         return None
-    release = _release(generation)
     first, *releases = _LATER[code]
     return first - 1 + sum(came <= release for came in releases)
 
@@ -132,6 +139,12 @@ def release_name(generation: Generation) -> str:
 def releases() -> tuple[tuple[str, str], ...]:
     """Returns each compiler that is known with the release that it reads models with."""
     return tuple((f"{major}.{minor}", _name(release)) for (major, minor), release in _RELEASES.items())
+
+
+def _number(code: str) -> int:
+    """The number of a builtin op; one that the schema here has no name for has its number in place of it."""
+    number = getattr(schema.BuiltinOperator, code, None)
+    return int(code.rpartition("_")[2]) if number is None else int(number)
 
 
 def _name(release: int) -> str:

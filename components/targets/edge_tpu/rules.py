@@ -71,7 +71,7 @@ def few_dimensions(operation: Operation, generation: Generation) -> str | None:
 
 def quantize_of_integers(operation: Operation, generation: Generation) -> str | None:
     """A QUANTIZE is between INT8 and UINT8: one with a float side runs on the CPU."""
-    return _dtype(operation, generation) if operation.code == "QUANTIZE" else None
+    return next((t.dtype for t in operation.data if operation.code == "QUANTIZE" and t.dtype not in _EIGHT_BITS), None)
 
 
 def eight_bit_data(operation: Operation, generation: Generation) -> str | None:

@@ -63,7 +63,7 @@ class EthosU(ProfiledTarget):
     ) -> CompileReport:
         """Returns the analysis of a model of that mapping."""
         family = VelaOptions(accelerator_config=accelerator_config).family
-        return analysis(mapping, tflite, lambda op, status: edit(op, family))
+        return analysis(mapping, tflite, lambda op, status: edit(op, status, family))
 
     def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
         """Predicts what Vela does for the options' NPU."""

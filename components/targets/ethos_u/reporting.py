@@ -61,7 +61,7 @@ def compiled_model(outcome: Outcome, tflite: bytes, options: VelaOptions) -> Com
     )
     return CompiledModel(
         tflite=outcome.tflite,
-        report=with_figures(report, mapping, tflite, lambda op, status: edit(op, options.family)),
+        report=with_figures(report, mapping, tflite, lambda op, status: edit(op, status, options.family)),
         mapping=mapping,
     )
 

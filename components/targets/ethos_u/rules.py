@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from components.quantization.conversion.flatbuffer import Tensor
 from components.targets._rules import Rule
 from components.targets.ethos_u import ops
+from components.targets.ethos_u.edits import OF_TYPE
 from components.targets.ethos_u.operation import NpuOperation
 
 ON_NPU = "On the NPU"
@@ -180,7 +181,7 @@ def powers_of_two(operation: NpuOperation, family: str) -> str | None:
 
 RULES: tuple[Rule[NpuOperation, str], ...] = (
     Rule(UNSUPPORTED_OP, supported_op),
-    Rule(NOT_KEPT, integer_feature_maps),
+    Rule(OF_TYPE, integer_feature_maps),
     Rule(NOT_KEPT, fixed_shapes),
     Rule(NOT_KEPT, shaped_feature_maps),
     Rule(NOT_KEPT, quantized_feature_maps),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from components.targets import CompiledModel, CompileReport, Mapping, analysis
 from components.targets._options import TargetOptions, options_from_json
-from components.targets._partition import part_count
 from components.targets._rules import by_rules
 from components.targets._target import CopyingTarget
 from components.targets.nnapi.operations import API_LEVELS, FIRST_LEVEL_OF_INT8
@@ -48,8 +47,7 @@ class Nnapi(CopyingTarget):
     def report(self, tflite: bytes, mapping: Mapping, *, api_level: int = FIRST_LEVEL_OF_INT8) -> CompileReport:
         """Returns the analysis of a model of that mapping."""
         measurements = {"api_level": float(api_level)}
-        parts = part_count(mapping, tflite)
-        return dataclasses.replace(analysis(mapping, tflite, edit), subgraphs=parts, measurements=measurements)
+        return dataclasses.replace(analysis(mapping, tflite, edit), measurements=measurements)
 
     def analyze(self, tflite: bytes, options: str = "") -> tuple[Mapping, CompileReport]:
         """Says what the rules of the options' API level do."""
