@@ -374,7 +374,7 @@ def test_inspect_takes_less_than_two_seconds_when_a_model_has_4_mb_of_weights() 
     ("code", "version", "compiler_version", "release"),
     [
         # What compilers are known to have refused: https://github.com/google-coral/edgetpu/issues/45, 152, 340 and 845.
-        ("RESIZE_BILINEAR", 3, "2.0", "1.15"),
+        ("RESIZE_BILINEAR", 3, "2.0", "2.0"),
         ("RESIZE_NEAREST_NEIGHBOR", 3, "2.1", "2.2"),
         ("REVERSE_V2", 3, "15.0", "2.4"),
         ("CONV_2D", 6, "16.0", "2.6"),

@@ -10,8 +10,8 @@ from components.targets.edge_tpu.generations import SUPPORTED, Generation
 # The release in work when each compiler was built, by the dates of the builds. What compilers are known to have refused
 # (RESIZE_BILINEAR 3 by 2.0, RESIZE_NEAREST_NEIGHBOR 3 by 2.1, REVERSE_V2 3 by 15.0, CONV_2D 6, TRANSPOSE_CONV 4 and
 # QUANTIZE 3 by 16.0) came later, and all that is in compiled models in public came before.
-# A release is a number here, 206 for 2.6.
-_RELEASES = {(1, 0): 114, (2, 0): 115, (2, 1): 202, (14, 1): 203, (15, 0): 204, (16, 0): 206}
+# A release is a number here, 206 for 2.6; 1.15 and 2.0 were cut together.
+_RELEASES = {(1, 0): 114, (2, 0): 200, (2, 1): 202, (14, 1): 203, (15, 0): 204, (16, 0): 206}
 # By op, the first version that came after release 1.14, and the releases of it and of those that follow, up to 2.6:
 # (4, 203, 204) says that version 4 came with 2.3, 5 with 2.4, and none with 2.5 or 2.6.
 _LATER: dict[str, tuple[int, ...]] = {
@@ -92,7 +92,7 @@ _FIRST_COMPILER_OF_HALF_PIXELS = (16, 0)
 
 
 # The op with the highest number that the schema of each release has: what is above is no op to it.
-_NEWEST = {114: "ROUND", 115: "WHILE", 202: "SEGMENT_SUM", 203: "BATCH_MATMUL", 204: "CUMSUM", 206: "BROADCAST_ARGS"}
+_NEWEST = {114: "ROUND", 200: "WHILE", 202: "SEGMENT_SUM", 203: "BATCH_MATMUL", 204: "CUMSUM", 206: "BROADCAST_ARGS"}
 
 
 def highest_readable(code: str, generation: Generation) -> int | None:
