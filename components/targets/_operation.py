@@ -45,7 +45,7 @@ _OPTIONS = {
     "PACK": {"axis": (1, "<i")},
     "RESIZE_BILINEAR": {"align_corners": (2, "<b"), "half_pixel_centers": (3, "<b")},
     "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "<b"), "half_pixel_centers": (1, "<b")},
-    "STRIDED_SLICE": {"ellipsis_mask": (2, "<i"), "new_axis_mask": (3, "<i")},
+    "STRIDED_SLICE": {"begin_mask": (0, "<i"), "ellipsis_mask": (2, "<i"), "new_axis_mask": (3, "<i")},
     "TRANSPOSE_CONV": _CONVOLUTION,
 }
 _DEFAULTS = {"dilation_width": 1, "dilation_height": 1}

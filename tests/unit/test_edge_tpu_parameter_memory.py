@@ -120,10 +120,13 @@ def _merged(*shape: int) -> bytes:
     return net.tflite()
 
 
-def _sliced(begin: int, end: int) -> bytes:
+def _sliced(begin: int, end: int, begin_mask: int = 0) -> bytes:
     net = Net()
     bounds = [net.tensor(2, dtype="INT32", values=values) for values in ([0, begin], [1, end], [1, 1])]
-    net.op("STRIDED_SLICE", [net.tensor(1, 145), *bounds], [net.tensor(1, end - begin)])
+    result = net.tensor(1, end if begin_mask else end - begin)
+    net.op(
+        "STRIDED_SLICE", [net.tensor(1, 145), *bounds], [result], options="StridedSliceOptions", beginMask=begin_mask
+    )
     return net.tflite()
 
 
@@ -247,6 +250,7 @@ def test_parameter_memory_has_the_matrices_that_move_data(tflite: bytes, expecte
         _merged(1, 144, 20, 20),
         _sliced(0, 17),
         _sliced(16, 144),
+        _sliced(17, 128, begin_mask=0b10),  # from the start, whatever the bound says
         _transposed((1, 1, 8, 8), (1, 0, 2, 3)),
         # One number throughout.
         _scaled((1, 8, 8, 16), (16,), (1, 8, 8, 16), 127),

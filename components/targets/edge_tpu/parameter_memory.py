@@ -219,7 +219,8 @@ def _slice(operation: Operation, around: Neighbours) -> _Parameters:
         return _Parameters()
     if operation.code == "SPLIT" or len(begins) != len(source.shape):
         return _UNKNOWN
-    begin = begins[-1] % source.shape[-1]
+    from_start = operation.options.get("begin_mask", 0) >> (len(begins) - 1) & 1
+    begin = 0 if from_start else begins[-1] % source.shape[-1]
     return _Parameters() if moves.fills_groups(begin) else _moved(moves.slicing_bytes(begin, depth))
 
 
