@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from components.quantization import plugins
 from components.quantization.schemes import QuantizationScheme
 from components.targets._compile_error import CompileError
+from components.targets._mapping import Mapping, OpMapping
 from components.targets._report import (
     Attempt,
     BreakingOp,
@@ -62,45 +63,6 @@ COMPILER_DIR = "compiler"
 WHEN_MISSING = ("analyze", "fail")
 STATIC_ANALYSIS = "static analysis"
 """The tool of a report that rests on rules alone."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class OpMapping:
-    """Where one op of the model runs.
-
-    Attributes:
-      index: Its index in the main subgraph.
-      op: Its name, for example "CONV_2D".
-      on_target: Whether it runs on the target; else on the CPU.
-      status: Why, in the words of the target's compiler where it has any.
-      reason: The rule that decided, one sentence; of an op on the target what is not sure of it, or "".
-      confidence: How much evidence stands behind it, 0..1; 1 where the rule is certain.
-    """
-
-    index: int
-    op: str
-    on_target: bool
-    status: str
-    reason: str = ""
-    confidence: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Mapping:
-    """Where every op of a model runs."""
-
-    target: str
-    ops: tuple[OpMapping, ...]
-
-    @property
-    def on_target(self) -> int:
-        """Number of ops on the target."""
-        return sum(op.on_target for op in self.ops)
-
-    @property
-    def on_cpu(self) -> int:
-        """Number of ops on the CPU."""
-        return len(self.ops) - self.on_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
