@@ -20,8 +20,8 @@ computes in floats.
 
 def page() -> str:
     """Returns the page."""
+    from components.targets.edge_tpu.generations import TENSORFLOWS, support_rows
     from components.targets.edge_tpu.limits import LIMITS
-    from components.targets.edge_tpu.op_versions import releases, support_rows
     from components.targets.edge_tpu.rules import CERTAIN, RULES
     from components.targets.edge_tpu.statuses import UNSPECIFIED
 
@@ -38,7 +38,7 @@ def page() -> str:
     ]
     return "\n".join(
         [
-            _HEAD.format(releases=", ".join(f"{release} for {compiler}" for compiler, release in releases())),
+            _HEAD.format(releases=", ".join(f"{_dotted(tf[:2])} for {_dotted(of)}" for of, tf in TENSORFLOWS.items())),
             "## Rules, in the compiler's order\n",
             results.markdown_table(("rule", "what it asks", "else the compiler says", "basis"), rules),
             "\n## Limits of sizes\n",
@@ -56,6 +56,10 @@ def page() -> str:
             "",
         ]
     )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _basis(seen: bool) -> str:

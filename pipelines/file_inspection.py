@@ -22,8 +22,6 @@ from components.target_gates.target_facts import target_facts
 from components.targets import BreakingOp, CompileReport, Mapping, Share, inspect_file, load_target, placed_ops
 from pipelines.columns import print_line, print_table
 
-_HEAD_BYTES, _IDENTIFIER = 8, b"TFL3"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FileRequest:
@@ -113,8 +111,8 @@ def inspect_and_show_file(request: FileRequest, console: Console) -> int:
 def _read(path: Path) -> bytes:
     """The file; only its head if that is no TFLite model's, since any large file may be named as one."""
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        return head + file.read() if head[4:] == _IDENTIFIER else head
+        head = file.read(flatbuffer.HEAD_BYTES)
+        return head + file.read() if flatbuffer.is_tflite(head) else head
 
 
 def _mapped_macs(report: CompileReport) -> float | None:

@@ -10,8 +10,6 @@ from rich.console import Console
 if TYPE_CHECKING:
     from components.quantization.qat.plan import Policy
 
-_IDENTIFIER = b"TFL3"  # behind the first four bytes of a file
-
 
 @click.command()
 @click.argument("source", metavar="CONFIG|MODEL|TFLITE")
@@ -251,8 +249,10 @@ def is_tflite(source: str) -> bool:
         if path.suffix == ".tflite":
             raise ValueError(f"{source}: got no file there, expected a .tflite file; check the path")
         return False
+    from components.quantization.conversion import flatbuffer
+
     with path.open("rb") as file:
-        return path.suffix == ".tflite" or file.read(len(_IDENTIFIER) + 4)[4:] == _IDENTIFIER
+        return path.suffix == ".tflite" or flatbuffer.is_tflite(file.read(flatbuffer.HEAD_BYTES))
 
 
 COMMANDS = (inspect, convert, compile_tflite, attribute, selftest)

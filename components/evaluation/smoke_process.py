@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.evaluation.verdict import Code
-from components.quantization.process_group import process_group
+from components.quantization.process_group import environment_of_modules, process_group
 
 Work = Literal["golden", "arena", "probe"]
 
@@ -108,10 +108,9 @@ def run(directories: Sequence[Path], limits: Limits, work: Work = "golden") -> l
         for directory in directories
     )
     environment = {
-        **os.environ,
+        **environment_of_modules(),
         # A process that forks should have one thread.
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-W", "ignore", "-m", __name__]
     with process_group(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

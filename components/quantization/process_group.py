@@ -13,6 +13,11 @@ _SUPERVISOR = str(Path(__file__).with_name("process_supervisor.py"))
 _STOP_S = 5  # how long to wait for what was killed
 
 
+def environment_of_modules() -> dict[str, str]:
+    """Returns this process's environment, in which a Python finds the modules that this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 @contextlib.contextmanager
 def process_group(
     command: Sequence[str], *, if_orphaned: Sequence[str] = (), **options: Any

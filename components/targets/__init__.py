@@ -261,21 +261,20 @@ def analysis(
     counts = collections.Counter((op.op, op.on_target, op.status) for op in mapping.ops)
     rows = tuple(OpCount(op=op, count=n, on_target=on, status=status) for (op, on, status), n in counts.items())
     report = CompileReport(target=mapping.target, compiled=False, tool=STATIC_ANALYSIS, ops=rows)
-    if tflite is None:
-        return report
-    from components.targets import _partition
-
-    parts = _partition.part_count(mapping, tflite)
-    return with_figures(dataclasses.replace(report, subgraphs=parts), mapping, tflite, edit)
+    return report if tflite is None else with_figures(report, mapping, tflite, edit)
 
 
 def with_figures(
     report: CompileReport, mapping: Mapping, tflite: bytes, edit: Callable[[str, str], str] = lambda op, status: ""
 ) -> CompileReport:
-    """Returns a report with what follows from where each op runs: both shares, and the first breaking op."""
+    """Returns a report with what follows from where each op runs: both shares, and the first breaking op.
+
+    Of a model that was not compiled, also the number of its parts, by TFLite's partitioner.
+    """
     # They read flatbuffers, and a pipeline's definition needs only the names of targets.
     from components.quantization.conversion import flatbuffer
     from components.targets import _figures
+    from components.targets._partition import supported_parts
 
     graphs = flatbuffer.read_subgraphs(tflite)
     on_target = [op.on_target for op in mapping.ops]
@@ -284,4 +283,7 @@ def with_figures(
         graphs[0], on_target, [op.status for op in mapping.ops], [op.reason for op in mapping.ops], edit
     )
     problems = (*report.problems, *_figures.uncounted(graphs))
-    return dataclasses.replace(report, on_target=there, on_cpu=cpu, first_breaking_op=breaking, problems=problems)
+    parts = report.subgraphs if report.compiled else len(supported_parts(graphs[0], on_target))
+    return dataclasses.replace(
+        report, on_target=there, on_cpu=cpu, subgraphs=parts, first_breaking_op=breaking, problems=problems
+    )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 Chosen = TypeVar("Chosen")
@@ -21,10 +22,16 @@ class TargetOptions:
 
 def mistyped(options: Any) -> list[str]:
     """Returns a sentence for each option of another type than its default."""
+    fields = dataclasses.fields(options)
+    return _wrong_types({field.name: getattr(options, field.name) for field in fields}, fields)
+
+
+def _wrong_types(values: Mapping[str, Any], fields: Iterable[Any]) -> list[str]:
+    defaults = {field.name: field.default for field in fields}
     return [
-        f"{field.name}: got {value!r}, expected something like {field.default!r}"
-        for field in dataclasses.fields(options)
-        if type(value := getattr(options, field.name)) is not type(field.default)
+        f"{name}: got {value!r}, expected something like {defaults[name]!r}"
+        for name, value in values.items()
+        if name in defaults and type(value) is not type(defaults[name])
     ]
 
 
@@ -50,7 +57,8 @@ def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:
     Raises:
       ValueError: If the text is no such JSON; lists all that is wrong.
     """
-    names = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
     try:
         values: Any = json.loads(text) if text else {}
     except json.JSONDecodeError as error:
@@ -59,11 +67,7 @@ def options_from_json(target: str, cls: type[Chosen], text: str) -> Chosen:
         raise ValueError(f"options of target {target!r}: got {text}, expected an object such as {{}}")
     strangers = [name for name in values if name not in names]
     wrong = [f"got {', '.join(strangers)}, expected some of {', '.join(names)}"] if strangers else []
-    wrong += [
-        f"{name}: got {value!r}, expected something like {names[name]!r}"
-        for name, value in values.items()
-        if name in names and type(value) is not type(names[name])
-    ]
+    wrong += _wrong_types(values, fields)
     if wrong:
         raise ValueError(f"options of target {target!r}: {'; '.join(wrong)}")
     return cls(**values)

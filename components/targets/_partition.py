@@ -6,9 +6,7 @@ https://github.com/tensorflow/tensorflow/blob/v2.16.2/tensorflow/lite/graph_info
 import collections
 from collections.abc import Iterator, Sequence
 
-from components.quantization.conversion import flatbuffer
 from components.quantization.conversion.flatbuffer import Subgraph
-from components.targets import Mapping
 
 
 def supported_parts(graph: Subgraph, supported: Sequence[bool]) -> list[frozenset[int]]:
@@ -65,14 +63,3 @@ def _grown(
             if not waiting[reader]:
                 ready[bool(supported[reader])].append(reader)
     return part
-
-
-def part_count(mapping: Mapping, tflite: bytes) -> int:
-    """Returns in how many parts the ops on a target run.
-
-    Args:
-      mapping: Where each op runs.
-      tflite: The model.
-    """
-    graph = flatbuffer.read_subgraphs(tflite)[0]
-    return len(supported_parts(graph, [op.on_target for op in mapping.ops]))

@@ -40,6 +40,8 @@ __all__ = [
     "write_object",
 ]
 
+HEAD_BYTES = 8
+"""How many bytes of a file `is_tflite` needs."""
 _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 # `data:[ubyte] (force_align: 16)` of a buffer in the schema.
@@ -94,6 +96,11 @@ def read_subgraphs(tflite: bytes) -> tuple[Subgraph, ...]:
     return read_model(tflite).subgraphs
 
 
+def is_tflite(head: bytes) -> bool:
+    """Returns whether a file that begins so claims to be a TFLite flatbuffer."""
+    return head[4:HEAD_BYTES] == _FILE_IDENTIFIER
+
+
 def read_model(tflite: bytes) -> Model:
     """Parses a TFLite flatbuffer, as `read_subgraphs`, with its op codes.
 
@@ -131,7 +138,7 @@ def read_object(tflite: bytes) -> Any:
 @contextlib.contextmanager
 def _parsing(tflite: bytes) -> Iterator[None]:
     """Turns whatever a reader stumbles over into one error: struct, index, type or text errors."""
-    if tflite[4:8] != _FILE_IDENTIFIER:
+    if not is_tflite(tflite):
         raise ValueError(
             f"not a TFLite flatbuffer: got identifier {bytes(tflite[4:8])!r}, expected {_FILE_IDENTIFIER!r}"
         )

@@ -40,6 +40,21 @@ def minimum_runtime(code: str, version: int) -> tuple[int, int, int] | None:
     return RUNTIMES.get((code, version))
 
 
+def is_known(code: str, version: int, runtime: tuple[int, int, int]) -> bool:
+    """Returns whether the runtime of a TensorFlow knows an op.
+
+    Args:
+      code: The name of a builtin op in the schema; custom ops have no such versions, and are known.
+      version: Its version.
+      runtime: The TensorFlow, as (major, minor, patch).
+
+    >>> is_known("CONV_2D", 5, (2, 6, 0)), is_known("CONV_2D", 6, (2, 6, 0))
+    (True, False)
+    """
+    needed = minimum_runtime(code, version)
+    return code == "CUSTOM" or (needed is not None and needed <= runtime)
+
+
 def minimum_runtime_of_all(ops: Iterable[tuple[str, int]]) -> str:
     """Returns the first TensorFlow that knows all these pairs of code and version; pairs not in the table are left out.
 

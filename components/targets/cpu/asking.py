@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.quantization.process_group import process_group
+from components.quantization.process_group import environment_of_modules, process_group
 from components.targets import Latency
 
 _LOG_CHARACTERS = 500
@@ -60,9 +60,9 @@ def _ask(tflite: bytes, kernels: str, threads: int, runs: int, limit_s: float) -
         model = Path(place) / "model.tflite"
         model.write_bytes(tflite)
         command = (sys.executable, "-W", "ignore", "-m", __name__, str(model), kernels, str(threads), str(runs))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         try:
-            with process_group(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            with process_group(command, env=environment_of_modules(), **streams) as process:
                 said, log = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired as error:
             raise ValueError(

@@ -153,32 +153,24 @@ class EdgeTpu(ProfiledTarget):
             if left < 1:
                 _LOGGER.warning("budget_sec is spent after %d of %d orders of the models", len(table), len(orders))
                 break
-            files = {f"{member.name}.tflite": member.tflite for member in order}
             names = tuple(member.name for member in order)
             try:
                 limited = dataclasses.replace(wanted, budget_sec=left)
-                outcome = drive(program, limited, files, directory / ".".join(names) if directory else None)
+                compiled = _compiled_in(order, program, limited, directory / ".".join(names) if directory else None)
             except CompileError as error:
                 if not (tried or KINDS[error.kind].is_flaky or KINDS[error.kind].may_be_cut):
                     raise  # another order would fail as well
                 table.append((names, None))
                 failure = error
                 continue
-            compiled = {
-                member.name: compiled_model(outcome, i, file_name, member.tflite, wanted)
-                for i, (member, file_name) in enumerate(zip(order, output_names(files), strict=True))
-            }
             bytes_per_second = group.traffic(compiled, order)
             table.append((names, bytes_per_second))
             tried.append((float("inf") if bytes_per_second is None else bytes_per_second, compiled))
         if not tried and failure is not None:
             raise failure
         least, models = min(tried, key=lambda one: one[0])
-        return group.CompiledGroup(
-            models=models,
-            traffic_bytes_per_second=None if least == float("inf") else least,
-            orders=tuple(table),
-        )
+        traffic = None if least == float("inf") else least
+        return group.CompiledGroup(models=models, traffic_bytes_per_second=traffic, orders=tuple(table))
 
     def compile_segments(self, tflite: bytes, options: str, directory: Path | None = None) -> group.CompiledGroup:
         """Compiles a model as several files, each for an Edge TPU of its own, in a pipeline.
@@ -206,6 +198,18 @@ class EdgeTpu(ProfiledTarget):
 
 
 TARGET = EdgeTpu()
+
+
+def _compiled_in(
+    order: Sequence[group.GroupMember], program: Program, options: CompilerOptions, directory: Path | None
+) -> dict[str, CompiledModel]:
+    """Compiles models together, in this order."""
+    files = {f"{member.name}.tflite": member.tflite for member in order}
+    outcome = drive(program, options, files, directory)
+    return {
+        member.name: compiled_model(outcome, i, file_name, member.tflite, options)
+        for i, (member, file_name) in enumerate(zip(order, output_names(files), strict=True))
+    }
 
 
 def _present(program: Program | None, options: CompilerOptions) -> Program:

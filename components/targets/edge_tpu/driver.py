@@ -113,9 +113,9 @@ class _Ladder:
         The compiler's own timer is of each attempt of a search, of which there may be many.
         """
         left = self._deadline - time.monotonic()
-        return (
-            left / rungs if options.search_delegate else min(left, options.timeout_sec * len(self._models) + _GRACE_S)
-        )
+        if options.search_delegate:
+            return left / rungs
+        return min(left, options.timeout_sec * len(self._models) + _GRACE_S)
 
     def _run(self, options: CompilerOptions, limit_s: float) -> Run:
         with work_directory(KINDS) as directory:

@@ -8,10 +8,19 @@ import dataclasses
 import logging
 import re
 
+from components.quantization.conversion import op_runtimes
+
 _LOGGER = logging.getLogger(__name__)
 
 # The newest runtime that a compiler builds for.
 _COMPILERS = {(1, 0): 10, (2, 0): 12, (2, 1): 12, (14, 1): 13, (15, 0): 13, (16, 0): 14}
+# The TensorFlow in work when each compiler was built, by the dates of the builds. What compilers are known to have
+# refused (RESIZE_BILINEAR 3 by 2.0, RESIZE_NEAREST_NEIGHBOR 3 by 2.1, REVERSE_V2 3 by 15.0, CONV_2D 6, TRANSPOSE_CONV 4
+# and QUANTIZE 3 by 16.0) came later, and all that is in compiled models in public came before.
+TENSORFLOWS = {
+    **{(1, 0): (1, 14, 0), (2, 0): (2, 0, 0), (2, 1): (2, 2, 0)},  # 1.15 and 2.0 were cut together
+    **{(14, 1): (2, 3, 0), (15, 0): (2, 4, 0), (16, 0): (2, 6, 0)},
+}
 RUNTIMES = (10, 11, 12, 13, 14)
 _OLDEST, _NEWEST = RUNTIMES[0], RUNTIMES[-1]
 # The first runtime for INT8: all that older ones ran was UINT8.
@@ -55,6 +64,11 @@ class Generation:
                 *(min_runtime_version, compiler_version, newest),
             )
         return cls(compiler=compiler, runtime=min(newest, min_runtime_version or newest))
+
+    @property
+    def tensorflow(self) -> tuple[int, int, int]:
+        """The TensorFlow that it reads models with, as (major, minor, patch)."""
+        return TENSORFLOWS[max(version for version in TENSORFLOWS if version <= self.compiler)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,3 +134,28 @@ SUPPORTED = {
     "TRANSPOSE_CONV": Support(runtime=13),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Support(runtime=12, version=1, elements=784),
 }
+# Versions that TensorFlow reads and the compiler refuses. FULLY_CONNECTED 9 is documented nowhere.
+_HIGHEST_MAPPED = {"FULLY_CONNECTED": 8, "RELU": 1}
+# Compilers before 16 refuse half-pixel centers, which came with version 3.
+_HIGHEST_MAPPED_BEFORE_16 = {"RESIZE_BILINEAR": 2, "RESIZE_NEAREST_NEIGHBOR": 2}
+
+
+def highest_mapped(code: str, generation: Generation) -> int | None:
+    """Returns the highest version of an op that a compiler may map; None if that is the highest that it reads."""
+    if generation.compiler < FIRST_COMPILER_OF_FLOAT_PARTS and code in _HIGHEST_MAPPED_BEFORE_16:
+        return _HIGHEST_MAPPED_BEFORE_16[code]
+    return _HIGHEST_MAPPED.get(code)
+
+
+def support_rows() -> tuple[tuple[str, str, str, str, str], ...]:
+    """Returns the rows of the page of supported ops: op, first runtime, known and highest version, known size."""
+    newest = Generation.of("16.0")
+    rows = []
+    for code, support in SUPPORTED.items():
+        known = f"{support.elements:,}" if support.elements else "not known"
+        readable = max(
+            v for (op, v), since in op_runtimes.RUNTIMES.items() if op == code and since <= newest.tensorflow
+        )
+        highest = str(highest_mapped(code, newest) or readable)
+        rows.append((code, str(support.runtime), str(support.version or "not known"), highest, known))
+    return tuple(rows)

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from components.quantization.conversion import flatbuffer
+from components.quantization.conversion.op_versions import is_known
 from components.targets import Mapping, OpMapping
 from components.targets._operation import Operation, read_operations
 from components.targets._partition import supported_parts
-from components.targets.edge_tpu import generations, op_versions, statuses
+from components.targets.edge_tpu import generations, statuses
 from components.targets.edge_tpu.generations import Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
 from components.targets.edge_tpu.rules import CERTAIN, DOCUMENTED, Decision, decide
@@ -42,9 +43,10 @@ def predict(
     generation = Generation.of(compiler_version, min_runtime_version)
     graph = flatbuffer.read_subgraphs(tflite)[0]
     operations = read_operations(tflite, graph, Operation)
-    unreadable = _first_unreadable(operations, generation)
+    unreadable = next((o for o in operations if not is_known(o.code, o.op.version, generation.tensorflow)), None)
     if unreadable is not None:
-        rule = f"The compiler reads ops as TensorFlow {op_versions.release_name(generation)} has them, not newer ones."
+        major, minor, _ = generation.tensorflow
+        rule = f"The compiler reads ops as TensorFlow {major}.{minor} has them, not newer ones."
         got = f"version {unreadable.op.version} of op {unreadable.op.index}, {unreadable.op.name}"
         return _refused(operations, unreadable, statuses.NOT_PARSED, f"{rule} Got {got}.")
     float_op = _first_float_op(operations)
@@ -119,15 +121,6 @@ def _first_float_op(operations: Iterable[Operation]) -> Operation | None:
         ),
         None,
     )
-
-
-def _first_unreadable(operations: Iterable[Operation], generation: Generation) -> Operation | None:
-    """The first op of a version that came after the compiler."""
-    for operation in operations:
-        highest = op_versions.highest_readable(operation.code, generation)
-        if highest is not None and operation.op.version > highest:
-            return operation
-    return None
 
 
 def _refused(operations: Iterable[Operation], culprit: Operation, status: str, reason: str) -> Mapping:

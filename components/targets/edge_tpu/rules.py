@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from components.targets._operation import Operation, elements
 from components.targets._rules import unknown_size
-from components.targets.edge_tpu import generations, op_versions, statuses
+from components.targets.edge_tpu import generations, statuses
 from components.targets.edge_tpu.generations import SUPPORTED, Generation
 from components.targets.edge_tpu.limits import LIMITS, Limit
 
@@ -91,8 +91,7 @@ def supported_op(operation: Operation, generation: Generation) -> str | None:
 
 def mapped_version(operation: Operation, generation: Generation) -> str | None:
     """The version of the op is one that the compiler maps."""
-    highest = op_versions.highest_mapped(operation.code, generation)
-    version = operation.op.version
+    highest, version = generations.highest_mapped(operation.code, generation), operation.op.version
     return f"version {version}, expected at most {highest}" if highest is not None and version > highest else None
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from components.quantization import plugins, schemes
-from components.quantization.conversion.op_versions import VersionProblem, cause, minimum_runtime, workaround
+from components.quantization.conversion.op_versions import VersionProblem, cause, is_known, minimum_runtime, workaround
 
 # Types of activations, and their widths.
 _BITS = {"INT8": 8, "UINT8": 8, "INT16": 16, "FLOAT32": 32}
@@ -89,11 +89,9 @@ class ConversionProfile:
         >>> load_profile("edge_tpu").version_problem("CONV_2D", 6).reason  # doctest: +ELLIPSIS
         "CONV_2D version 6 is a grouped convolution, known since TensorFlow 2.9.0; target 'edge_tpu' knows ops..."
         """
-        if self.max_runtime is None or code == "CUSTOM":
+        if self.max_runtime is None or is_known(code, version, self.max_runtime):
             return None
         needed = minimum_runtime(code, version)
-        if needed is not None and needed <= self.max_runtime:
-            return None
         known_since = f"known since TensorFlow {_dotted(needed)}" if needed else "newer than the TensorFlows known here"
         reason = (
             f"{code} version {version} is {cause(code, version)}, {known_since}; target {self.name!r} knows ops up to"
