@@ -43,17 +43,9 @@ def predict(
     generation = Generation.of(compiler_version, min_runtime_version)
     graph = flatbuffer.read_subgraphs(tflite)[0]
     operations = read_operations(tflite, graph, Operation)
-    unreadable = next((o for o in operations if not is_known(o.code, o.op.version, generation.tensorflow)), None)
-    if unreadable is not None:
-        major, minor, _ = generation.tensorflow
-        rule = f"The compiler reads ops as TensorFlow {major}.{minor} has them, not newer ones."
-        got = f"version {unreadable.op.version} of op {unreadable.op.index}, {unreadable.op.name}"
-        return _refused(operations, unreadable, statuses.NOT_PARSED, f"{rule} Got {got}.")
-    float_op = _first_float_op(operations)
-    if float_op is not None and generation.compiler < generations.FIRST_COMPILER_OF_FLOAT_PARTS:
-        rule = "A compiler before 16 takes no model that computes in floats between its edges."
-        got = f"op {float_op.op.index}, {float_op.op.name}"
-        return _refused(operations, float_op, statuses.NOT_QUANTIZED, f"{rule} Got {got}.")
+    refused = _of_refused_model(operations, generation)
+    if refused is not None:
+        return refused
     decisions = [decide(operation, generation, limits) for operation in operations]
     parts = supported_parts(graph, [decision.supported for decision in decisions])
     # Unsupported ops at the start run on the CPU before the first part.
@@ -121,6 +113,22 @@ def _first_float_op(operations: Iterable[Operation]) -> Operation | None:
         ),
         None,
     )
+
+
+def _of_refused_model(operations: Sequence[Operation], generation: Generation) -> Mapping | None:
+    """The mapping of a model that the compiler does not take at all; None of others."""
+    unreadable = next((o for o in operations if not is_known(o.code, o.op.version, generation.tensorflow)), None)
+    if unreadable is not None:
+        major, minor, _ = generation.tensorflow
+        rule = f"The compiler reads ops as TensorFlow {major}.{minor} has them, not newer ones."
+        got = f"version {unreadable.op.version} of op {unreadable.op.index}, {unreadable.op.name}"
+        return _refused(operations, unreadable, statuses.NOT_PARSED, f"{rule} Got {got}.")
+    float_op = _first_float_op(operations)
+    if float_op is not None and generation.compiler < generations.FIRST_COMPILER_OF_FLOAT_PARTS:
+        rule = "A compiler before 16 takes no model that computes in floats between its edges."
+        got = f"op {float_op.op.index}, {float_op.op.name}"
+        return _refused(operations, float_op, statuses.NOT_QUANTIZED, f"{rule} Got {got}.")
+    return None
 
 
 def _refused(operations: Iterable[Operation], culprit: Operation, status: str, reason: str) -> Mapping:
